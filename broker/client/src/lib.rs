@@ -1,0 +1,1 @@
+//! The Rust client: publisher, consumer, reader, admin, control.

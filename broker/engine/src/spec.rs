@@ -1,0 +1,91 @@
+//! What is declared, as a data shard needs it: checked, with defaults filled in and references
+//! resolved to log ids.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use millrace_types::{Address, LogId};
+use serde::{Deserialize, Serialize};
+
+/// A queue. Addresses that do not resolve are absent here and a problem in the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSpec {
+    /// One for each partition of each bound topic. A binding that vanishes loses its cursor.
+    pub bindings: Vec<BoundPartition>,
+    /// Length of a lease.
+    pub lease_ms: u64,
+    /// Deliveries in flight over all consumers.
+    pub in_flight_max: u32,
+    /// Failed deliveries after which a message is dead.
+    pub deliveries_max: u32,
+    /// First delay after a failure,
+    pub backoff_initial_ms: u64,
+    /// the longest one,
+    pub backoff_max_ms: u64,
+    /// and what it is multiplied by each time, in thousandths.
+    pub backoff_factor_milli: u32,
+    /// Unsettled messages; `None`: no limit.
+    pub messages_max: Option<u64>,
+    /// Their bytes; `None`: no limit.
+    pub bytes_max: Option<u64>,
+    /// One encoded message.
+    pub message_bytes_max: u32,
+    /// Where dead letters go. `None` for an implicit dead-letter queue: there, deliveries are not
+    /// counted out and a rejected message is dropped.
+    pub dead_letter: Option<Target>,
+}
+
+/// A queue as the target of dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// For people.
+    pub address: Address,
+    /// Which; `None` while the address does not resolve: dead letters wait.
+    pub log: Option<LogId>,
+}
+
+/// A partition a queue is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundPartition {
+    /// Of the topic, for people.
+    pub topic: Address,
+    /// Number of the partition.
+    pub partition: u32,
+    /// The partition's life.
+    pub log: LogId,
+    /// A message matches when any of these does.
+    pub filters: Vec<Filter>,
+}
+
+/// One binding's condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Subject pattern.
+    pub pattern: String,
+    /// Header conditions.
+    pub headers: Vec<HeaderCondition>,
+    /// Whether one header condition is enough.
+    pub any: bool,
+}
+
+/// A condition on a header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderCondition {
+    /// Of the header.
+    pub name: String,
+    /// As text; `None`: any value.
+    pub value: Option<String>,
+}
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionSpec {
+    /// Messages older than this may go; `None`: no bound.
+    pub age_ms_max: Option<u64>,
+    /// Bytes kept; `None`: no bound.
+    pub bytes_max: Option<u64>,
+    /// Messages kept; `None`: no bound.
+    pub messages_max: Option<u64>,
+    /// One encoded message.
+    pub message_bytes_max: u32,
+}

@@ -1,0 +1,3 @@
+//! The broker binary: serve, and the command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Disk, journal, segments, checkpoints and recovery.

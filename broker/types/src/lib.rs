@@ -1,0 +1,16 @@
+//! Ids, positions, names, time, limits and error codes shared by every broker crate.
+#![no_std]
+
+extern crate alloc;
+
+mod address;
+mod error;
+mod id;
+mod limits;
+mod time;
+
+pub use address::{Address, AddressError};
+pub use error::{Applied, ErrorCode, Refusal};
+pub use id::{Count, LogId, LogIndex, NodeId, Offset, ReplicaId, SessionId, ShardId, Term};
+pub use limits::*;
+pub use time::{Elapsed, Stamp, Wall};

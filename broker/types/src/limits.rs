@@ -1,0 +1,41 @@
+//! Limits that hold everywhere. Those a cluster may set differently live in its configuration.
+
+/// Data shards of a node unless configured: enough to keep several workers busy, few enough that
+/// one fsync still gathers many commands.
+pub const SHARDS_DEFAULT: u32 = 4;
+/// Data shards of a node at most: every shard costs a checkpoint and a place in each journal batch.
+pub const SHARDS_MAX: u32 = 256;
+/// A message, encoded. One message must fit a journal batch and an HTTP/2 window several times over.
+pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+/// What queues and topics accept unless they say otherwise.
+pub const MESSAGE_BYTES_DEFAULT: u32 = 1 << 20;
+/// Messages of one batch: bounds the work of one command.
+pub const BATCH_MESSAGES_MAX: u32 = 10_000;
+/// Bytes of one batch: one message of the largest size, and some room for its frame.
+pub const BATCH_BYTES_MAX: u32 = MESSAGE_BYTES_MAX + 4096;
+/// Message key, in bytes.
+pub const KEY_BYTES_MAX: usize = 256;
+/// Subject, in bytes (AMQP's routing key has the same bound).
+pub const SUBJECT_BYTES_MAX: usize = 255;
+/// Headers of a message.
+pub const HEADERS_MAX: usize = 64;
+/// Name of a header, in bytes.
+pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// Message id, correlation id, reply-to, content type, traceparent and consumer name, in bytes.
+pub const TEXT_BYTES_MAX: usize = 128;
+/// Note of a settlement, in bytes: a reason for people, not a stack trace.
+pub const NOTE_BYTES_MAX: usize = 1024;
+/// Longest delay of a settlement and longest lease.
+pub const DELAY_MS_MAX: u64 = 12 * 3_600_000;
+/// Shortest lease: below it a slow network alone loses leases.
+pub const LEASE_MS_MIN: u64 = 1_000;
+/// Deliveries in flight of one queue, over all consumers: each costs memory on every replica.
+pub const IN_FLIGHT_MAX: u32 = 100_000;
+/// Bindings of one queue.
+pub const BINDINGS_MAX: usize = 32;
+/// Partitions of one topic.
+pub const PARTITIONS_MAX: u32 = 256;
+/// A namespace: a DNS label, as Kubernetes has it.
+pub const NAMESPACE_BYTES_MAX: usize = 63;
+/// Name of a queue or topic: leaves room for names derived from it.
+pub const NAME_BYTES_MAX: usize = 63;

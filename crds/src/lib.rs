@@ -1,0 +1,1 @@
+//! Kubernetes resources of Millrace, their rules, and the topology they compile to.

@@ -1,0 +1,3 @@
+//! The operator: keeps broker clusters and their topology as declared.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Millrace on a real Kubernetes, any kubeconfig.
+
+fn main() {}
