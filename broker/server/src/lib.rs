@@ -1,1 +1,3 @@
-//! The broker: shard threads, services, metrics, lifecycle.
+//! The broker process: shard threads and everything around them.
+
+pub mod core;

@@ -1,0 +1,29 @@
+//! The heart of the broker: the threads that own the shards, and the [`Broker`] handle through which
+//! services reach them.
+//!
+//! Promises: nothing is acknowledged before the `fdatasync` that covers it returned; commands of a
+//! shard are applied in the order of their indexes; every wait has an end or a limit. Does not speak
+//! any protocol: that is `services`.
+
+mod api;
+mod broker;
+mod consumer;
+mod facts;
+mod options;
+mod partition;
+mod view;
+
+pub use api::{
+    Acknowledged, Batch, Credit, Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState,
+    Position, Read, ReadAnswer, Receive, Record, Resume, SettleTag,
+};
+pub use broker::{Broker, Failure, PublishFuture};
+pub use consumer::{Consumer, ConsumerEvent, ConsumerEvents, SettleResults};
+pub use facts::{
+    Admission, BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, Metadata,
+    ObjectState, PartitionFacts, Problem, QueueFacts, ShardFacts, Stats, Summary, SummaryKind,
+    TopicFacts,
+};
+pub use options::{CoreOptions, MESSAGES_MAX, StartError, WAIT_MAX};
+pub use partition::partition_for;
+pub use view::{CatalogueView, Object, ObjectKind};

@@ -1,0 +1,91 @@
+//! What the core is started with, the limits it keeps, and why a start can fail.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_types::SHARDS_DEFAULT;
+
+/// Longest wait of a `Receive`: below the idle timeouts of common proxies.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Messages of one `Receive`, `Peek` or page of a list: bounds the work of one call.
+pub const MESSAGES_MAX: u32 = 1_000;
+/// `Receive` calls waiting at one queue: each holds memory and is looked at when a message arrives.
+pub const WAITING_RECEIVES_MAX: usize = 1_000;
+/// Publishes on their way to the disk, in bytes, for one shard: several full journal batches, so
+/// that the disk never starves, and no more than a small pod can hold.
+pub const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
+/// The same in entries: bounds what one sync has to apply.
+pub const IN_FLIGHT_ENTRIES_MAX: u64 = 10_000;
+/// A client that is told to come back does so after about two syncs of a slow disk.
+pub const RETRY_AFTER_MS: u64 = 50;
+/// Free space kept for settling, deleting and one checkpoint.
+pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bodies kept in memory unless configured.
+pub const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
+/// A session that hears nothing from its client for this long is detached, and closed when as much
+/// time has passed again.
+pub const SESSION_TTL_DEFAULT: Duration = Duration::from_secs(30);
+/// A consumer that takes nothing for this long gives back what waits for it.
+pub const STALL_DEFAULT: Duration = Duration::from_secs(10);
+
+/// What the core is started with.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Where everything is kept; created when missing.
+    pub data_dir: PathBuf,
+    /// The cluster this node belongs to: a directory of another one is refused. `None` takes what
+    /// the directory says, or mints one.
+    pub cluster_id: Option<String>,
+    /// Data shards; a directory that was made with another number is refused.
+    pub shards: u32,
+    /// Threads that own the shards.
+    pub workers: usize,
+    /// Bodies in memory: a checkpoint starts at an eighth of it, publishes are refused beyond it.
+    pub memory_bytes_max: u64,
+    /// Publishes are refused when less is free.
+    pub disk_reserve_bytes: u64,
+    /// Bytes of journal after which a shard makes a checkpoint.
+    pub checkpoint_journal_bytes: u64,
+    /// Entries after which a shard makes a checkpoint: bounds the time a start takes.
+    pub checkpoint_entries: u64,
+    /// Silence after which a session is detached.
+    pub session_ttl: Duration,
+    /// See [`STALL_DEFAULT`].
+    pub consumer_stall: Duration,
+}
+
+impl CoreOptions {
+    /// Defaults for a data directory.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            data_dir: data_dir.into(),
+            cluster_id: None,
+            shards: SHARDS_DEFAULT,
+            workers: (cores / 2).max(1),
+            memory_bytes_max: MEMORY_BYTES_DEFAULT,
+            disk_reserve_bytes: DISK_RESERVE_BYTES_DEFAULT,
+            checkpoint_journal_bytes: 64 << 20,
+            checkpoint_entries: 200_000,
+            session_ttl: SESSION_TTL_DEFAULT,
+            consumer_stall: STALL_DEFAULT,
+        }
+    }
+}
+
+/// Why the core does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Fewer than two data shards, or too many.
+    #[error("shards must be 2..={max}, not {given}")]
+    Shards {
+        /// What was asked for.
+        given: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
