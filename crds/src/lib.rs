@@ -1,1 +1,31 @@
 //! Kubernetes resources of Millrace, their rules, and the topology they compile to.
+//!
+//! The types here are the only source of the published schema (`yaml/`, written by
+//! `generate-crds`).
+
+mod amount;
+mod cluster;
+mod common;
+mod queue;
+mod span;
+mod status;
+mod topic;
+
+pub use amount::{Cpu, ParseSizeError, Size};
+pub use cluster::{
+    Amounts, BrokerCluster, BrokerClusterSpec, BrokerClusterStatus, BrokerConfig, ImagePullPolicy,
+    NodeStatus, OperationStatus, Pod, Resources, Scheduling, SecretRef, Shutdown, Storage,
+    Toleration, TolerationEffect, TolerationOperator, TopologyStatus,
+};
+pub use common::{ClusterRef, DeletionPolicy, QueueRef, TopicRef};
+pub use queue::{
+    Backoff, Binding, DeadLetter, DeadLetterLimits, Delivery, HeaderMatch, Match, Queue,
+    QueueLimits, QueueSpec, QueueStatus,
+};
+pub use span::{ParseSpanError, Span};
+pub use topic::{Retention, Topic, TopicLimits, TopicSpec, TopicStatus};
+
+/// API group of every resource.
+pub const GROUP: &str = "millrace.dev";
+/// The only version published so far.
+pub const VERSION: &str = "v1alpha1";

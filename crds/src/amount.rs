@@ -1,0 +1,223 @@
+//! Amounts as Kubernetes writes them: bytes (`10Gi`) and processor time (`500m`). Decides which of
+//! the many spellings of a Quantity are taken; the bounds are each field's own.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+
+/// Longest text: 15 digits, a point, three more, and a suffix.
+const TEXT_BYTES_MAX: usize = 21;
+/// Plain numbers with a decimal or binary suffix; no exponents, no parts of a byte spelled `m`.
+const SIZE_PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
+/// Whole processors or thousandths.
+const CPU_PATTERN: &str = r"^[0-9]{1,6}(\.[0-9]{1,3}|m)?$";
+
+/// A number of bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Size(String);
+
+/// Processor time a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Cpu(String);
+
+/// A text that is no number of bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is not a number of bytes like 512Mi or 10G")]
+pub struct ParseSizeError(String);
+
+impl Size {
+    /// Wraps a text without looking at it; [`Size::bytes`] does.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The number of bytes; a part of a byte counts as one, as in Kubernetes.
+    ///
+    /// # Errors
+    /// When the text is not of the accepted form, or does not fit 63 bits.
+    pub fn bytes(&self) -> Result<u64, ParseSizeError> {
+        parse(&self.0).ok_or_else(|| ParseSizeError(self.0.clone()))
+    }
+
+    /// For Kubernetes' own types.
+    #[must_use]
+    pub fn quantity(&self) -> Quantity {
+        Quantity(self.0.clone())
+    }
+}
+
+impl Cpu {
+    /// Wraps a text without looking at it.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// For Kubernetes' own types.
+    #[must_use]
+    pub fn quantity(&self) -> Quantity {
+        Quantity(self.0.clone())
+    }
+}
+
+fn parse(text: &str) -> Option<u64> {
+    let number_end = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(number_end);
+    let unit: u128 = match suffix {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "P" => 1_000_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        "Pi" => 1 << 50,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str, len_max| {
+        let ok = (1..=len_max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        ok.then(|| text.parse::<u128>().ok()).flatten()
+    };
+    let thousandths = digits(fraction, 3)? * [100, 10, 1][fraction.len() - 1];
+    let thousandths = (digits(whole, 15)? * 1000 + thousandths) * unit;
+    i64::try_from(thousandths.div_ceil(1000))
+        .ok()
+        .and_then(|bytes| u64::try_from(bytes).ok())
+}
+
+/// YAML's `10` is an integer; the API server takes it as it takes `"10"`.
+fn text_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    struct Visitor;
+
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a quantity, as text or as an integer")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_i64<E>(self, number: i64) -> Result<String, E> {
+            Ok(number.to_string())
+        }
+
+        fn visit_u64<E>(self, number: u64) -> Result<String, E> {
+            Ok(number.to_string())
+        }
+    }
+
+    deserializer.deserialize_any(Visitor)
+}
+
+fn schema(pattern: &str) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{ "type": "integer" }, { "type": "string" }],
+        "pattern": pattern,
+        "maxLength": TEXT_BYTES_MAX,
+    })
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_integer(deserializer).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cpu {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_integer(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for Size {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schema(SIZE_PATTERN)
+    }
+}
+
+impl JsonSchema for Cpu {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Cpu".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schema(CPU_PATTERN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_kubernetes_reads_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1024", 1024),
+            ("10k", 10_000),
+            ("10Ki", 10_240),
+            ("1.5Gi", 1_610_612_736),
+            ("1.001", 2),
+            ("16Mi", 16 << 20),
+            ("8191Pi", 8191 << 50),
+        ] {
+            assert_eq!(Size::new(text).bytes(), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in [
+            "", "10 Gi", "10gi", "-1", "1e3", "100m", ".5Gi", "1.Gi", "8192Pi", "Gi",
+        ] {
+            assert!(Size::new(text).bytes().is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_size_may_be_written_as_an_integer() {
+        let size: Size = serde_json::from_str("4096").unwrap();
+        assert_eq!(size.bytes(), Ok(4096));
+    }
+}

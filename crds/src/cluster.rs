@@ -1,0 +1,405 @@
+//! BrokerCluster: the brokers that hold queues and topics.
+#![expect(
+    unreachable_pub,
+    reason = "the derive repeats the types inside functions"
+)]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::{not_reconciled, unknown};
+use crate::{Cpu, Size, Span};
+
+/// A cluster of brokers with their disks.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "millrace.dev",
+    version = "v1alpha1",
+    kind = "BrokerCluster",
+    plural = "brokerclusters",
+    namespaced,
+    status = "BrokerClusterStatus",
+    derive = "PartialEq",
+    shortname = "brc",
+    category = "millrace",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerClusterSpec {
+    /// Broker pods. Only 1 so far (the default).
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 9))]
+    pub replicas: i32,
+    /// Image of the brokers, with tag or digest. Default: the operator's own, pinned in
+    /// `status.image` when the cluster is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// When the image is pulled. Default: IfNotPresent.
+    #[serde(default)]
+    pub image_pull_policy: ImagePullPolicy,
+    /// Secrets for the image's registry, in the cluster's namespace. At most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<SecretRef>,
+    /// The disk of each broker.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Processor and memory of each broker. Default: nothing requested, nothing limited.
+    #[serde(default)]
+    pub resources: Resources,
+    /// The broker's own settings.
+    #[serde(default)]
+    pub config: BrokerConfig,
+    /// Where the pods may run.
+    #[serde(default)]
+    pub scheduling: Scheduling,
+    /// Added to the pods.
+    #[serde(default)]
+    pub pod: Pod,
+    /// How a broker stops.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// When the node does not have it.
+    #[default]
+    IfNotPresent,
+    /// At every start.
+    Always,
+    /// Not at all: the node must have it.
+    Never,
+}
+
+/// A Secret in the cluster's namespace.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// The disk of a broker.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Size of the volume, as a quantity. At least 1Gi, default 10Gi. Cannot be changed yet.
+    #[serde(default = "storage_size")]
+    pub size: Size,
+    /// StorageClass of the volume. Default: the Kubernetes cluster's. Cannot be changed, added or
+    /// removed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+/// Processor and memory of a broker.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What is set aside for it.
+    #[serde(default)]
+    pub requests: Amounts,
+    /// What it cannot exceed.
+    #[serde(default)]
+    pub limits: Amounts,
+}
+
+/// Amounts of processor and memory.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Amounts {
+    /// Processors, as a quantity (`500m`, `2`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    /// Memory, as a quantity (`512Mi`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
+}
+
+/// Settings of the broker.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerConfig {
+    /// Data shards, over which queues and partitions are spread. 2 to 256, default 4. Cannot be
+    /// changed.
+    #[serde(default = "shards")]
+    #[schemars(range(min = 2, max = 256))]
+    pub shards: u32,
+}
+
+/// Where pods may run.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduling {
+    /// Labels that a node must have. At most 16.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods tolerate. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// PriorityClass of the pods. Default: the Kubernetes cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+}
+
+/// A taint that a pod tolerates, as in Kubernetes' Pod.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Toleration {
+    /// Of the taint. Default: any, with operator Exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 316))]
+    pub key: Option<String>,
+    /// How `value` is compared. Default: Equal.
+    #[serde(default)]
+    pub operator: TolerationOperator,
+    /// Of the taint, with operator Equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub value: Option<String>,
+    /// Of the taint. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<TolerationEffect>,
+    /// How long a pod stays after the taint appears, with effect NoExecute. Default: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<i64>,
+}
+
+/// How a toleration's value is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationOperator {
+    /// The taint has this value.
+    #[default]
+    Equal,
+    /// Any value will do.
+    Exists,
+}
+
+/// What a taint does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationEffect {
+    /// Keeps new pods away.
+    NoSchedule,
+    /// Keeps new pods away where there is another place.
+    PreferNoSchedule,
+    /// Also removes those that run.
+    NoExecute,
+}
+
+/// What is added to pods.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pod {
+    /// Labels, except those of the operator. At most 32.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, except those of the operator. At most 32.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How a broker stops.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shutdown {
+    /// How long it may take to finish what it has begun before it is killed, as a duration. 1s to
+    /// 1h, default 120s.
+    #[serde(default = "drain_timeout")]
+    pub drain_timeout: Span,
+}
+
+/// What the operator last saw.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerClusterStatus {
+    /// `metadata.generation` that the rest of the status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready` and others, with reason and message.
+    #[serde(default = "not_reconciled")]
+    pub conditions: Vec<Condition>,
+    /// Broker pods there are.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Broker pods that serve.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Label selector of the pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The image the cluster runs, pinned: another operator does not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Version the brokers report.
+    #[serde(default = "unknown")]
+    pub version: String,
+    /// Minted once; on every disk of the cluster.
+    #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// Where clients connect to: `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Secret with the token of the control port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_secret: Option<String>,
+    /// The broker pods, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeStatus>,
+    /// What the brokers have of the queues and topics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<TopologyStatus>,
+    /// The disruptive step in progress; recorded before it is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationStatus>,
+}
+
+/// A broker pod.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Of the pod.
+    pub pod: String,
+    /// On its disk, minted at its first start; absent until it was asked.
+    #[serde(default, rename = "nodeID", skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+    /// Whether it serves.
+    pub ready: bool,
+    /// It reports; absent until it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// What the brokers have of the queues and topics.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopologyStatus {
+    /// The brokers have taken this revision,
+    pub revision: i64,
+    /// and every shard works by this one.
+    pub applied_revision: i64,
+}
+
+/// A disruptive step.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationStatus {
+    /// What it is: `RestartPod`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// The pod it is done to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// When it began.
+    pub started_at: Time,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn storage_size() -> Size {
+    Size::new("10Gi")
+}
+
+fn shards() -> u32 {
+    4
+}
+
+fn drain_timeout() -> Span {
+    Span::new("120s")
+}
+
+impl Default for BrokerClusterSpec {
+    fn default() -> Self {
+        Self {
+            replicas: one(),
+            image: None,
+            image_pull_policy: ImagePullPolicy::default(),
+            image_pull_secrets: Vec::new(),
+            storage: Storage::default(),
+            resources: Resources::default(),
+            config: BrokerConfig::default(),
+            scheduling: Scheduling::default(),
+            pod: Pod::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            size: storage_size(),
+            storage_class_name: None,
+        }
+    }
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self { shards: shards() }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            drain_timeout: drain_timeout(),
+        }
+    }
+}
+
+impl Default for BrokerClusterStatus {
+    fn default() -> Self {
+        Self {
+            observed_generation: None,
+            conditions: not_reconciled(),
+            replicas: 0,
+            ready_replicas: 0,
+            selector: None,
+            image: None,
+            version: unknown(),
+            cluster_id: None,
+            endpoint: None,
+            control_secret: None,
+            nodes: Vec::new(),
+            topology: None,
+            operation: None,
+        }
+    }
+}
