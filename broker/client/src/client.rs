@@ -1,0 +1,189 @@
+//! A connection to one server, made when it is needed. Cheap to clone; clones share it.
+
+use std::time::Duration;
+
+use millrace_proto::v1;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::admin::Admin;
+use crate::consumer::{Consumer, ConsumerOptions};
+use crate::error::{Applied, Error};
+use crate::publisher::{Publisher, PublisherOptions};
+use crate::reader::Reader;
+
+/// h2's default of 64 KiB caps a stream at about 1 MB/s over a wide network.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Several streams of one connection make progress at once.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Largest reply taken: 4 MiB of messages, or one message of the largest size (16 MiB), and frames.
+pub(crate) const REPLY_BYTES_MAX: usize = 20 << 20;
+/// Proxies forget idle connections after about a minute.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// A peer that does not answer a ping for this long is gone.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where and how to connect.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// `http://HOST:PORT`.
+    pub url: String,
+    /// How long making a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a call with one answer may take, on top of any wait it asks for.
+    pub call_timeout: Duration,
+}
+
+impl ClientOptions {
+    /// With the usual limits: 5 s to connect, 30 s to answer.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connect_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl<U: Into<String>> From<U> for ClientOptions {
+    fn from(url: U) -> Self {
+        Self::new(url)
+    }
+}
+
+/// A connection to a server.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+    options: ClientOptions,
+}
+
+impl Client {
+    /// Prepares a connection; it is made by the first call. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The URL is malformed.
+    pub fn connect(options: impl Into<ClientOptions>) -> Result<Self, Error> {
+        let options = options.into();
+        let channel = endpoint(&options)?.connect_lazy();
+        Ok(Self { channel, options })
+    }
+
+    /// The URL of the server.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.options.url
+    }
+
+    /// Publishes to a queue or topic over a stream of its own.
+    #[must_use]
+    pub fn publisher(&self, address: impl Into<String>, options: PublisherOptions) -> Publisher {
+        Publisher::new(self.clone(), address.into(), options)
+    }
+
+    /// Consumes a queue in a session of its own.
+    #[must_use]
+    pub fn consumer(&self, address: impl Into<String>, options: ConsumerOptions) -> Consumer {
+        Consumer::new(self.clone(), address.into(), options)
+    }
+
+    /// Reads a topic.
+    #[must_use]
+    pub fn reader(&self, address: impl Into<String>) -> Reader {
+        Reader::new(self.clone(), address.into())
+    }
+
+    /// Looks at queues and topics.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(crate) fn publisher_rpc(&self) -> v1::publisher_client::PublisherClient<Channel> {
+        v1::publisher_client::PublisherClient::new(self.channel())
+            .max_decoding_message_size(REPLY_BYTES_MAX)
+    }
+
+    pub(crate) fn consumer_rpc(&self) -> v1::consumer_client::ConsumerClient<Channel> {
+        v1::consumer_client::ConsumerClient::new(self.channel())
+            .max_decoding_message_size(REPLY_BYTES_MAX)
+    }
+
+    pub(crate) fn reader_rpc(&self) -> v1::stream_reader_client::StreamReaderClient<Channel> {
+        v1::stream_reader_client::StreamReaderClient::new(self.channel())
+            .max_decoding_message_size(REPLY_BYTES_MAX)
+    }
+
+    /// Waits for the answer of a call, `wait` longer than calls usually may take.
+    pub(crate) async fn call<T>(
+        &self,
+        wait: Duration,
+        answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        let limit = self.options.call_timeout.saturating_add(wait);
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Error::local(
+                Error::CONNECTION_LOST,
+                Code::DeadlineExceeded,
+                Applied::Unknown,
+                format!("{} did not answer within {limit:?}", self.options.url),
+            )),
+        }
+    }
+}
+
+/// The endpoint of a URL, tuned.
+pub(crate) fn endpoint(options: &ClientOptions) -> Result<Endpoint, Error> {
+    let invalid = |why: String| {
+        let text = format!("server URL {:?}: {why}", options.url);
+        Error::local(
+            Error::INVALID_OPTION,
+            Code::InvalidArgument,
+            Applied::No,
+            text,
+        )
+    };
+    let endpoint = Endpoint::from_shared(options.url.clone())
+        .map_err(|_| invalid("not of the form http://HOST:PORT".to_owned()))?;
+    let uri = endpoint.uri();
+    if uri.scheme_str() != Some("http") || uri.host().is_none() {
+        return Err(invalid("not of the form http://HOST:PORT".to_owned()));
+    }
+    Ok(endpoint
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEPALIVE))
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_malformed_url_is_refused_by_name() {
+        for url in ["", "127.0.0.1:7070", "https://x:1", "http://", "ftp://a:1"] {
+            let error = Client::connect(url).expect_err(url);
+            assert_eq!(error.reason, Error::INVALID_OPTION);
+            assert!(error.message.contains("http://HOST:PORT"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_unreachable_and_nothing_was_applied() {
+        let client = Client::connect("http://127.0.0.1:1").unwrap();
+        let error = client.admin().describe("queue/a/b").await.unwrap_err();
+        assert_eq!(error.reason, Error::UNREACHABLE);
+        assert_eq!(error.applied, Applied::No);
+        assert_eq!(error.code, Code::Unavailable);
+    }
+}
