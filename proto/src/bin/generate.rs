@@ -1,7 +1,8 @@
-//! Writes `src/generated/` from `millrace/v1/*.proto`; `cargo xtask generate` runs it.
+//! Writes what belongs in `src/generated/` from `millrace/v1/*.proto`, into the directory given, by
+//! default `src/generated/` itself; `cargo xtask generate` runs it.
 
-use std::path::Path;
-use std::{fs, io};
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 use prost::Message as _;
 
@@ -18,7 +19,7 @@ const FILES: [&str; 8] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = root.join("src/generated");
+    let out = env::args_os().nth(1).map_or_else(|| root.join("src/generated"), PathBuf::from);
     fs::create_dir_all(&out)?;
     let descriptors = protox::compile(FILES, [root])?;
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;

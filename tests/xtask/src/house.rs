@@ -1,0 +1,156 @@
+//! Where things are: the clone, the cache that outlives it, the binaries; and how cargo is called
+//! so that one build of the dependencies serves every command.
+//!
+//! The cache is `MILLRACE_CACHE`, by default `~/.cache/millrace`; builds go to its `target`, unless
+//! `CARGO_TARGET_DIR` names another place.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The clone and its surroundings.
+pub(crate) struct House {
+    root: PathBuf,
+    cache: PathBuf,
+    target: PathBuf,
+    triple: String,
+}
+
+impl House {
+    /// Finds the clone this very binary was built from.
+    ///
+    /// # Errors
+    /// When there is no home for the cache, or `rustc` cannot be asked for its host.
+    pub(crate) fn open() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .context("the clone is gone")?
+            .to_path_buf();
+        let cache = match env::var_os("MILLRACE_CACHE") {
+            Some(path) => PathBuf::from(path),
+            None => home_cache()?,
+        };
+        let target = match env::var_os("CARGO_TARGET_DIR") {
+            Some(path) => PathBuf::from(path),
+            None => cache.join("target"),
+        };
+        let triple = match env::var("CARGO_BUILD_TARGET") {
+            Ok(triple) => triple,
+            Err(_) => host_triple()?,
+        };
+        let target = std::path::absolute(target)?;
+        let cache = std::path::absolute(cache)?;
+        Ok(Self {
+            root,
+            cache,
+            target,
+            triple,
+        })
+    }
+
+    /// The clone's top directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What survives the clone: builds, Kubernetes, images.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The dev-profile binary `name`, whether it is built already or not.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        self.target.join(&self.triple).join("debug").join(name)
+    }
+
+    /// A command in the clone, with what the suites expect in the environment.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(&self.root)
+            .env("MILLRACE_CACHE", &self.cache)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_BUILD_TARGET", &self.triple);
+        command
+    }
+
+    /// Cargo in the clone, building into the shared target directory.
+    pub(crate) fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = self.command(cargo);
+        command.args(arguments);
+        command
+    }
+
+    /// Builds the binaries of `packages`; the dev profile is what all tests run.
+    pub(crate) fn build(&self, packages: &[&str]) -> Result<()> {
+        let mut arguments = vec!["build", "--quiet", "--bins"];
+        for package in packages {
+            arguments.extend(["--package", package]);
+        }
+        eprintln!(
+            "building {} (the first time takes minutes)",
+            packages.join(", ")
+        );
+        succeed(&mut self.cargo(arguments))
+    }
+}
+
+/// Runs `command` to its end with this process's own terminal.
+///
+/// # Errors
+/// When it cannot be started or ends with another status than success.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {shown}"))?;
+    if !status.success() {
+        bail!("{shown}: {status}");
+    }
+    Ok(())
+}
+
+/// Runs `command` and returns what it wrote to stdout.
+///
+/// # Errors
+/// When it cannot be started, fails, or writes something that is not text.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {shown}"))?;
+    if !output.status.success() {
+        bail!("{shown}: {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{shown} wrote something not text"))
+}
+
+/// The command as a person would type it, without its environment.
+pub(crate) fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    let mut words = vec![name.to_string_lossy().into_owned()];
+    words.extend(
+        command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
+    words.join(" ")
+}
+
+fn home_cache() -> Result<PathBuf> {
+    let home = env::var_os("HOME").context("set HOME or MILLRACE_CACHE: builds need a place")?;
+    Ok(PathBuf::from(home).join(".cache/millrace"))
+}
+
+fn host_triple() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let told = output(Command::new(rustc).arg("-vV"))?;
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
