@@ -89,8 +89,10 @@ pub enum Command {
         /// What matched; absent when nothing did.
         batch: Option<BatchHeader>,
     },
-    /// Appends dead letters of another queue, numbered `number..number + count`. Those numbered
-    /// below what has arrived already are dropped by refusing the whole batch (`Outcome::Numbered`).
+    /// Appends dead letters of another queue, numbered `number..number + count`. When some have
+    /// arrived already, the whole batch is refused with what is expected (`Outcome::Numbered`). A
+    /// `number` beyond the expected one is taken: the letters between went to another queue, which
+    /// was the target then. So a proposer sends one batch of a source at a time.
     AcceptDead {
         /// The dead-letter queue.
         queue: LogId,
@@ -177,6 +179,10 @@ pub enum Command {
         /// The oldest that stays.
         first: Offset,
     },
+    /// First entry of every leader, also after a restart: connections of the past are gone, so all
+    /// sessions are detached and their time to live starts now. Everything outstanding becomes an
+    /// effect again. A command, because replay has to detach where the leader did.
+    Lead,
 }
 
 /// What a batch of records is, without looking into it.

@@ -1,9 +1,27 @@
 //! The meaning of committed commands. Pure and deterministic: no clock, file, socket, thread or
 //! random number can be reached from here, time and chance arrive inside the command.
+//!
+//! `Shard` is the state of a data shard, `Catalogue` that of the metadata shard; `command` and
+//! `catalogue` say what can be proposed, `outcome` what applying it answers.
 #![no_std]
 
 extern crate alloc;
 
+pub mod catalogue;
+mod codec;
 pub mod command;
 pub mod outcome;
+mod partition;
+mod queue;
+mod refusal;
+pub mod routing;
+mod session;
+mod shard;
+mod spans;
 pub mod spec;
+
+pub use catalogue::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry, Placed};
+pub use codec::DecodeError;
+pub use partition::Partition;
+pub use queue::{ACQUIRE_MESSAGES_MAX, Queue, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX};
+pub use shard::Shard;

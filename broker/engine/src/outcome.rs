@@ -32,7 +32,7 @@ pub enum Outcome {
     Session {
         /// Fences connections of the past.
         epoch: u32,
-        /// What it still holds, as after `AttachSession`: (lease, whether the client said it has it).
+        /// What the client said it holds and does not.
         lost: Vec<Held>,
     },
     /// Leased for `Receive`.
@@ -41,7 +41,8 @@ pub enum Outcome {
     Settled(Vec<Result<(), Refusal>>),
     /// `Transfer` started elsewhere than at the cursor: it is here.
     Cursor(Offset),
-    /// `AcceptDead` or `ConfirmDead`: the next number expected.
+    /// `AcceptDead` refused, or `ConfirmDead` done: the next number expected, the first number
+    /// unconfirmed. An `AcceptDead` that was taken answers `Appended`.
     Numbered(u64),
     /// Nothing was changed.
     Refused(Refusal),
@@ -124,7 +125,8 @@ pub enum Effect {
         /// One past the last message.
         end: Offset,
     },
-    /// A binding may move: its queue has room again, or the binding is new.
+    /// A binding may move: its queue has room again, or the binding is new. Dead letters on their
+    /// way to this queue may move too.
     TransferDue {
         /// The bound queue.
         queue: LogId,
@@ -156,6 +158,58 @@ pub struct DeadLetter {
     pub note: alloc::string::String,
     /// When it died.
     pub died_at: millrace_types::Wall,
+}
+
+/// Where a message of a queue is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageState {
+    /// May be delivered now.
+    Ready,
+    /// Leased.
+    InFlight,
+    /// Waits for its backoff.
+    Delayed,
+    /// Waits in the outbox.
+    Dying,
+}
+
+/// One unsettled message, without its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageView {
+    /// Where its body is.
+    pub offset: Offset,
+    /// Where it is in its life.
+    pub state: MessageState,
+    /// Failed deliveries.
+    pub attempts: u32,
+    /// Times it was handed out.
+    pub acquired: u32,
+}
+
+/// What a queue can still take; `u64::MAX` stands for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A session, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// Which.
+    pub session: SessionId,
+    /// What its client calls itself.
+    pub consumer: alloc::string::String,
+    /// Which connection is the current one.
+    pub epoch: u32,
+    /// Whether a connection is attached.
+    pub attached: bool,
+    /// Leases it holds.
+    pub in_flight: Count,
+    /// What it may hold.
+    pub window: crate::command::Window,
 }
 
 /// Counts of a queue, for people and metrics.

@@ -89,3 +89,32 @@ pub struct PartitionSpec {
     /// One encoded message.
     pub message_bytes_max: u32,
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Specs to start a test from.
+
+    use super::*;
+
+    pub(crate) fn queue_spec() -> QueueSpec {
+        QueueSpec {
+            bindings: Vec::new(),
+            lease_ms: 30_000,
+            in_flight_max: 1000,
+            deliveries_max: 5,
+            backoff_initial_ms: 1000,
+            backoff_max_ms: 60_000,
+            backoff_factor_milli: 2000,
+            messages_max: None,
+            bytes_max: None,
+            message_bytes_max: 1 << 20,
+            dead_letter: Some(Target {
+                address: Address::Queue {
+                    namespace: "test".into(),
+                    name: "dead".into(),
+                },
+                log: Some(LogId::new(99)),
+            }),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What keeps an object from working as declared although it was taken: references to objects that
+//! are not there. It works as soon as they appear.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use millrace_types::{Address, LogId};
+
+use super::{Catalogue, DeclaredQueue, DeclaredSpec, Placed, PlacedState};
+
+/// Dead-letter queues that may follow one another. A longer chain is taken for a cycle: each hop
+/// costs a transfer between shards, and following it has to end.
+pub const DEAD_LETTER_HOPS_MAX: usize = 16;
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// For programs.
+    pub kind: ProblemKind,
+    /// For people: names the address.
+    pub message: String,
+}
+
+/// Stable reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// A binding's topic is not there, or orphaned.
+    TopicNotFound,
+    /// The dead-letter queue is not there, or orphaned: dead letters wait.
+    DeadLetterQueueNotFound,
+    /// Dead letters would come back, or go on for too long: they wait.
+    DeadLetterCycle,
+}
+
+impl ProblemKind {
+    /// The stable reason, as it goes over the wire.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TopicNotFound => "TopicNotFound",
+            Self::DeadLetterQueueNotFound => "DeadLetterQueueNotFound",
+            Self::DeadLetterCycle => "DeadLetterCycle",
+        }
+    }
+}
+
+pub(super) fn problems(catalogue: &Catalogue, address: &Address) -> Vec<Problem> {
+    let Some(Placed {
+        spec: DeclaredSpec::Queue(queue),
+        state: PlacedState::Active,
+        ..
+    }) = catalogue.objects.get(address)
+    else {
+        return Vec::new();
+    };
+    let is_there = |address: &Address| {
+        let placed = catalogue.objects.get(address);
+        placed.is_some_and(|placed| placed.state == PlacedState::Active)
+    };
+    let mut topics: Vec<&Address> = queue.bindings.iter().map(|b| &b.topic).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    let missing = topics.into_iter().filter(|topic| !is_there(topic));
+    let mut found: Vec<Problem> = missing
+        .map(|topic| Problem {
+            kind: ProblemKind::TopicNotFound,
+            message: format!("{topic} is not declared; nothing is copied from it"),
+        })
+        .collect();
+    if let Some(target) = dead_letter_target(address, queue) {
+        if !is_there(&target) {
+            found.push(Problem {
+                kind: ProblemKind::DeadLetterQueueNotFound,
+                message: format!("{target} is not declared; dead letters wait"),
+            });
+        } else if is_cycle(catalogue, address, &target) {
+            found.push(Problem {
+                kind: ProblemKind::DeadLetterCycle,
+                message: format!("dead letters sent to {target} would come back; they wait"),
+            });
+        }
+    }
+    found
+}
+
+/// Where a queue's dead letters go; nowhere from an implicit dead-letter queue.
+pub(super) fn dead_letter_target(address: &Address, queue: &DeclaredQueue) -> Option<Address> {
+    let implicit = address.dead_letter()?;
+    Some(queue.dead_letter.queue.clone().unwrap_or(implicit))
+}
+
+/// The log of a dead-letter queue; `None` while dead letters have to wait. An orphan keeps its log:
+/// it refuses them itself.
+pub(super) fn dead_letter_log(
+    catalogue: &Catalogue,
+    address: &Address,
+    target: &Address,
+) -> Option<LogId> {
+    let (_, log) = catalogue.objects.get(target)?.queue()?;
+    (!is_cycle(catalogue, address, target)).then_some(log)
+}
+
+/// Whether a chain of dead-letter queues does not end.
+fn is_cycle(catalogue: &Catalogue, address: &Address, target: &Address) -> bool {
+    let mut at = target.clone();
+    for _ in 0..DEAD_LETTER_HOPS_MAX {
+        if at == *address {
+            return true;
+        }
+        let next = match catalogue.objects.get(&at).map(|placed| &placed.spec) {
+            Some(DeclaredSpec::Queue(queue)) => dead_letter_target(&at, queue),
+            Some(DeclaredSpec::Topic(_)) | None => None,
+        };
+        match next {
+            Some(next) => at = next,
+            None => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,104 @@
+//! How the engine's values become bytes: a version byte, then postcard. Decoding takes any bytes
+//! without panicking, refuses versions it does not know and bytes that are left over.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::catalogue::CatalogueEntry;
+use crate::command::Entry;
+
+/// Format of `Entry` and `CatalogueEntry`.
+const ENTRY_VERSION: u8 = 1;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// Nothing there.
+    #[error("no bytes to decode")]
+    Empty,
+    /// Written by a newer broker, or not by a broker.
+    #[error("format version {found} is unknown, {known} is the newest known")]
+    Version {
+        /// What the first byte says.
+        found: u8,
+        /// What this code writes.
+        known: u8,
+    },
+    /// Not of the format's shape.
+    #[error("malformed: {0}")]
+    Malformed(postcard::Error),
+    /// More bytes than the value takes.
+    #[error("{0} bytes are left over")]
+    Trailing(usize),
+    /// Decodes, but contradicts itself.
+    #[error("inconsistent: {0}")]
+    Inconsistent(&'static str),
+}
+
+/// Bytes of a value under a version.
+pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, Vec::from([version]))
+        .expect("a vector grows and every collection knows its length")
+}
+
+/// A value of a version.
+pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, DecodeError> {
+    let (&found, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
+    if found != version {
+        return Err(DecodeError::Version {
+            found,
+            known: version,
+        });
+    }
+    let (value, left) = postcard::take_from_bytes(rest).map_err(DecodeError::Malformed)?;
+    if left.is_empty() {
+        Ok(value)
+    } else {
+        Err(DecodeError::Trailing(left.len()))
+    }
+}
+
+/// FNV-1a: a checksum to compare states by, not to guard bytes with.
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    bytes.iter().fold(BASIS, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
+    })
+}
+
+impl Entry {
+    /// As the header of a journal record.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        encode(ENTRY_VERSION, self).into()
+    }
+
+    /// From the header of a journal record.
+    ///
+    /// # Errors
+    /// When the bytes are not an entry of a known version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode(ENTRY_VERSION, bytes)
+    }
+}
+
+impl CatalogueEntry {
+    /// As the header of a journal record.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        encode(ENTRY_VERSION, self).into()
+    }
+
+    /// From the header of a journal record.
+    ///
+    /// # Errors
+    /// When the bytes are not a catalogue entry of a known version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode(ENTRY_VERSION, bytes)
+    }
+}

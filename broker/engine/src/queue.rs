@@ -1,0 +1,376 @@
+//! One queue: messages, leases, sessions, dead letters on their way out, and where its bindings
+//! stand. Decides who gets which message and when a message ends; never sees a body.
+//!
+//! Each operation changes the state and notes what it did; `flush` then hands out what can be
+//! handed out and turns the notes into body changes and effects, merged for the whole command.
+
+mod append;
+mod backoff;
+mod consume;
+mod ledger;
+mod outbox;
+mod settle;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use millrace_types::{Address, Count, Elapsed, LogId, Offset, SessionId, Stamp};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::DecodeError;
+use crate::command::Held;
+use crate::outcome::{BodyChange, DeadLetter, Effect, MessageView, QueueStats, Room, SessionView};
+use crate::session::Sessions;
+use crate::shard::Changes;
+use crate::spec::QueueSpec;
+use ledger::Ledger;
+use outbox::Outbox;
+
+pub(crate) use append::{Move, check_batch};
+pub(crate) use consume::Wish;
+
+/// Sessions of one queue: each costs memory on every replica, and a turn looks at all with room.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Messages of one `Acquire`, as `Receive` has it.
+pub const ACQUIRE_MESSAGES_MAX: Count = 1000;
+/// Settlements of one command: bounds how long it holds its worker.
+pub const SETTLEMENTS_MAX: usize = 10_000;
+/// Longest time to live of a session: a client that is gone for a day is gone.
+pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
+
+/// State of a queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    log: LogId,
+    address: Address,
+    revision: u64,
+    spec: QueueSpec,
+    frozen: bool,
+    ledger: Ledger,
+    sessions: Sessions,
+    outbox: Outbox,
+    /// Next offset to be read of each bound partition.
+    cursors: BTreeMap<LogId, Offset>,
+    /// Next number expected from each queue that sends dead letters here.
+    received: BTreeMap<LogId, u64>,
+    /// A transfer or dead letter found no room and waits for some.
+    starved: bool,
+    #[serde(skip)]
+    notes: Notes,
+}
+
+/// What happened since the last `flush`.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Notes {
+    settled: Vec<Offset>,
+    lost: BTreeMap<SessionId, Vec<Held>>,
+    closed: Vec<SessionId>,
+    redelivered: Vec<Effect>,
+    /// Messages died.
+    died: bool,
+    /// There may be something to hand out.
+    woken: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(log: LogId, address: Address, revision: u64, spec: QueueSpec) -> Self {
+        let mut queue = Self {
+            log,
+            address,
+            revision,
+            spec,
+            frozen: false,
+            ledger: Ledger::default(),
+            sessions: Sessions::default(),
+            outbox: Outbox::default(),
+            cursors: BTreeMap::new(),
+            received: BTreeMap::new(),
+            starved: false,
+            notes: Notes::default(),
+        };
+        queue.bind();
+        queue
+    }
+
+    /// Takes over what is declared now; an orphan thaws, and its leases start anew because its
+    /// frozen time does not count. Older revisions are ignored.
+    pub(crate) fn configure(
+        &mut self,
+        address: &Address,
+        revision: u64,
+        spec: &QueueSpec,
+        now: Elapsed,
+    ) {
+        if revision < self.revision {
+            return;
+        }
+        self.address = address.clone();
+        self.revision = revision;
+        self.spec = spec.clone();
+        self.bind();
+        if self.frozen {
+            self.frozen = false;
+            self.restart_leases(now);
+        }
+    }
+
+    /// Delivers, takes and expires nothing from now on; what is leased can still be settled.
+    pub(crate) fn freeze(&mut self, revision: u64) {
+        if revision >= self.revision {
+            self.revision = revision;
+            self.frozen = true;
+        }
+    }
+
+    /// Cursors of new bindings start at 0, the earliest message kept: YAML that declares a topic
+    /// and its queues together loses nothing that is published in between.
+    fn bind(&mut self) {
+        let old = core::mem::take(&mut self.cursors);
+        for binding in &self.spec.bindings {
+            let cursor = old.get(&binding.log).copied().unwrap_or_default();
+            self.cursors.insert(binding.log, cursor);
+        }
+    }
+
+    /// Hands out what can be handed out and says what has happened since the last time.
+    pub(crate) fn flush(&mut self, stamp: Stamp, changes: &mut Changes) {
+        let mut notes = core::mem::take(&mut self.notes);
+        let deliveries = self.deliver(stamp.elapsed);
+        let queue = self.log;
+        notes.settled.sort_unstable();
+        changes
+            .bodies
+            .extend(merge(&notes.settled).map(|offsets| BodyChange::Discard {
+                log: queue,
+                offsets,
+            }));
+        let lost = notes
+            .lost
+            .into_iter()
+            .map(|(session, held)| Effect::LeasesLost {
+                session,
+                queue,
+                held,
+            });
+        changes.effects.extend(lost);
+        let closed = notes.closed.into_iter();
+        changes
+            .effects
+            .extend(closed.map(|session| Effect::SessionClosed { session }));
+        changes.effects.append(&mut notes.redelivered);
+        let deliver = deliveries
+            .into_iter()
+            .map(|(session, deliveries)| Effect::Deliver {
+                session,
+                queue,
+                deliveries,
+            });
+        changes.effects.extend(deliver);
+        if notes.woken && self.available() > 0 {
+            changes.effects.push(self.available_effect());
+        }
+        if !notes.settled.is_empty() && core::mem::take(&mut self.starved) {
+            changes.effects.push(Effect::TransferDue { queue });
+        }
+        if notes.died {
+            changes.effects.push(Effect::DeadLettersDue { queue });
+        }
+    }
+
+    /// Everything that the leader may have to do for this queue.
+    pub(crate) fn outstanding(&self, effects: &mut Vec<Effect>) {
+        let queue = self.log;
+        if self.available() > 0 {
+            effects.push(self.available_effect());
+        }
+        if !self.cursors.is_empty() && !self.frozen {
+            effects.push(Effect::TransferDue { queue });
+        }
+        if self.outbox.len() > 0 {
+            effects.push(Effect::DeadLettersDue { queue });
+        }
+    }
+
+    /// Messages that an `Acquire` would find; none while frozen or with too many in flight.
+    fn available(&self) -> u64 {
+        if self.frozen || self.ledger.leased() >= u64::from(self.spec.in_flight_max) {
+            return 0;
+        }
+        self.ledger.ready()
+    }
+
+    fn available_effect(&self) -> Effect {
+        Effect::Available {
+            queue: self.log,
+            ready: self.ledger.ready(),
+        }
+    }
+
+    /// When a lease, a delay or a detached session ends.
+    pub(crate) fn next_deadline(&self) -> Option<Elapsed> {
+        let message = if self.frozen {
+            None
+        } else {
+            self.ledger.next_deadline()
+        };
+        let session = self.sessions.next_deadline();
+        match (message, session) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Makes a state from disk whole, or finds that it cannot be one.
+    pub(crate) fn restore(&mut self) -> Result<(), DecodeError> {
+        let wrong = DecodeError::Inconsistent;
+        self.ledger.restore()?;
+        let dying = |offset| {
+            let exception = self.ledger.exception(offset);
+            exception.is_some_and(|e| e.state == ledger::State::Dying)
+        };
+        let in_outbox = self.outbox.len() as u64;
+        let mut offsets = self.outbox.iter_from(0).map(|(_, dead)| dead.offset);
+        if in_outbox != self.ledger.dying() || !offsets.all(dying) {
+            return Err(wrong("outbox and ledger of a queue differ"));
+        }
+        let ledger = &self.ledger;
+        self.sessions
+            .restore(|offset| match ledger.exception(offset)?.state {
+                ledger::State::Leased(lease) => Some((lease.owner, lease.weight)),
+                _ => None,
+            })
+    }
+}
+
+/// What can be asked.
+impl Queue {
+    /// Its life.
+    #[must_use]
+    pub const fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// How it is called.
+    #[must_use]
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Topology revision that configured it last.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What is declared.
+    #[must_use]
+    pub const fn spec(&self) -> &QueueSpec {
+        &self.spec
+    }
+
+    /// Whether it is an orphan.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Counts, for people and metrics.
+    #[must_use]
+    pub fn stats(&self) -> QueueStats {
+        QueueStats {
+            ready: self.ledger.ready(),
+            in_flight: self.ledger.leased(),
+            delayed: self.ledger.delayed(),
+            dying: self.ledger.dying(),
+            bytes: self.ledger.spans().bytes(),
+            oldest: self.ledger.spans().oldest(),
+            consumers: Count::try_from(self.sessions.len()).unwrap_or(Count::MAX),
+        }
+    }
+
+    /// The first unsettled message, or the end.
+    #[must_use]
+    pub fn head(&self) -> Offset {
+        self.ledger.head()
+    }
+
+    /// One past the last message.
+    #[must_use]
+    pub const fn end(&self) -> Offset {
+        self.ledger.end()
+    }
+
+    /// Next offset to be read of a bound partition; `None` when it is not bound.
+    #[must_use]
+    pub fn cursor(&self, partition: LogId) -> Option<Offset> {
+        self.cursors.get(&partition).copied()
+    }
+
+    /// Up to `max` dead letters that have not arrived, from a number on.
+    #[must_use]
+    pub fn dead_letters(&self, from_number: u64, max: usize) -> Vec<DeadLetter> {
+        let dead = self.outbox.iter_from(from_number).take(max);
+        dead.map(|(number, dead)| DeadLetter {
+            number,
+            offset: dead.offset,
+            attempts: self.ledger.exception(dead.offset).map_or(0, |e| e.attempts),
+            rejected: dead.rejected,
+            note: dead.note.clone(),
+            died_at: dead.died_at,
+        })
+        .collect()
+    }
+
+    /// The first dead letter that is not confirmed; `dead_letters` from here are all there are.
+    #[must_use]
+    pub const fn first_dead_letter(&self) -> u64 {
+        self.outbox.first()
+    }
+
+    /// Next number expected from a queue that sends dead letters here.
+    #[must_use]
+    pub fn received(&self, source: LogId) -> u64 {
+        self.received.get(&source).copied().unwrap_or_default()
+    }
+
+    /// What it can still take.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        let left = |max: Option<u64>, used| max.map_or(u64::MAX, |max| max.saturating_sub(used));
+        Room {
+            messages: left(self.spec.messages_max, self.ledger.unsettled()),
+            bytes: left(self.spec.bytes_max, self.ledger.spans().bytes()),
+        }
+    }
+
+    /// Where a message is; `None` when it is settled or does not exist.
+    #[must_use]
+    pub fn state_of(&self, offset: Offset) -> Option<MessageView> {
+        self.ledger.view(offset)
+    }
+
+    /// Unsettled messages in order of offset.
+    pub fn unsettled(&self, from: Offset) -> impl Iterator<Item = MessageView> {
+        self.ledger.views(from)
+    }
+
+    /// Who holds which lease, in order of offset.
+    pub fn lease_holders(&self) -> impl Iterator<Item = (SessionId, Held)> {
+        self.ledger.leases().map(|(offset, exception, lease)| {
+            let acquired = exception.acquired;
+            (lease.owner, Held { offset, acquired })
+        })
+    }
+
+    /// Its sessions, in order of id.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView> {
+        self.sessions.views()
+    }
+}
+
+/// Ranges that cover sorted offsets.
+fn merge(sorted: &[Offset]) -> impl Iterator<Item = core::ops::Range<Offset>> {
+    sorted
+        .chunk_by(|a, b| a.plus(1) == *b)
+        .filter_map(|run| Some(*run.first()?..run.last()?.plus(1)))
+}

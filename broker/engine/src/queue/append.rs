@@ -1,0 +1,163 @@
+//! How messages come into a queue: published, copied by a binding, or dead elsewhere. Each checks
+//! everything before it changes anything.
+
+use millrace_types::{
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, ErrorCode, LogId, Offset, Refusal, Stamp,
+};
+
+use super::Queue;
+use crate::command::BatchHeader;
+use crate::outcome::{BodyChange, Effect, Outcome};
+use crate::refusal::{self, Full};
+use crate::shard::Changes;
+
+/// A cursor's move, as `Command::Transfer` has it.
+pub(crate) struct Move<'a> {
+    pub(crate) partition: LogId,
+    pub(crate) from: Offset,
+    pub(crate) to: Offset,
+    pub(crate) batch: Option<&'a BatchHeader>,
+}
+
+/// Refuses what no honest proposer sends.
+pub(crate) fn check_batch(batch: &BatchHeader) -> Result<(), Refusal> {
+    if batch.count == 0 || batch.count > BATCH_MESSAGES_MAX {
+        return Err(refusal::invalid(alloc::format!(
+            "a batch has 1 to {BATCH_MESSAGES_MAX} messages, not {}",
+            batch.count
+        )));
+    }
+    if batch.bytes > u64::from(BATCH_BYTES_MAX) {
+        return Err(refusal::invalid(alloc::format!(
+            "a batch has at most {BATCH_BYTES_MAX} bytes, not {}",
+            batch.bytes
+        )));
+    }
+    Ok(())
+}
+
+impl Queue {
+    pub(crate) fn publish(
+        &mut self,
+        batch: &BatchHeader,
+        stamp: Stamp,
+        changes: &mut Changes,
+    ) -> Outcome {
+        match self.check(batch) {
+            Ok(()) => self.append(batch, stamp, changes),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    pub(crate) fn transfer(
+        &mut self,
+        step: &Move<'_>,
+        stamp: Stamp,
+        changes: &mut Changes,
+    ) -> Outcome {
+        let Some(&cursor) = self.cursors.get(&step.partition) else {
+            let (address, partition) = (&self.address, step.partition);
+            let message = alloc::format!("{address} is not bound to the partition {partition}");
+            return Outcome::Refused(Refusal::new(ErrorCode::NoSuchPartition, message));
+        };
+        if self.frozen {
+            return Outcome::Refused(refusal::orphaned(&self.address));
+        }
+        if cursor != step.from {
+            return Outcome::Cursor(cursor);
+        }
+        let read = step.from.until(step.to);
+        let matched = step.batch.map_or(0, |batch| u64::from(batch.count));
+        if step.to < step.from || matched > read {
+            return Outcome::Refused(refusal::invalid(alloc::format!(
+                "{matched} messages cannot come from offsets {}..{}",
+                step.from,
+                step.to
+            )));
+        }
+        let outcome = match step.batch {
+            None => Outcome::Done,
+            Some(batch) => match self.check_or_starve(batch) {
+                Ok(()) => self.append(batch, stamp, changes),
+                Err(refusal) => return Outcome::Refused(refusal),
+            },
+        };
+        self.cursors.insert(step.partition, step.to);
+        outcome
+    }
+
+    pub(crate) fn accept_dead(
+        &mut self,
+        source: LogId,
+        number: u64,
+        batch: &BatchHeader,
+        stamp: Stamp,
+        changes: &mut Changes,
+    ) -> Outcome {
+        let expected = self.received(source);
+        if number < expected {
+            return Outcome::Numbered(expected);
+        }
+        if let Err(refusal) = self.check_or_starve(batch) {
+            return Outcome::Refused(refusal);
+        }
+        let next = number.saturating_add(u64::from(batch.count));
+        self.received.insert(source, next);
+        self.append(batch, stamp, changes)
+    }
+
+    fn append(&mut self, batch: &BatchHeader, stamp: Stamp, changes: &mut Changes) -> Outcome {
+        let first = self.ledger.append(batch, stamp.wall);
+        let (log, end) = (self.log, self.ledger.end());
+        changes.bodies.push(BodyChange::Store {
+            log,
+            offsets: first..end,
+        });
+        changes.effects.push(Effect::Appended { log, end });
+        self.notes.woken = true;
+        Outcome::Appended(first..end)
+    }
+
+    fn check_or_starve(&mut self, batch: &BatchHeader) -> Result<(), Refusal> {
+        let checked = self.check(batch);
+        if let Err(refusal) = &checked {
+            self.starved |= refusal.code == ErrorCode::QueueFull;
+        }
+        checked
+    }
+
+    fn check(&self, batch: &BatchHeader) -> Result<(), Refusal> {
+        check_batch(batch)?;
+        if self.frozen {
+            return Err(refusal::orphaned(&self.address));
+        }
+        let limits = [
+            (
+                "messages",
+                self.spec.messages_max,
+                self.ledger.unsettled(),
+                u64::from(batch.count),
+            ),
+            (
+                "bytes",
+                self.spec.bytes_max,
+                self.ledger.spans().bytes(),
+                batch.bytes,
+            ),
+        ];
+        for (unit, max, actual, more) in limits {
+            if let Some(limit) = max
+                && actual.saturating_add(more) > limit
+            {
+                return Err(refusal::queue_full(&Full {
+                    address: &self.address,
+                    unit,
+                    limit,
+                    actual,
+                    batch,
+                }));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,369 @@
+//! A data shard: the state that committed commands change, and nothing else does. `apply` is the
+//! dispatch; what a command means is decided by the queue or partition it names.
+//!
+//! Total: every decoded command has an outcome, none panics. Deterministic: equal entries in equal
+//! order give equal states, outcomes and effects.
+
+mod lives;
+mod snapshot;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
+
+use crate::codec::DecodeError;
+use crate::command::{Command, Entry};
+use crate::outcome::{Applied, BodyChange, Effect, Outcome};
+use crate::partition::Partition;
+use crate::queue::{Move, Queue, Wish};
+use crate::refusal;
+
+/// Leases, delays and sessions that one entry ends at most, so that none holds its worker for
+/// long. The rest stays due: `next_deadline` lies in the past, so a `Tick` follows at once.
+const EXPIRIES_MAX: u32 = 10_000;
+
+/// State of a data shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shard {
+    id: ShardId,
+    applied: LogIndex,
+    stamp: Stamp,
+    configured: u64,
+    queues: BTreeMap<LogId, Queue>,
+    partitions: BTreeMap<LogId, Partition>,
+    /// Which queue each session is of; computed from the queues.
+    sessions: BTreeMap<SessionId, LogId>,
+    /// Earliest deadline of each queue that has one; computed from the queues.
+    deadlines: BTreeSet<(Elapsed, LogId)>,
+    /// The same by queue.
+    scheduled: BTreeMap<LogId, Elapsed>,
+}
+
+/// What a command has done so far, besides the state.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) bodies: Vec<BodyChange>,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Shard {
+    /// An empty shard.
+    #[must_use]
+    pub const fn new(id: ShardId) -> Self {
+        Self {
+            id,
+            applied: LogIndex::new(0),
+            stamp: Stamp {
+                wall: Wall::from_millis(0),
+                elapsed: Elapsed::from_millis(0),
+            },
+            configured: 0,
+            queues: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
+        }
+    }
+
+    /// Applies one committed entry; the only function that changes the state. Its stamp is the only
+    /// time it sees, and what is due then happens first. A clock that went back stands still.
+    pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Applied {
+        self.applied = index;
+        self.stamp = Stamp {
+            wall: self.stamp.wall.max(entry.stamp.wall),
+            elapsed: self.stamp.elapsed.max(entry.stamp.elapsed),
+        };
+        let mut changes = Changes::default();
+        self.expire(&mut changes);
+        let outcome = self.dispatch(&entry.command, &mut changes);
+        Applied {
+            outcome,
+            bodies: changes.bodies,
+            effects: changes.effects,
+        }
+    }
+
+    fn dispatch(&mut self, command: &Command, changes: &mut Changes) -> Outcome {
+        let Stamp { wall: _, elapsed } = self.stamp;
+        let stamp = self.stamp;
+        match command {
+            Command::Tick => Outcome::Done,
+            Command::ConfigureQueue { .. }
+            | Command::ConfigurePartition { .. }
+            | Command::Freeze { .. }
+            | Command::Remove { .. }
+            | Command::Configured { .. } => self.change_life(command, changes),
+            Command::Publish { log, batch } => match self.partitions.get_mut(log) {
+                Some(partition) => partition.publish(batch, stamp, changes),
+                None if self.queues.contains_key(log) => {
+                    self.on_queue(*log, changes, |q, changes| q.publish(batch, stamp, changes))
+                }
+                None => Outcome::Refused(refusal::no_such_log(*log)),
+            },
+            Command::Transfer {
+                queue,
+                partition,
+                from,
+                to,
+                batch,
+            } => {
+                let step = Move {
+                    partition: *partition,
+                    from: *from,
+                    to: *to,
+                    batch: batch.as_ref(),
+                };
+                self.on_queue(*queue, changes, |q, changes| {
+                    q.transfer(&step, stamp, changes)
+                })
+            }
+            Command::AcceptDead {
+                queue,
+                source,
+                number,
+                batch,
+            } => self.on_queue(*queue, changes, |q, changes| {
+                q.accept_dead(*source, *number, batch, stamp, changes)
+            }),
+            Command::ConfirmDead { queue, number } => {
+                self.on_queue(*queue, changes, |q, _| q.confirm_dead(*number))
+            }
+            Command::OpenSession { session, .. }
+            | Command::AttachSession { session, .. }
+            | Command::DetachSession { session, .. }
+            | Command::SetWindow { session, .. }
+            | Command::CloseSession { session } => self.on_session(*session, command, changes),
+            Command::Acquire {
+                queue,
+                owner,
+                messages_max,
+                bytes_max,
+                lease_ms,
+            } => {
+                let wish = Wish {
+                    owner: *owner,
+                    messages_max: *messages_max,
+                    bytes_max: *bytes_max,
+                    lease_ms: *lease_ms,
+                };
+                self.on_queue(*queue, changes, |q, _| q.acquire(&wish, elapsed))
+            }
+            Command::Settle { queue, settlements } => {
+                self.on_queue(*queue, changes, |q, _| q.settle(settlements, stamp))
+            }
+            Command::Trim { partition, first } => match self.partitions.get_mut(partition) {
+                Some(partition) => partition.trim(*first, changes),
+                None => Outcome::Refused(refusal::no_such_partition(*partition)),
+            },
+            Command::Lead => self.lead(changes),
+        }
+    }
+
+    fn on_session(&mut self, id: SessionId, command: &Command, changes: &mut Changes) -> Outcome {
+        let now = self.stamp.elapsed;
+        if let Command::OpenSession {
+            queue,
+            consumer,
+            window,
+            ttl_ms,
+            ..
+        } = command
+        {
+            if self.sessions.contains_key(&id) {
+                return Outcome::Refused(refusal::invalid("the session is open already"));
+            }
+            let outcome = self.on_queue(*queue, changes, |q, _| {
+                q.open_session(id, consumer, *window, *ttl_ms)
+            });
+            if matches!(outcome, Outcome::Session { .. }) {
+                self.sessions.insert(id, *queue);
+            }
+            return outcome;
+        }
+        let Some(&queue) = self.sessions.get(&id) else {
+            return Outcome::Refused(refusal::session_expired(id));
+        };
+        self.on_queue(queue, changes, |q, _| match command {
+            Command::AttachSession { window, held, .. } => q.attach_session(id, *window, held, now),
+            Command::DetachSession { epoch, .. } => q.detach_session(id, *epoch, now),
+            Command::SetWindow { window, .. } => q.set_window(id, *window),
+            _ => {
+                q.close_session(id);
+                Outcome::Done
+            }
+        })
+    }
+
+    /// Runs an operation of a queue, hands out what can be handed out then, and keeps what is
+    /// computed from queues in step.
+    fn on_queue(
+        &mut self,
+        log: LogId,
+        changes: &mut Changes,
+        operation: impl FnOnce(&mut Queue, &mut Changes) -> Outcome,
+    ) -> Outcome {
+        let Some(queue) = self.queues.get_mut(&log) else {
+            return Outcome::Refused(refusal::no_such_queue(log));
+        };
+        let outcome = operation(queue, changes);
+        let before = changes.effects.len();
+        queue.flush(self.stamp, changes);
+        for effect in &changes.effects[before..] {
+            if let Effect::SessionClosed { session } = effect {
+                self.sessions.remove(session);
+            }
+        }
+        let deadline = queue.next_deadline();
+        self.schedule(log, deadline);
+        outcome
+    }
+
+    fn schedule(&mut self, log: LogId, deadline: Option<Elapsed>) {
+        let old = match deadline {
+            Some(deadline) => self.scheduled.insert(log, deadline),
+            None => self.scheduled.remove(&log),
+        };
+        if old == deadline {
+            return;
+        }
+        if let Some(old) = old {
+            self.deadlines.remove(&(old, log));
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, log));
+        }
+    }
+
+    /// Ends what is due, queue by queue.
+    fn expire(&mut self, changes: &mut Changes) {
+        let (stamp, mut budget) = (self.stamp, EXPIRIES_MAX);
+        while budget > 0 {
+            let Some(&(deadline, log)) = self.deadlines.first() else {
+                return;
+            };
+            if deadline > stamp.elapsed {
+                return;
+            }
+            // Costs one even if nothing ends, so that the loop does.
+            budget -= 1;
+            self.on_queue(log, changes, |queue, _| {
+                queue.expire(stamp, &mut budget);
+                Outcome::Done
+            });
+        }
+    }
+
+    fn lead(&mut self, changes: &mut Changes) -> Outcome {
+        let now = self.stamp.elapsed;
+        let logs: Vec<LogId> = self.queues.keys().copied().collect();
+        for log in logs {
+            self.on_queue(log, changes, |queue, _| {
+                queue.detach_all(now);
+                Outcome::Done
+            });
+        }
+        changes.effects.extend(self.resume());
+        Outcome::Done
+    }
+
+    /// Everything that a leader may have to do, from the state alone. `Command::Lead` answers it
+    /// too; deliveries are not among it, because sessions get theirs again when they attach.
+    #[must_use]
+    pub fn resume(&self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for queue in self.queues.values() {
+            queue.outstanding(&mut effects);
+        }
+        effects
+    }
+
+    /// When the next lease, delay or session ends; a `Tick` is due then. In the past when one entry
+    /// could not end all that was due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Elapsed> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+}
+
+/// What can be asked.
+impl Shard {
+    /// Which shard.
+    #[must_use]
+    pub const fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Index of the last entry applied; 0 when none was.
+    #[must_use]
+    pub const fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Shard time of the last entry.
+    #[must_use]
+    pub const fn elapsed(&self) -> Elapsed {
+        self.stamp.elapsed
+    }
+
+    /// Wall time of the last entry.
+    #[must_use]
+    pub const fn wall(&self) -> Wall {
+        self.stamp.wall
+    }
+
+    /// Topology revision up to which everything is configured here.
+    #[must_use]
+    pub const fn configured_revision(&self) -> u64 {
+        self.configured
+    }
+
+    /// A queue.
+    #[must_use]
+    pub fn queue(&self, log: LogId) -> Option<&Queue> {
+        self.queues.get(&log)
+    }
+
+    /// A partition.
+    #[must_use]
+    pub fn partition(&self, log: LogId) -> Option<&Partition> {
+        self.partitions.get(&log)
+    }
+
+    /// All queues, in order of log id.
+    pub fn queues(&self) -> impl Iterator<Item = &Queue> {
+        self.queues.values()
+    }
+
+    /// All partitions, in order of log id.
+    pub fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.partitions.values()
+    }
+
+    /// Which queue a session is of; `None` when it has ended.
+    #[must_use]
+    pub fn session(&self, session: SessionId) -> Option<LogId> {
+        self.sessions.get(&session).copied()
+    }
+
+    /// The whole state as bytes; equal states have equal bytes.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        snapshot::encode(self)
+    }
+
+    /// The state that a snapshot was made of.
+    ///
+    /// # Errors
+    /// When the bytes are no snapshot of a known version, or one that contradicts itself.
+    pub fn restore(bytes: &[u8]) -> Result<Self, DecodeError> {
+        snapshot::decode(bytes)
+    }
+
+    /// A number to compare states by: equal on every replica at an equal index.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        crate::codec::checksum(&self.snapshot())
+    }
+}
