@@ -1,1 +1,35 @@
 //! Disk, journal, segments, checkpoints and recovery.
+//!
+//! A node's data directory (`DataDir`) holds one journal for all its shards (`Journal`) and, for
+//! each shard, a checkpoint (`Checkpoint`) and the bodies it covers (`Store`). Start: open the
+//! directory, then the journal; for each shard load its checkpoint, open its store with the
+//! checkpoint's manifest, apply the journal's records behind the checkpoint's index, and release
+//! what the checkpoint covers. Plain threads, no async runtime.
+
+mod checkpoint;
+mod checkpointer;
+mod data_dir;
+mod disk;
+mod envelope;
+mod error;
+mod journal;
+mod range_set;
+pub mod records;
+mod store;
+#[cfg(test)]
+mod testing;
+
+pub use checkpoint::{Checkpoint, Manifest};
+pub use checkpointer::{CheckpointDone, Checkpointer, CheckpointerHandle};
+pub use data_dir::{CLUSTER_ID_BYTES_MAX, DataDir, Expect};
+#[cfg(any(test, feature = "test-util"))]
+pub use disk::{Crash, Fault, FaultyDisk, MemoryDisk, Operation};
+pub use disk::{Disk, DiskFile, Lock, OpenMode, RealDisk};
+pub use error::{
+    Action, AppendError, CheckpointError, Corruption, DiskFailure, OpenError, ReadError,
+};
+pub use journal::{
+    Damage, JOURNAL_RECORD_BYTES_MAX, Journal, JournalHandle, JournalOptions, JournalRecord,
+    JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
+};
+pub use store::{Limits, Store, StoredRecord};

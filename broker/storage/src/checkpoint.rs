@@ -1,0 +1,217 @@
+//! The checkpoint of a shard: the engine's snapshot at an index, and which bodies are where.
+//!
+//! `DIR/shards/ID/checkpoint-INDEX` is written whole, beside the previous one, and replaces it. The
+//! newest one counts; if it is damaged that is an error and no older one is taken instead, because
+//! the journal was cut after it. Payload, version 1: length of the head 8 | head (postcard) | snapshot.
+
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes};
+use millrace_types::{LogId, LogIndex, Offset, ShardId, Term};
+use serde::{Deserialize, Serialize};
+
+use crate::data_dir::DataDir;
+use crate::envelope::{self, Kind};
+use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
+
+const CHECKPOINT: Kind = Kind {
+    magic: *b"MRCHECKP",
+    version: 1,
+    // Snapshots hold metadata only; this is far beyond what a node can hold in memory.
+    payload_bytes_max: 1 << 36,
+};
+/// Offset of the payload in the file, for error messages.
+const PAYLOAD_AT: u64 = 24;
+const PREFIX: &str = "checkpoint-";
+
+/// A loaded checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Everything up to and including this entry is in it.
+    pub index: LogIndex,
+    /// Of that entry.
+    pub term: Term,
+    /// The engine's.
+    pub snapshot: Bytes,
+    /// For `Store::open`.
+    pub manifest: Manifest,
+}
+
+/// Which bodies a checkpoint covers and where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of the checkpoint.
+    pub(crate) index: LogIndex,
+    /// Logs with segments.
+    pub(crate) logs: Vec<ListedLog>,
+    /// Segments with nothing alive: removed after this checkpoint, perhaps not yet.
+    pub(crate) retired: Vec<(LogId, Offset)>,
+}
+
+/// A log in a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListedLog {
+    pub(crate) log: LogId,
+    /// One past the last offset ever stored.
+    pub(crate) end: Offset,
+    /// Ascending.
+    pub(crate) segments: Vec<ListedSegment>,
+    /// Within the segments; what is before the first one is discarded too.
+    pub(crate) discarded: Vec<(u64, u64)>,
+}
+
+/// A segment in a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListedSegment {
+    pub(crate) first: Offset,
+    pub(crate) end: Offset,
+    /// Valid bytes.
+    pub(crate) bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    shard: ShardId,
+    index: LogIndex,
+    term: Term,
+    manifest: Manifest,
+}
+
+impl Checkpoint {
+    /// The checkpoint of a shard; `None` when it never had one. Removes what a crash left of others.
+    ///
+    /// # Errors
+    /// When it is damaged or of a later version, or the system refuses.
+    pub fn load(dir: &DataDir, shard: ShardId) -> Result<Option<Self>, OpenError> {
+        let (disk, directory) = (dir.disk(), dir.shard_path(shard));
+        disk.create_dir_all(&directory)
+            .map_err(failed(Action::Create, &directory))?;
+        let (complete, incomplete) = list(dir, &directory)?;
+        for path in incomplete {
+            disk.remove(&path).map_err(failed(Action::Remove, &path))?;
+        }
+        let Some((index, path)) = complete.last() else {
+            return Ok(None);
+        };
+        let corrupt = |kind| OpenError::Corrupt {
+            path: path.clone(),
+            at: PAYLOAD_AT,
+            kind,
+        };
+        let Some((_, mut payload)) = envelope::read(&**disk, path, CHECKPOINT)? else {
+            return Ok(None);
+        };
+        let bytes = payload.len();
+        let length = payload
+            .try_get_u64_le()
+            .map_err(|_| corrupt(Corruption::Length))?;
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= bytes - 8);
+        let head = payload.split_to(length.ok_or_else(|| corrupt(Corruption::Length))?);
+        let head: Head = postcard::from_bytes(&head).map_err(|_| corrupt(Corruption::Content))?;
+        if head.shard != shard || head.index != *index || !is_sound(&head.manifest) {
+            return Err(corrupt(Corruption::Content));
+        }
+        remove_older(dir, shard, *index)?;
+        let Head {
+            index,
+            term,
+            manifest,
+            ..
+        } = head;
+        Ok(Some(Self {
+            index,
+            term,
+            snapshot: payload,
+            manifest,
+        }))
+    }
+}
+
+/// Ranges ascend and segments do not overlap: others rely on it.
+fn is_sound(manifest: &Manifest) -> bool {
+    manifest
+        .logs
+        .windows(2)
+        .all(|pair| pair[0].log < pair[1].log)
+        && manifest.logs.iter().all(|log| {
+            log.segments
+                .iter()
+                .all(|segment| segment.first < segment.end)
+                && log
+                    .segments
+                    .windows(2)
+                    .all(|pair| pair[0].end <= pair[1].first)
+                && log.segments.last().is_none_or(|last| last.end <= log.end)
+                && log.discarded.iter().all(|(start, end)| start < end)
+        })
+}
+
+/// Writes a checkpoint; durable when it returns.
+pub(crate) fn write(
+    dir: &DataDir,
+    shard: ShardId,
+    term: Term,
+    manifest: Manifest,
+    snapshot: &[u8],
+) -> Result<(), DiskFailure> {
+    let index = manifest.index;
+    let path = dir
+        .shard_path(shard)
+        .join(format!("{PREFIX}{:020}", index.get()));
+    let head = Head {
+        shard,
+        index,
+        term,
+        manifest,
+    };
+    let head = postcard::to_allocvec(&head).expect("plain data in memory encodes");
+    let length = (head.len() as u64).to_le_bytes();
+    envelope::replace(
+        &**dir.disk(),
+        &path,
+        CHECKPOINT,
+        &[&length, &head, snapshot],
+    )?;
+    Ok(())
+}
+
+/// Removes checkpoints before `index`.
+pub(crate) fn remove_older(
+    dir: &DataDir,
+    shard: ShardId,
+    index: LogIndex,
+) -> Result<(), DiskFailure> {
+    let (complete, _) = list(dir, &dir.shard_path(shard))?;
+    for (_, path) in complete.iter().filter(|(older, _)| *older < index) {
+        dir.disk()
+            .remove(path)
+            .map_err(failed(Action::Remove, path))?;
+    }
+    Ok(())
+}
+
+/// Complete checkpoints, oldest first.
+type Complete = Vec<(LogIndex, PathBuf)>;
+
+/// Complete checkpoints and unfinished ones.
+fn list(dir: &DataDir, directory: &Path) -> Result<(Complete, Vec<PathBuf>), DiskFailure> {
+    let names = dir
+        .disk()
+        .list(directory)
+        .map_err(failed(Action::List, directory))?;
+    let (mut complete, mut incomplete) = (Vec::new(), Vec::new());
+    for name in names {
+        let Some(number) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if number.ends_with(envelope::TEMPORARY) {
+            incomplete.push(directory.join(&name));
+        } else if let Ok(number) = number.parse() {
+            complete.push((LogIndex::new(number), directory.join(&name)));
+        }
+    }
+    complete.sort_unstable();
+    Ok((complete, incomplete))
+}

@@ -1,0 +1,146 @@
+//! What storage asks of a disk. Everything goes through here, so that the same code runs on a
+//! file system, on a model that loses unsynced writes, and on one that fails on purpose.
+//!
+//! Promises nothing by itself: a write is durable after `sync_data` of its file returned, a name
+//! after `sync_dir` of its directory did. After a failed or short write or sync nothing is known;
+//! callers must not retry.
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(any(test, feature = "test-util"))]
+mod faulty;
+#[cfg(any(test, feature = "test-util"))]
+mod memory;
+mod real;
+
+#[cfg(any(test, feature = "test-util"))]
+pub use faulty::{Fault, FaultyDisk, Operation};
+#[cfg(any(test, feature = "test-util"))]
+pub use memory::{Crash, MemoryDisk};
+pub use real::RealDisk;
+
+/// Bytes written at a time when a file is filled with zeros.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    Write,
+    /// A file that must not exist yet, for reading and writing.
+    CreateNew,
+}
+
+/// Keeps a lock until dropped.
+pub type Lock = Box<dyn Any + Send + Sync>;
+
+/// A place for files.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As the system says; `AlreadyExists` for `CreateNew` of an existing one.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a directory and its missing parents. Their names are durable when it returns.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes names created, renamed or removed in a directory durable.
+    ///
+    /// # Errors
+    /// As the system says; then nothing is known about those names.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Names in a directory, sorted.
+    ///
+    /// # Errors
+    /// As the system says; `NotFound` when there is no such directory.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Renames a file, replacing the target.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Bytes that may still be written below `path`.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+
+    /// Locks a file, creating it if needed, against every other process and every other call.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another holds it; otherwise as the system says.
+    fn lock(&self, path: &Path) -> io::Result<Lock>;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync {
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file ends before; otherwise as the system says.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all buffers, one after the other, from `offset` on.
+    ///
+    /// # Errors
+    /// As the system says; `WriteZero` when less was written. Some of it may be there.
+    fn write_all_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Makes everything written durable, the length included.
+    ///
+    /// # Errors
+    /// As the system says; then nothing is known about what was written since the last one.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or extends it with zeros.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn set_bytes(&self, bytes: u64) -> io::Result<()>;
+
+    /// Writes zeros up to `bytes`, so that later writes neither allocate nor grow the file.
+    ///
+    /// # Errors
+    /// As `write_all_at`.
+    fn fill_zeros(&self, bytes: u64) -> io::Result<()> {
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut at = 0;
+        while at < bytes {
+            let step =
+                usize::try_from(bytes - at).map_or(ZEROS_BYTES, |rest| rest.min(ZEROS_BYTES));
+            self.write_all_at(&[IoSlice::new(&zeros[..step])], at)?;
+            at += step as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! The write-ahead log that all shards of a node share.
+//!
+//! Decides in which batch and file a record goes, and when a file may be used again. Promises:
+//! `done` is called after the sync that covers its records, in the order of the requests; batch
+//! n+1 is written only after the sync of batch n returned; after a failed or short write or sync
+//! nothing is acknowledged any more. Recovery returns every acknowledged record, cuts what a crash
+//! left incomplete at the very end, and names the shards of any damage before that. Does not look
+//! into records, and does not know what an entry means.
+//!
+//! Files (`DIR/journal/NUMBER.journal`) are zero-filled once, have a fixed size, and are used again
+//! under a new number. Each start begins a new file, so nothing is ever written behind bytes whose
+//! fate is unknown. The formats are in `journal/format.rs`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_types::{LogIndex, ReplicaId, ShardId, Term};
+
+use crate::data_dir::DataDir;
+use crate::error::{Corruption, DiskFailure, OpenError};
+
+mod files;
+mod format;
+mod handle;
+mod inbox;
+mod recovery;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use handle::{JournalHandle, JournalStats, NextFile, Room};
+
+/// A record, header and body, in bytes: the largest batch of messages and a generous command.
+pub const JOURNAL_RECORD_BYTES_MAX: u64 = 32 << 20;
+/// Smallest journal file: its header and a few batches.
+const FILE_BYTES_MIN: u64 = 16 << 10;
+
+/// Sizes; the defaults suit a broker, tests want smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalOptions {
+    /// Of one file. Small enough that an idle broker occupies little, large enough that a new one
+    /// is needed rarely.
+    pub file_bytes: u64,
+    /// Records gathered in one batch: one fsync carries them all, one buffer describes them.
+    pub batch_records_max: usize,
+    /// Their bytes; a single record may exceed it.
+    pub batch_bytes_max: u64,
+    /// Waiting for the journal thread; appending blocks beyond, which slows the workers down.
+    pub queued_bytes_max: u64,
+    /// Released files kept for later; what is beyond is deleted.
+    pub spare_files_max: usize,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self {
+            file_bytes: 64 << 20,
+            batch_records_max: 16 << 10,
+            batch_bytes_max: 8 << 20,
+            queued_bytes_max: 64 << 20,
+            spare_files_max: 2,
+        }
+    }
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// An entry of a shard's log: header = the command, body = the client's bytes.
+    Entry = 1,
+    /// Raft's hard state.
+    HardState = 2,
+}
+
+/// What the journal carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRecord {
+    /// Whose log it belongs to.
+    pub shard: ShardId,
+    /// Which replica wrote it.
+    pub replica: ReplicaId,
+    /// What it is.
+    pub kind: RecordKind,
+    /// Raft's term.
+    pub term: Term,
+    /// Its place in the shard's log; for other kinds, the last entry before it.
+    pub index: LogIndex,
+    /// Small; copied.
+    pub header: Bytes,
+    /// As large as `JOURNAL_RECORD_BYTES_MAX` allows; written without copying.
+    pub body: Bytes,
+}
+
+impl JournalRecord {
+    /// Header and body.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.header.len() as u64 + self.body.len() as u64
+    }
+}
+
+/// What an opened journal holds.
+#[derive(Debug)]
+pub struct Recovery {
+    /// Every shard of the data directory, even without records.
+    pub shards: BTreeMap<ShardId, ShardRecovery>,
+    /// What a crash left at the end and was cut.
+    pub torn: Option<TornTail>,
+}
+
+/// What an opened journal holds of one shard.
+#[derive(Debug, Default)]
+pub struct ShardRecovery {
+    /// In the order they were appended: ascending by index.
+    pub records: Vec<JournalRecord>,
+    /// Something synced is lost: the shard must not be served from these records.
+    pub damage: Option<Damage>,
+}
+
+/// Damage before the end of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// The first bad byte.
+    pub at: u64,
+    /// How it is bad.
+    pub kind: Corruption,
+}
+
+/// An incomplete last batch. Nobody was told that its records are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the cut is.
+    pub at: u64,
+    /// What was cut; 0 when the length itself is unreadable.
+    pub bytes: u64,
+}
+
+/// The journal before its thread runs.
+pub struct Journal {
+    writer: writer::Writer,
+}
+
+impl Journal {
+    /// Reads what is there and prepares a new file to go on in.
+    ///
+    /// # Errors
+    /// When the system refuses, a file is of a later version, or there is no room for a file.
+    /// Damage is not an error but stated in `Recovery`.
+    ///
+    /// # Panics
+    /// When an option is too small to work with.
+    pub fn open(dir: &DataDir, options: JournalOptions) -> Result<(Self, Recovery), OpenError> {
+        assert!(
+            options.file_bytes >= FILE_BYTES_MIN,
+            "journal files are too small"
+        );
+        assert!(options.batch_records_max > 0, "a batch needs a record");
+        let (recovery, found) = recovery::recover(dir, options)?;
+        let writer = writer::Writer::new(dir.clone(), options, found)?;
+        Ok((Self { writer }, recovery))
+    }
+
+    /// Starts the journal's thread. `on_failure` is called on it, at most once, when writing fails:
+    /// what was not acknowledged by then never will be.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        self,
+        on_failure: Box<dyn FnOnce(DiskFailure) + Send>,
+    ) -> std::io::Result<JournalHandle> {
+        handle::start(self.writer, on_failure)
+    }
+}
+
+/// Time spent in syncs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncTimes {
+    /// The last one.
+    pub last: Duration,
+    /// All together.
+    pub total: Duration,
+    /// The longest one.
+    pub longest: Duration,
+}

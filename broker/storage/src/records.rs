@@ -1,0 +1,175 @@
+//! The framing inside a batch: each record is its length as a LEB128 varint, then its bytes (what
+//! protobuf calls length-delimited). Reading never goes beyond the batch and never panics.
+
+use bytes::{Buf, Bytes};
+use millrace_types::BATCH_BYTES_MAX;
+use thiserror::Error;
+
+/// A record: a message of the largest size and what dead-lettering adds to it.
+pub const RECORD_BYTES_MAX: u32 = BATCH_BYTES_MAX;
+/// Bytes of a length: 7 bits each.
+const VARINT_BYTES_MAX: usize = 5;
+
+/// Why bytes are no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RecordsError {
+    /// It ends within a record.
+    #[error("the batch ends within record {record}")]
+    Short {
+        /// 0-based.
+        record: u32,
+    },
+    /// A record is too long.
+    #[error("record {record} exceeds {RECORD_BYTES_MAX} bytes")]
+    TooLong {
+        /// 0-based.
+        record: u32,
+    },
+    /// Another number of records than stated.
+    #[error("the batch has {found} records, not {expected}")]
+    Count {
+        /// As stated.
+        expected: u32,
+        /// As found.
+        found: u32,
+    },
+}
+
+/// Appends one record to a batch.
+pub fn push_record(batch: &mut Vec<u8>, record: &[u8]) {
+    push_record_parts(batch, &[record]);
+}
+
+/// Appends one record made of several parts to a batch.
+///
+/// # Panics
+/// When the record exceeds `RECORD_BYTES_MAX`: callers have checked it.
+pub fn push_record_parts(batch: &mut Vec<u8>, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    assert!(
+        length <= RECORD_BYTES_MAX as usize,
+        "a record of {length} bytes"
+    );
+    let mut rest = length;
+    while rest >= 0x80 {
+        batch.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    batch.push((rest & 0x7f) as u8);
+    for part in parts {
+        batch.extend_from_slice(part);
+    }
+}
+
+/// Bytes that a record of `length` bytes takes in a batch.
+#[must_use]
+pub const fn framed_bytes(length: usize) -> usize {
+    let mut bytes = 1;
+    let mut rest = length >> 7;
+    while rest > 0 {
+        bytes += 1;
+        rest >>= 7;
+    }
+    bytes + length
+}
+
+/// The records of a batch, without their lengths, in order. Shares the batch's memory. After an
+/// error nothing follows.
+#[must_use]
+pub fn split(batch: Bytes) -> Split {
+    Split {
+        rest: batch,
+        record: 0,
+    }
+}
+
+/// Checks that a batch consists of `expected` records.
+///
+/// # Errors
+/// When it does not.
+pub fn check(batch: &[u8], expected: u32) -> Result<(), RecordsError> {
+    let mut found = 0;
+    let mut at = 0;
+    while at < batch.len() {
+        let (start, length) = next(&batch[at..], found)?;
+        at += start + length;
+        found += 1;
+    }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(RecordsError::Count { expected, found })
+    }
+}
+
+/// Where each record starts, its length included, and where the last one ends.
+pub(crate) fn starts(batch: &[u8]) -> Result<Vec<u32>, RecordsError> {
+    let mut starts = Vec::new();
+    let (mut at, mut record) = (0, 0);
+    while at < batch.len() {
+        starts.push(narrow(at, record)?);
+        let (start, length) = next(&batch[at..], record)?;
+        at += start + length;
+        record += 1;
+    }
+    starts.push(narrow(at, record)?);
+    Ok(starts)
+}
+
+fn narrow(at: usize, record: u32) -> Result<u32, RecordsError> {
+    u32::try_from(at).map_err(|_| RecordsError::TooLong { record })
+}
+
+/// Iterator of `split`.
+#[derive(Clone, Debug)]
+pub struct Split {
+    rest: Bytes,
+    record: u32,
+}
+
+impl Iterator for Split {
+    type Item = Result<Bytes, RecordsError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = self.record;
+        self.record += 1;
+        Some(match next(&self.rest, record) {
+            Ok((start, length)) => {
+                self.rest.advance(start);
+                Ok(self.rest.split_to(length))
+            }
+            Err(error) => {
+                self.rest.clear();
+                Err(error)
+            }
+        })
+    }
+}
+
+/// Bytes of the first record's length, and that length; both within `bytes`.
+fn next(bytes: &[u8], record: u32) -> Result<(usize, usize), RecordsError> {
+    let mut length = 0_u64;
+    for (place, byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
+        length |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            if length > u64::from(RECORD_BYTES_MAX) {
+                return Err(RecordsError::TooLong { record });
+            }
+            let (start, length) = (place + 1, length as usize);
+            let fits = bytes.len() - start >= length;
+            return if fits {
+                Ok((start, length))
+            } else {
+                Err(RecordsError::Short { record })
+            };
+        }
+    }
+    if bytes.len() < VARINT_BYTES_MAX {
+        Err(RecordsError::Short { record })
+    } else {
+        Err(RecordsError::TooLong { record })
+    }
+}

@@ -1,0 +1,104 @@
+//! What the tests of this crate share.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_types::{LogIndex, ReplicaId, ShardId, Term};
+
+use crate::{
+    DataDir, Disk, DiskFailure, Expect, Journal, JournalHandle, JournalOptions, JournalRecord,
+    RecordKind, Recovery,
+};
+
+/// Longest wait for another thread: far beyond what any takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where tests on the disk in memory keep their data.
+pub(crate) fn data_path() -> PathBuf {
+    PathBuf::from("/data")
+}
+
+/// Opens a directory of two data shards.
+pub(crate) fn open_dir(disk: &(impl Disk + Clone)) -> DataDir {
+    open_dir_at(disk, &data_path())
+}
+
+pub(crate) fn open_dir_at(disk: &(impl Disk + Clone), path: &Path) -> DataDir {
+    let expect = Expect {
+        cluster_id: None,
+        shards: 2,
+    };
+    DataDir::open(Arc::new(disk.clone()), path, expect).unwrap()
+}
+
+/// Files of a few batches.
+pub(crate) fn small() -> JournalOptions {
+    JournalOptions {
+        file_bytes: 16 << 10,
+        batch_records_max: 16,
+        batch_bytes_max: 4 << 10,
+        queued_bytes_max: 64 << 10,
+        spare_files_max: 2,
+    }
+}
+
+/// An entry whose content tells its place.
+pub(crate) fn entry(shard: u32, index: u64, body_bytes: usize) -> JournalRecord {
+    let fill = u8::try_from((index * 7 + u64::from(shard)) % 251).unwrap();
+    JournalRecord {
+        shard: ShardId::new(shard),
+        replica: ReplicaId::new(u64::from(shard) + 100),
+        kind: RecordKind::Entry,
+        term: Term::new(1),
+        index: LogIndex::new(index),
+        header: Bytes::from(format!("command {shard}/{index}")),
+        body: Bytes::from(vec![fill; body_bytes]),
+    }
+}
+
+/// A started journal and what its failure was.
+pub(crate) struct Running {
+    pub(crate) journal: JournalHandle,
+    pub(crate) failures: Arc<Mutex<Vec<DiskFailure>>>,
+}
+
+/// Opens and starts a journal.
+pub(crate) fn start(dir: &DataDir, options: JournalOptions) -> (Running, Recovery) {
+    let (journal, recovery) = Journal::open(dir, options).unwrap();
+    let failures: Arc<Mutex<Vec<DiskFailure>>> = Arc::default();
+    let seen = Arc::clone(&failures);
+    let on_failure = Box::new(move |failure| seen.lock().unwrap().push(failure));
+    let journal = journal.start(on_failure).unwrap();
+    (Running { journal, failures }, recovery)
+}
+
+impl Running {
+    /// Appends; the receiver hears when it is durable, or that it never will be.
+    pub(crate) fn append(&self, records: Vec<JournalRecord>) -> Receiver<()> {
+        let (sender, receiver) = mpsc::channel();
+        // A refused append drops the sender, which the receiver hears.
+        drop(
+            self.journal
+                .append(records, Box::new(move || drop(sender.send(())))),
+        );
+        receiver
+    }
+
+    /// Appends and waits until it is durable.
+    pub(crate) fn append_durably(&self, records: Vec<JournalRecord>) {
+        self.append(records).recv_timeout(PATIENCE).unwrap();
+    }
+}
+
+/// Indexes of a shard's recovered records.
+pub(crate) fn indexes(recovery: &Recovery, shard: u32) -> Vec<u64> {
+    let shard = &recovery.shards[&ShardId::new(shard)];
+    shard
+        .records
+        .iter()
+        .map(|record| record.index.get())
+        .collect()
+}
