@@ -140,7 +140,6 @@ fn text_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 fn schema(pattern: &str) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
-        "anyOf": [{ "type": "integer" }, { "type": "string" }],
         "pattern": pattern,
         "maxLength": TEXT_BYTES_MAX,
     })

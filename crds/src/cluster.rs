@@ -7,14 +7,32 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::status::{not_reconciled, unknown};
+use crate::rules::{at_least, between, same, unchangeable};
+use crate::status::{conditions, not_reconciled, unknown};
 use crate::{Cpu, Size, Span};
 
-/// A cluster of brokers with their disks.
+/// With tag or digest: an image without is `latest`, which changes behind one's back.
+const IMAGE_RULE: &str = "self.matches('^[a-z0-9][a-zA-Z0-9._:/-]*\
+     (:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}|@sha256:[a-f0-9]{64})$')";
+/// Name of a Secret, StorageClass or PriorityClass.
+const SUBDOMAIN_PATTERN: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Key of a taint.
+const QUALIFIED_PATTERN: &str =
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+/// As Kubernetes has it.
+const LABEL_VALUE_BYTES_MAX: u32 = 63;
+/// Annotations of ours are notes, not documents; Kubernetes takes 256 KiB for all of them.
+const ANNOTATION_BYTES_MAX: u32 = 4096;
+/// Value of a label or taint.
+const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+
+/// What is asked for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "millrace.dev",
@@ -22,6 +40,7 @@ use crate::{Cpu, Size, Span};
     kind = "BrokerCluster",
     plural = "brokerclusters",
     namespaced,
+    doc = "A cluster of brokers with their disks.",
     status = "BrokerClusterStatus",
     derive = "PartialEq",
     shortname = "brc",
@@ -54,11 +73,19 @@ pub struct BrokerClusterSpec {
     /// Broker pods. Only 1 so far (the default).
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 9))]
+    #[x_kube(
+        validation = Rule::new("self <= 1")
+            .message("replication between brokers is not there yet: replicas must be 1")
+    )]
     pub replicas: i32,
     /// Image of the brokers, with tag or digest. Default: the operator's own, pinned in
     /// `status.image` when the cluster is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(
+        validation = Rule::new(IMAGE_RULE)
+            .message("must be REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
+    )]
     pub image: Option<String>,
     /// When the image is pulled. Default: IfNotPresent.
     #[serde(default)]
@@ -104,27 +131,36 @@ pub enum ImagePullPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
     pub name: String,
 }
 
 /// The disk of a broker.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = unchangeable("storageClassName"))]
 pub struct Storage {
     /// Size of the volume, as a quantity. At least 1Gi, default 10Gi. Cannot be changed yet.
     #[serde(default = "storage_size")]
+    #[x_kube(
+        validation = at_least("1Gi"),
+        validation = Rule::new(
+            "quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0"
+        )
+        .message("the size of the disks cannot be changed yet")
+    )]
     pub size: Size,
     /// StorageClass of the volume. Default: the Kubernetes cluster's. Cannot be changed, added or
     /// removed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
     pub storage_class_name: Option<String>,
 }
 
 /// Processor and memory of a broker.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = covered("cpu"), validation = covered("memory"))]
 pub struct Resources {
     /// What is set aside for it.
     #[serde(default)]
@@ -154,6 +190,7 @@ pub struct BrokerConfig {
     /// changed.
     #[serde(default = "shards")]
     #[schemars(range(min = 2, max = 256))]
+    #[x_kube(validation = same("shards"))]
     pub shards: u32,
 }
 
@@ -163,6 +200,7 @@ pub struct BrokerConfig {
 pub struct Scheduling {
     /// Labels that a node must have. At most 16.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "selector")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate. At most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -170,24 +208,37 @@ pub struct Scheduling {
     pub tolerations: Vec<Toleration>,
     /// PriorityClass of the pods. Default: the Kubernetes cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
     pub priority_class_name: Option<String>,
 }
 
 /// A taint that a pod tolerates, as in Kubernetes' Pod.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.key) || self.operator == 'Exists'")
+        .message("must be Exists when there is no key")
+        .field_path(".operator"),
+    validation = Rule::new("!has(self.value) || self.operator == 'Equal'")
+        .message("must be Equal when there is a value")
+        .field_path(".operator"),
+    validation = Rule::new(
+        "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')"
+    )
+    .message("must be NoExecute when there are tolerationSeconds")
+    .field_path(".effect")
+)]
 pub struct Toleration {
     /// Of the taint. Default: any, with operator Exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 316))]
+    #[schemars(length(min = 1, max = 316), regex(pattern = QUALIFIED_PATTERN))]
     pub key: Option<String>,
     /// How `value` is compared. Default: Equal.
     #[serde(default)]
     pub operator: TolerationOperator,
     /// Of the taint, with operator Equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 63), regex(pattern = LABEL_VALUE_PATTERN))]
     pub value: Option<String>,
     /// Of the taint. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,9 +275,11 @@ pub enum TolerationEffect {
 pub struct Pod {
     /// Labels, except those of the operator. At most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels")]
     pub labels: BTreeMap<String, String>,
     /// Annotations, except those of the operator. At most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "annotations")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -237,6 +290,7 @@ pub struct Shutdown {
     /// How long it may take to finish what it has begun before it is killed, as a duration. 1s to
     /// 1h, default 120s.
     #[serde(default = "drain_timeout")]
+    #[x_kube(validation = between("1s", "1h"))]
     pub drain_timeout: Span,
 }
 
@@ -249,6 +303,7 @@ pub struct BrokerClusterStatus {
     pub observed_generation: Option<i64>,
     /// `Ready` and others, with reason and message.
     #[serde(default = "not_reconciled")]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
     /// Broker pods there are.
     #[serde(default)]
@@ -258,24 +313,34 @@ pub struct BrokerClusterStatus {
     pub ready_replicas: i32,
     /// Label selector of the pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
     pub selector: Option<String>,
     /// The image the cluster runs, pinned: another operator does not change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
     pub image: Option<String>,
     /// Version the brokers report.
     #[serde(default = "unknown")]
+    #[schemars(length(max = 64))]
     pub version: String,
     /// Minted once; on every disk of the cluster.
     #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub cluster_id: Option<String>,
     /// Where clients connect to: `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
     pub endpoint: Option<String>,
     /// Secret with the token of the control port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub control_secret: Option<String>,
     /// The broker pods, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9), extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["pod"]
+    ))]
     pub nodes: Vec<NodeStatus>,
     /// What the brokers have of the queues and topics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -290,14 +355,17 @@ pub struct BrokerClusterStatus {
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// Of the pod.
+    #[schemars(length(max = 253))]
     pub pod: String,
     /// On its disk, minted at its first start; absent until it was asked.
     #[serde(default, rename = "nodeID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub node_id: Option<String>,
     /// Whether it serves.
     pub ready: bool,
     /// It reports; absent until it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub version: Option<String>,
 }
 
@@ -316,16 +384,56 @@ pub struct TopologyStatus {
 #[serde(rename_all = "camelCase")]
 pub struct OperationStatus {
     /// What it is: `RestartPod`.
+    #[schemars(length(max = 64))]
     #[serde(rename = "type")]
     pub type_: String,
     /// The pod it is done to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub pod: Option<String>,
     /// When it began.
     pub started_at: Time,
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub message: Option<String>,
+}
+
+/// A request that does not exceed its limit; otherwise no pod would ever be created.
+fn covered(resource: &str) -> Rule {
+    let limits = format!("self.limits.{resource}");
+    let requests = format!("self.requests.{resource}");
+    Rule::new(format!(
+        "!has({limits}) || !has({requests}) || \
+         quantity(string({requests})).compareTo(quantity(string({limits}))) <= 0"
+    ))
+    .message(format!("requests.{resource} must not exceed limits.{resource}").as_str())
+}
+
+fn selector(_: &mut SchemaGenerator) -> Schema {
+    map(16, LABEL_VALUE_BYTES_MAX, Some(LABEL_VALUE_PATTERN))
+}
+
+fn labels(_: &mut SchemaGenerator) -> Schema {
+    map(32, LABEL_VALUE_BYTES_MAX, Some(LABEL_VALUE_PATTERN))
+}
+
+fn annotations(_: &mut SchemaGenerator) -> Schema {
+    map(32, ANNOTATION_BYTES_MAX, None)
+}
+
+/// A map from text to text. Keys are checked by the API server when the pods are made: a schema
+/// cannot bound them.
+fn map(entries_max: u32, value_bytes_max: u32, pattern: Option<&str>) -> Schema {
+    let mut value = json_schema!({ "type": "string", "maxLength": value_bytes_max });
+    if let Some(pattern) = pattern {
+        value.insert("pattern".to_owned(), pattern.into());
+    }
+    json_schema!({
+        "type": "object",
+        "additionalProperties": value,
+        "maxProperties": entries_max,
+    })
 }
 
 fn one() -> i32 {

@@ -7,6 +7,8 @@ mod amount;
 mod cluster;
 mod common;
 mod queue;
+mod rules;
+mod schema;
 mod span;
 mod status;
 mod topic;
@@ -22,6 +24,7 @@ pub use queue::{
     Backoff, Binding, DeadLetter, DeadLetterLimits, Delivery, HeaderMatch, Match, Queue,
     QueueLimits, QueueSpec, QueueStatus,
 };
+pub use schema::{crds, to_yaml};
 pub use span::{ParseSpanError, Span};
 pub use topic::{Retention, Topic, TopicLimits, TopicSpec, TopicStatus};
 

@@ -9,11 +9,19 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{not_reconciled, unknown};
+use crate::rules::{at_least, at_most, between, unchangeable};
+use crate::status::{conditions, not_reconciled, unknown};
 use crate::topic::one_mebibyte;
 use crate::{ClusterRef, DeletionPolicy, QueueRef, Size, Span, TopicRef};
 
-/// A backlog of messages, each of which one consumer handles.
+/// Words between dots; a wildcard is a word of its own. At most 32 words bound the work of a match,
+/// 255 bytes are what a subject may have.
+const SUBJECT_RULE: &str = "self.matches('^([^.*#]+|[*]|#)([.]([^.*#]+|[*]|#)){0,31}$') && \
+     size(bytes(self)) <= 255";
+const SUBJECT_MESSAGE: &str = "must be at most 32 words separated by dots, 255 bytes in all, each \
+     word being `*`, `#`, or free of both";
+
+/// What is asked for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "millrace.dev",
@@ -21,6 +29,7 @@ use crate::{ClusterRef, DeletionPolicy, QueueRef, Size, Span, TopicRef};
     kind = "Queue",
     plural = "queues",
     namespaced,
+    doc = "A backlog of messages, each of which one consumer handles.",
     status = "QueueStatus",
     derive = "PartialEq",
     shortname = "brq",
@@ -40,9 +49,16 @@ use crate::{ClusterRef, DeletionPolicy, QueueRef, Size, Span, TopicRef};
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    validation = Rule::new(
+        "!has(self.spec.deadLetter.queueRef) || \
+         self.spec.deadLetter.queueRef.name != self.metadata.name"
     )
+    .message("a queue cannot be its own dead-letter queue")
+    .field_path(".spec.deadLetter.queueRef.name")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = unchangeable("clusterRef"))]
 pub struct QueueSpec {
     /// The BrokerCluster that holds the queue. Default: the only one in the namespace. Cannot be
     /// changed, added or removed later.
@@ -77,6 +93,7 @@ pub struct Binding {
     /// none. At most 255 characters, default `#`: every message.
     #[serde(default = "every_subject")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new(SUBJECT_RULE).message(SUBJECT_MESSAGE))]
     pub subject: String,
     /// Conditions on the message's headers. At most 16. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,6 +110,7 @@ pub struct Binding {
 pub struct HeaderMatch {
     /// Name of the header, 1 to 128 characters.
     #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("size(bytes(self)) <= 128").message("at most 128 bytes"))]
     pub name: String,
     /// Its value as text, at most 255 characters. Default: the header only has to be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,6 +135,7 @@ pub struct Delivery {
     /// How long a consumer has for a message before it is handed out again, as a duration. 1s to
     /// 12h, default 30s.
     #[serde(default = "ack_deadline")]
+    #[x_kube(validation = between("1s", "12h"))]
     pub ack_deadline: Span,
     /// Messages handed out and not yet settled, over all consumers. 1 to 100000, default 1000.
     #[serde(default = "max_in_flight")]
@@ -135,12 +154,19 @@ pub struct Delivery {
 /// How long a failed message waits before it is handed out again.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("duration(self.initial) <= duration(self.max)")
+        .message("must not be below initial")
+        .field_path(".max")
+)]
 pub struct Backoff {
     /// After the first failure, as a duration. 0s to 12h, default 1s.
     #[serde(default = "backoff_initial")]
+    #[x_kube(validation = between("0s", "12h"))]
     pub initial: Span,
     /// At most, as a duration. Not below `initial`, up to 12h, default 5m.
     #[serde(default = "backoff_max")]
+    #[x_kube(validation = between("0s", "12h"))]
     pub max: Span,
     /// What the wait is multiplied by after each further failure, in percent: 200 doubles it. 100 to
     /// 1000, default 200.
@@ -152,6 +178,10 @@ pub struct Backoff {
 /// Where dead letters go.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.queueRef) || !has(self.limits)")
+        .message("limits are those of the queue's own dead-letter queue; not with queueRef")
+)]
 pub struct DeadLetter {
     /// Another queue of the same cluster; it may be created later. Default: the queue's own
     /// dead-letter queue, `queue/NAMESPACE/NAME/dead`.
@@ -173,6 +203,7 @@ pub struct DeadLetterLimits {
     pub max_messages: Option<i64>,
     /// Their bytes, as a quantity. At least 1. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = at_least("1"))]
     pub max_bytes: Option<Size>,
 }
 
@@ -186,9 +217,11 @@ pub struct QueueLimits {
     pub max_messages: Option<i64>,
     /// Their bytes, as a quantity. At least 1. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = at_least("1"))]
     pub max_bytes: Option<Size>,
     /// Largest message, as a quantity. 1 to 16Mi, default 1Mi.
     #[serde(default = "one_mebibyte")]
+    #[x_kube(validation = at_least("1"), validation = at_most("16Mi"))]
     pub max_message_bytes: Size,
 }
 
@@ -201,15 +234,18 @@ pub struct QueueStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`, with reason and message.
     #[serde(default = "not_reconciled")]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
     /// `metadata.generation` that every broker works by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_generation: Option<i64>,
     /// What clients call it: `queue/NAMESPACE/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub address: Option<String>,
     /// The BrokerCluster that holds it.
     #[serde(default = "unknown")]
+    #[schemars(length(max = 63))]
     pub cluster: String,
 }
 

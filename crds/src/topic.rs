@@ -8,10 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::status::{not_reconciled, unknown};
+use crate::rules::{at_least, at_most, between, unchangeable};
+use crate::status::{conditions, not_reconciled, unknown};
 use crate::{ClusterRef, DeletionPolicy, Size, Span};
 
-/// A stream of messages that are kept when read.
+/// What is asked for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "millrace.dev",
@@ -19,6 +20,7 @@ use crate::{ClusterRef, DeletionPolicy, Size, Span};
     kind = "Topic",
     plural = "topics",
     namespaced,
+    doc = "A stream of messages that are kept when read.",
     status = "TopicStatus",
     derive = "PartialEq",
     shortname = "brt",
@@ -42,6 +44,7 @@ use crate::{ClusterRef, DeletionPolicy, Size, Span};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = unchangeable("clusterRef"))]
 pub struct TopicSpec {
     /// The BrokerCluster that holds the topic. Default: the only one in the namespace. Cannot be
     /// changed, added or removed later.
@@ -50,6 +53,7 @@ pub struct TopicSpec {
     /// Ordered lanes; messages of one key stay in one. 1 to 256, default 1; can only grow.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("partitions can only grow"))]
     pub partitions: u32,
     /// How long messages are kept, for each partition; what exceeds any bound goes, oldest first.
     /// Default: for ever.
@@ -69,9 +73,11 @@ pub struct TopicSpec {
 pub struct Retention {
     /// Messages older than this go, as a duration (`168h`). 1s to 10 years. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = between("1s", "87600h"))]
     pub age: Option<Span>,
     /// Bytes kept in a partition, as a quantity (`10Gi`). At least 1. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = at_least("1"))]
     pub bytes: Option<Size>,
     /// Messages kept in a partition. At least 1. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +91,7 @@ pub struct Retention {
 pub struct TopicLimits {
     /// Largest message, as a quantity. 1 to 16Mi, default 1Mi.
     #[serde(default = "one_mebibyte")]
+    #[x_kube(validation = at_least("1"), validation = at_most("16Mi"))]
     pub max_message_bytes: Size,
 }
 
@@ -97,15 +104,18 @@ pub struct TopicStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`, with reason and message.
     #[serde(default = "not_reconciled")]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
     /// `metadata.generation` that every broker works by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_generation: Option<i64>,
     /// What clients call it: `topic/NAMESPACE/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub address: Option<String>,
     /// The BrokerCluster that holds it.
     #[serde(default = "unknown")]
+    #[schemars(length(max = 63))]
     pub cluster: String,
 }
 
