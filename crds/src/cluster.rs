@@ -1,7 +1,8 @@
 //! BrokerCluster: the brokers that hold queues and topics.
 #![expect(
     unreachable_pub,
-    reason = "the derive repeats the types inside functions"
+    clippy::duplicated_attributes,
+    reason = "the derive repeats the types inside functions; columns are not duplicates"
 )]
 
 use std::collections::BTreeMap;

@@ -12,6 +12,7 @@ mod schema;
 mod span;
 mod status;
 mod topic;
+mod topology;
 
 pub use amount::{Cpu, ParseSizeError, Size};
 pub use cluster::{
@@ -27,6 +28,7 @@ pub use queue::{
 pub use schema::{crds, to_yaml};
 pub use span::{ParseSpanError, Span};
 pub use topic::{Retention, Topic, TopicLimits, TopicSpec, TopicStatus};
+pub use topology::{CompileError, compile_queue, compile_topic};
 
 /// API group of every resource.
 pub const GROUP: &str = "millrace.dev";

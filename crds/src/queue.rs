@@ -1,7 +1,8 @@
 //! Queue: shares work among consumers, with leases, retries and dead letters.
 #![expect(
     unreachable_pub,
-    reason = "the derive repeats the types inside functions"
+    clippy::duplicated_attributes,
+    reason = "the derive repeats the types inside functions; columns are not duplicates"
 )]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -70,8 +70,7 @@ fn root(schema: &mut Value, name_max: u32) {
     properties["status"]["default"] = json!({});
 }
 
-/// Walks a schema: `null` means absent, formats of Rust's numbers go, and defaults of objects are
-/// left to the defaults of their fields.
+/// Walks a schema: `null` means absent, and formats of Rust's numbers go.
 fn tidy(schema: &mut Value) {
     let Value::Object(fields) = schema else {
         return;
@@ -81,9 +80,6 @@ fn tidy(schema: &mut Value) {
         && !FORMATS.contains(&format)
     {
         fields.remove("format");
-    }
-    if fields.contains_key("properties") && fields.get("default").is_some_and(Value::is_object) {
-        fields.insert("default".to_owned(), json!({}));
     }
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = fields.get_mut(key) {
