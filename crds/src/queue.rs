@@ -1,8 +1,7 @@
 //! Queue: shares work among consumers, with leases, retries and dead letters.
 #![expect(
     unreachable_pub,
-    clippy::duplicated_attributes,
-    reason = "the derive repeats the types inside functions; columns are not duplicates"
+    reason = "the derive repeats the types inside functions"
 )]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
