@@ -1,3 +1,28 @@
-//! The broker binary: serve, and the command line.
+//! The broker binary: `serve`, and the command line's other verbs.
 
-fn main() {}
+mod call;
+mod cli;
+mod consume;
+mod describe;
+mod exit;
+mod input;
+mod json;
+mod list;
+mod output;
+mod peek;
+mod publish;
+mod read;
+mod serve;
+mod table;
+mod target;
+mod tell;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse())
+}

@@ -35,6 +35,8 @@ pub struct ConsumerOptions {
     pub prefetch_messages: u32,
     /// Bytes that may wait here for `next`; one message may exceed it.
     pub prefetch_bytes: u64,
+    /// Ask for no more than this many messages in all.
+    pub messages_max: Option<u64>,
     /// End with an error when the server could not be reached for this long; `None` tries for ever.
     pub give_up_after: Option<Duration>,
 }
@@ -47,6 +49,7 @@ impl Default for ConsumerOptions {
             in_flight_bytes_max: 0,
             prefetch_messages: 256,
             prefetch_bytes: 8 << 20,
+            messages_max: None,
             give_up_after: None,
         }
     }

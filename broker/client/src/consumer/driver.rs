@@ -67,6 +67,10 @@ pub(super) struct Driver {
     sequence: u64,
     /// Credit to give back to the server.
     returned: ConsumeCredit,
+    /// Messages the server may still send on this stream.
+    expected: u64,
+    /// Messages that may still be asked for.
+    left: u64,
     pong_due: bool,
     closing: Closing,
     /// The current stream was good for something.
@@ -98,7 +102,10 @@ impl Driver {
         handle: mpsc::WeakUnboundedSender<Command>,
         handed_out: mpsc::Sender<Result<Delivery, Error>>,
     ) -> Self {
+        let left = options.messages_max.unwrap_or(u64::MAX);
         Self {
+            left,
+            expected: 0,
             client,
             address,
             options,
@@ -171,16 +178,19 @@ impl Driver {
         }
     }
 
-    async fn open(&self) -> Result<Stream, Error> {
+    async fn open(&mut self) -> Result<Stream, Error> {
+        // What the last stream could still have brought is asked for again.
+        self.left = self.left.saturating_add(std::mem::take(&mut self.expected));
         let waiting = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
         let waiting_bytes = self.buffer.iter().map(cost).sum();
+        let messages = self.ask(self.options.prefetch_messages.saturating_sub(waiting));
         let open = ConsumeOpen {
             address: self.address.clone(),
             consumer: self.options.name.clone(),
             session: self.session.clone(),
             held: self.held.iter().cloned().collect(),
             credit: Some(ConsumeCredit {
-                messages: self.options.prefetch_messages.saturating_sub(waiting),
+                messages,
                 bytes: self.options.prefetch_bytes.saturating_sub(waiting_bytes),
             }),
             in_flight_max: self.options.in_flight_max,
@@ -299,6 +309,14 @@ impl Driver {
                 || self.returned.bytes >= self.options.prefetch_bytes.div_ceil(2))
     }
 
+    /// As many of these messages as may still be asked for.
+    fn ask(&mut self, messages: u32) -> u32 {
+        let asked = u32::try_from(self.left).unwrap_or(u32::MAX).min(messages);
+        self.left -= u64::from(asked);
+        self.expected += u64::from(asked);
+        asked
+    }
+
     fn is_frame_due(&self) -> bool {
         !self.unsettled.is_empty() || self.pong_due || self.is_credit_due()
     }
@@ -308,7 +326,9 @@ impl Driver {
             return Some(Frame::Settle(self.settle_batch()));
         }
         if self.is_credit_due() {
-            return Some(Frame::Credit(std::mem::take(&mut self.returned)));
+            let mut credit = std::mem::take(&mut self.returned);
+            credit.messages = self.ask(credit.messages);
+            return Some(Frame::Credit(credit));
         }
         std::mem::take(&mut self.pong_due).then_some(Frame::Pong(v1::Pong {}))
     }
@@ -358,6 +378,7 @@ impl Driver {
                     let received = Received::from(delivery);
                     // One that is held already was sent again before the server knew.
                     if self.held.insert(received.tag.clone()) {
+                        self.expected = self.expected.saturating_sub(1);
                         self.buffer.push_back(received);
                     }
                 }
@@ -376,10 +397,11 @@ impl Driver {
         for tag in tags {
             self.held.remove(tag);
         }
-        let (held, returned) = (&self.held, &mut self.returned);
+        let (held, returned, left) = (&self.held, &mut self.returned, &mut self.left);
         self.buffer.retain(|received| {
             let kept = held.contains(&received.tag);
             if !kept {
+                *left = left.saturating_add(1);
                 returned.messages += 1;
                 returned.bytes += cost(received);
             }
@@ -428,6 +450,9 @@ impl Driver {
     fn forget(&mut self, error: &Error) {
         self.session = Bytes::new();
         self.held.clear();
+        // They come again, from a session to be.
+        let again = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        self.left = self.left.saturating_add(again);
         self.buffer.clear();
         self.resend();
         for request in std::mem::take(&mut self.unsettled) {

@@ -53,19 +53,19 @@ pub(super) struct Sent {
     pub(super) batches: Vec<Vec<Item>>,
 }
 
-/// What may still be sent; bytes may be overdrawn once.
+/// What may still be sent. The server ends a stream that sends more.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Credit {
     /// Messages.
     pub(super) messages: u64,
     /// Bytes of records.
-    pub(super) bytes: i64,
+    pub(super) bytes: u64,
 }
 
 impl Credit {
-    /// Whether at least one message may go.
-    pub(super) const fn is_left(self) -> bool {
-        self.messages > 0 && self.bytes > 0
+    /// Whether one more message of this length may go.
+    pub(super) const fn covers(self, length: usize) -> bool {
+        self.messages > 0 && self.bytes >= length as u64
     }
 }
 
@@ -82,8 +82,8 @@ pub(super) fn next_frame(
     let (mut messages, mut bytes) = (0, 0);
     while let Some(item) = waiting.front() {
         let length = item.record.len();
-        let fits = bytes + length <= FRAME_BYTES_MAX && signed(length) <= credit.bytes;
-        if !credit.is_left() || (messages > 0 && !fits) || messages == FRAME_MESSAGES_MAX {
+        let fits = messages == 0 || bytes + length <= FRAME_BYTES_MAX;
+        if !credit.covers(length) || !fits || messages == FRAME_MESSAGES_MAX {
             break;
         }
         let alone = item.alone || length >= ALONE_BYTES;
@@ -109,7 +109,7 @@ pub(super) fn next_frame(
             None => batches.push(vec![item]),
         }
         credit.messages -= 1;
-        credit.bytes -= signed(length);
+        credit.bytes -= length as u64;
         messages += 1;
         bytes += length;
     }
@@ -143,10 +143,6 @@ fn encode(items: &[Item]) -> RecordBatch {
         records,
         codec: Codec::None.into(),
     }
-}
-
-fn signed(length: usize) -> i64 {
-    i64::try_from(length).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -230,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_kept_and_bytes_are_overdrawn_at_most_once() {
+    fn credit_is_never_overdrawn() {
         let mut waiting: VecDeque<_> = (0..10).map(|n| item(n, "", 1000)).collect();
         let mut credit = Credit {
             messages: 3,
@@ -242,11 +238,11 @@ mod tests {
 
         let mut credit = Credit {
             messages: 100,
-            bytes: 10,
+            bytes: 2500,
         };
         let (frame, _) = next_frame(&mut waiting, &mut credit, 2, "queue/a/b").unwrap();
-        assert_eq!(frame.batches[0].count, 1);
+        assert_eq!(frame.batches[0].count, 2);
         assert!(next_frame(&mut waiting, &mut credit, 3, "queue/a/b").is_none());
-        assert_eq!(waiting.len(), 6);
+        assert_eq!(waiting.len(), 5);
     }
 }

@@ -139,8 +139,8 @@ impl Driver {
             let hungry = self.inbox_open
                 && self.waiting.len() < FRAME_MESSAGES_MAX
                 && self.waiting_bytes < FRAME_BYTES_MAX;
-            let ready = !self.waiting.is_empty()
-                && connection.credit.is_left()
+            let next = self.waiting.front().map(|item| item.record.len());
+            let ready = next.is_some_and(|length| connection.credit.covers(length))
                 && !connection.draining
                 && self.sent.len() < FRAMES_IN_FLIGHT_MAX;
             tokio::select! {
@@ -190,8 +190,7 @@ impl Driver {
             Some(Reply::Credit(more)) => {
                 let credit = &mut connection.credit;
                 credit.messages = credit.messages.saturating_add(more.messages.into());
-                let bytes = i64::try_from(more.bytes).unwrap_or(i64::MAX);
-                credit.bytes = credit.bytes.saturating_add(bytes);
+                credit.bytes = credit.bytes.saturating_add(more.bytes);
                 Ok(())
             }
             Some(Reply::Decision(decision)) => self.decided(decision, connection),
