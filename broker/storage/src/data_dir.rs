@@ -223,3 +223,6 @@ fn check(path: &Path, identity: &Identity, expect: Expect<'_>) -> Result<(), Ope
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(test)]
+mod conformance;
 #[cfg(any(test, feature = "test-util"))]
 mod faulty;
 #[cfg(any(test, feature = "test-util"))]

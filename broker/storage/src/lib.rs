@@ -15,6 +15,7 @@ mod error;
 mod journal;
 mod range_set;
 pub mod records;
+mod size;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,8 @@ use bytes::{Buf, Bytes};
 use millrace_types::BATCH_BYTES_MAX;
 use thiserror::Error;
 
+use crate::size::in_memory;
+
 /// A record: a message of the largest size and what dead-lettering adds to it.
 pub const RECORD_BYTES_MAX: u32 = BATCH_BYTES_MAX;
 /// Bytes of a length: 7 bits each.
@@ -52,10 +54,10 @@ pub fn push_record_parts(batch: &mut Vec<u8>, parts: &[&[u8]]) {
     );
     let mut rest = length;
     while rest >= 0x80 {
-        batch.push((rest & 0x7f) as u8 | 0x80);
+        batch.push(rest.to_le_bytes()[0] | 0x80);
         rest >>= 7;
     }
-    batch.push((rest & 0x7f) as u8);
+    batch.push(rest.to_le_bytes()[0]);
     for part in parts {
         batch.extend_from_slice(part);
     }
@@ -158,7 +160,7 @@ fn next(bytes: &[u8], record: u32) -> Result<(usize, usize), RecordsError> {
             if length > u64::from(RECORD_BYTES_MAX) {
                 return Err(RecordsError::TooLong { record });
             }
-            let (start, length) = (place + 1, length as usize);
+            let (start, length) = (place + 1, in_memory(length));
             let fits = bytes.len() - start >= length;
             return if fits {
                 Ok((start, length))
@@ -171,5 +173,69 @@ fn next(bytes: &[u8], record: u32) -> Result<(usize, usize), RecordsError> {
         Err(RecordsError::Short { record })
     } else {
         Err(RecordsError::TooLong { record })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(records: &[Vec<u8>]) -> Vec<u8> {
+        let mut batch = Vec::new();
+        for record in records {
+            push_record(&mut batch, record);
+        }
+        batch
+    }
+
+    #[test]
+    fn a_record_longer_than_the_batch_is_refused() {
+        assert_eq!(check(&[3, 1, 2], 1), Err(RecordsError::Short { record: 0 }));
+        assert_eq!(
+            check(&[1, 1, 0x80], 2),
+            Err(RecordsError::Short { record: 1 })
+        );
+        assert_eq!(
+            check(&[0xff; 9], 1),
+            Err(RecordsError::TooLong { record: 0 })
+        );
+        assert_eq!(
+            check(&[0; 3], 2),
+            Err(RecordsError::Count {
+                expected: 2,
+                found: 3
+            })
+        );
+    }
+
+    #[test]
+    fn parts_become_one_record() {
+        let mut parts = Vec::new();
+        push_record_parts(&mut parts, &[b"original", b"death"]);
+        assert_eq!(parts, batch(&[b"originaldeath".to_vec()]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_is_split_into_what_was_pushed(
+            records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
+        ) {
+            let batch = batch(&records);
+            prop_assert_eq!(check(&batch, u32::try_from(records.len()).unwrap()), Ok(()));
+            let bytes: usize = records.iter().map(|record| framed_bytes(record.len())).sum();
+            prop_assert_eq!(bytes, batch.len());
+            prop_assert_eq!(starts(&batch).unwrap().len(), records.len() + 1);
+            let found: Result<Vec<Bytes>, _> = split(batch.into()).collect();
+            prop_assert_eq!(found.unwrap(), records);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let records = split(bytes.clone().into()).filter(Result::is_ok).count();
+            let whole = starts(&bytes).is_ok();
+            prop_assert_eq!(check(&bytes, u32::try_from(records).unwrap()).is_ok(), whole);
+        }
     }
 }

@@ -24,6 +24,7 @@ mod log;
 mod open;
 mod read;
 pub(crate) mod segment;
+mod segment_writer;
 pub(crate) mod spill;
 #[cfg(test)]
 mod tests;
@@ -93,18 +94,14 @@ impl Store {
 
     /// Forgets a whole log.
     pub fn discard_all(&self, log: LogId) {
-        let removed = self
-            .logs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&log);
-        let Some(log) = removed else { return };
+        // Held to the end: a checkpoint must find the segments either listed or doomed.
+        let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(log) = logs.remove(&log) else { return };
         let mut state = log.lock();
         self.memory_bytes
             .fetch_sub(state.remove(), Ordering::Relaxed);
-        let segments: Vec<_> = std::mem::take(&mut state.segments).into_values().collect();
-        drop(state);
-        self.doom(segments);
+        let segments = std::mem::take(&mut state.segments);
+        self.doom(segments.into_values());
     }
 
     /// Whether reading these messages touches no disk. Discarded ones never do.
@@ -150,7 +147,7 @@ impl Store {
         Arc::clone(logs.entry(id).or_insert_with(|| Arc::new(Log::new(id))))
     }
 
-    fn doom(&self, segments: Vec<Arc<Segment>>) {
+    fn doom(&self, segments: impl IntoIterator<Item = Arc<Segment>>) {
         self.doomed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

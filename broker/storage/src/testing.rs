@@ -80,10 +80,10 @@ impl Running {
     pub(crate) fn append(&self, records: Vec<JournalRecord>) -> Receiver<()> {
         let (sender, receiver) = mpsc::channel();
         // A refused append drops the sender, which the receiver hears.
-        drop(
-            self.journal
-                .append(records, Box::new(move || drop(sender.send(())))),
-        );
+        drop(self.journal.append(
+            records,
+            Box::new(move || sender.send(()).unwrap_or_default()),
+        ));
         receiver
     }
 

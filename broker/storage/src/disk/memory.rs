@@ -137,6 +137,39 @@ impl MemoryDisk {
         Ok(lock(&inode).now.clone())
     }
 
+    /// Another disk with what is on this one now, all of it durable and nothing locked.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let state = self.state();
+        let mut copy = State {
+            capacity_bytes: state.capacity_bytes,
+            ..State::default()
+        };
+        for (path, directory) in &state.directories {
+            let mut names = BTreeMap::new();
+            for (name, inode) in &directory.now {
+                let now = lock(inode).now.clone();
+                let content = Content {
+                    durable: now.clone(),
+                    now,
+                    writes: Vec::new(),
+                };
+                names.insert(name.clone(), Arc::new(Mutex::new(content)));
+            }
+            let (now, durable) = (names.clone(), names);
+            let changes = Vec::new();
+            copy.directories.insert(
+                path.clone(),
+                Directory {
+                    now,
+                    durable,
+                    changes,
+                },
+            );
+        }
+        Self(Arc::new(Mutex::new(copy)))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0)
     }
@@ -483,3 +516,6 @@ fn split(path: &Path) -> io::Result<(&Path, String)> {
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -323,7 +323,16 @@ impl Supply {
             let kept = self.lock().spares.len() < self.options.spare_files_max;
             let bytes = if kept { bytes } else { 0 };
             match retire(&self.dir, &path, bytes, self.options) {
-                Ok(spare) => self.lock().spares.extend(spare),
+                Ok(spare) => {
+                    self.lock().spares.extend(spare);
+                    // The oldest file must be gone for good before the next one goes, or a crash
+                    // could bring it back with a gap behind it.
+                    let directory = self.dir.journal_path();
+                    if let Err(error) = self.dir.disk().sync_dir(&directory) {
+                        tracing::warn!(%error, "journal directory is not synced");
+                        return;
+                    }
+                }
                 // The file stays under its name; the next start finds and retires it again.
                 Err(failure) => tracing::warn!(%failure, "journal file is not recycled"),
             }

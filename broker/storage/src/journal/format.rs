@@ -23,6 +23,7 @@ use millrace_types::{LogIndex, ReplicaId, SHARDS_MAX, ShardId, Term};
 
 use super::{JOURNAL_RECORD_BYTES_MAX, JournalRecord, RecordKind};
 use crate::error::Corruption;
+use crate::size::in_memory;
 
 /// A page of its own, so that writing it again never touches a batch.
 pub(crate) const FILE_HEADER_BYTES: u64 = 4096;
@@ -41,6 +42,9 @@ pub(crate) const FRAME_FIXED_BYTES: usize = 41;
 const BATCH_SHARDS_MAX: usize = SHARDS_MAX as usize + 1;
 const FILE_MAGIC: [u8; 8] = *b"MRJOURNL";
 const FILE_HEADER_USED: usize = 40;
+/// As an array's length.
+pub(crate) const FILE_HEADER_PAGE: usize = in_memory(FILE_HEADER_BYTES);
+pub(crate) const SECTOR: usize = in_memory(BATCH_ALIGN);
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"MRBT");
 /// Of a frame: its length and crc come before what the length counts.
 const FRAME_UNCOUNTED: usize = 8;
@@ -66,8 +70,8 @@ pub(crate) enum FileHeaderError {
 }
 
 impl FileHeader {
-    pub(crate) fn encode(self) -> [u8; FILE_HEADER_BYTES as usize] {
-        let mut page = [0; FILE_HEADER_BYTES as usize];
+    pub(crate) fn encode(self) -> [u8; FILE_HEADER_PAGE] {
+        let mut page = [0; FILE_HEADER_PAGE];
         page[..8].copy_from_slice(&FILE_MAGIC);
         let mut rest = &mut page[12..FILE_HEADER_USED];
         rest.put_u32_le(FILE_VERSION);
@@ -79,7 +83,7 @@ impl FileHeader {
         page
     }
 
-    pub(crate) fn decode(page: &[u8; FILE_HEADER_BYTES as usize]) -> Result<Self, FileHeaderError> {
+    pub(crate) fn decode(page: &[u8; FILE_HEADER_PAGE]) -> Result<Self, FileHeaderError> {
         if page[..8] != FILE_MAGIC {
             return Err(FileHeaderError::Corrupt(Corruption::Magic));
         }
@@ -235,7 +239,7 @@ impl Encoded {
 
     /// What to write, the zeros up to the next batch included.
     pub(crate) fn slices<'a>(&'a self, records: &'a [JournalRecord]) -> Vec<IoSlice<'a>> {
-        static ZEROS: [u8; BATCH_ALIGN as usize] = [0; BATCH_ALIGN as usize];
+        static ZEROS: [u8; SECTOR] = [0; SECTOR];
         let mut slices = Vec::with_capacity(2 * records.len() + 2);
         // Neighbouring parts of `small` become one slice when no body is between them.
         let mut start = 0;
@@ -293,7 +297,7 @@ pub(crate) fn decode_frame(
     if !(fixed..=fixed + JOURNAL_RECORD_BYTES_MAX).contains(&length) {
         return Err(Corruption::Length);
     }
-    let end = FRAME_UNCOUNTED + length as usize;
+    let end = FRAME_UNCOUNTED + in_memory(length);
     let Some(counted) = bytes.get(FRAME_UNCOUNTED..end) else {
         return Err(short(end as u64));
     };

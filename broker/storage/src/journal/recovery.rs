@@ -44,14 +44,12 @@ pub(crate) fn recover(
         scans.push(scan(&**dir.disk(), path)?);
     }
     // By number; a file with an unreadable header has none, and holds back nothing but itself.
-    scans.sort_by_key(|scan| scan.header.as_ref().map_or(0, |header| header.number));
+    scans.sort_by_key(number_of);
     let number_next = scans
         .iter()
-        .filter_map(|scan| scan.header.as_ref().ok())
-        .map(|header| header.number + 1)
-        .chain([listing.number_next])
-        .max()
-        .unwrap_or(1);
+        .map(|scan| number_of(scan).saturating_add(1))
+        .max();
+    let number_next = number_next.unwrap_or(1).max(listing.number_next);
     let mut recovery = Recovery {
         shards: dir
             .shards()
@@ -62,30 +60,36 @@ pub(crate) fn recover(
     let (kept, empty): (Vec<_>, Vec<_>) = scans
         .into_iter()
         .partition(|scan| scan.header.is_err() || !scan.batches.is_empty());
-    let mut spares = listing.spares;
-    for scan in empty {
-        if scan.begun {
-            let (path, at) = (scan.path.clone(), FILE_HEADER_BYTES);
-            recovery.torn = Some(TornTail { path, at, bytes: 0 });
-        }
-        spares.extend(files::retire(dir, &scan.path, scan.bytes, options)?);
+    if let Some(scan) = empty.iter().rfind(|scan| scan.begun) {
+        let (path, at) = (scan.path.clone(), FILE_HEADER_BYTES);
+        recovery.torn = Some(TornTail { path, at, bytes: 0 });
     }
+    let newest = kept.iter().map(number_of).max().unwrap_or(0);
     let mut live: Vec<LiveFile> = kept.iter().map(LiveFile::of_scan).collect();
     let mut pins = Vec::new();
     let (sequence_next, rewrite) = fold(kept, &mut recovery, &mut pins);
+    let mut spares = listing.spares;
+    for scan in empty {
+        // With damage, an older file that seems empty may be where missing batches were: it stays.
+        if pins.is_empty() || number_of(&scan) > newest {
+            spares.extend(files::retire(dir, &scan.path, scan.bytes, options)?);
+        }
+    }
     for (file, shard) in pins {
         live[file].pin(shard);
     }
-    Ok((
-        recovery,
-        Found {
-            live,
-            spares,
-            number_next,
-            sequence_next,
-            rewrite,
-        },
-    ))
+    let found = Found {
+        live,
+        spares,
+        number_next,
+        sequence_next,
+        rewrite,
+    };
+    Ok((recovery, found))
+}
+
+fn number_of(scan: &FileScan) -> u64 {
+    scan.header.as_ref().map_or(0, |header| header.number)
 }
 
 /// One copy of a batch, and where it is.
@@ -105,12 +109,12 @@ fn fold(
     pins: &mut Pins,
 ) -> (u64, Vec<JournalRecord>) {
     let mut batches: BTreeMap<u64, Placed> = BTreeMap::new();
-    for file in 0..scans.len() {
-        if let Err(kind) = &scans[file].header {
-            damage_all(recovery, &scans[file], 0, kind.clone());
+    for (file, scan) in scans.iter_mut().enumerate() {
+        if let Err(kind) = &scan.header {
+            damage_all(recovery, scan, 0, kind.clone());
             pins.push((file, ShardId::METADATA));
         }
-        for batch in std::mem::take(&mut scans[file].batches) {
+        for batch in std::mem::take(&mut scan.batches) {
             match batches.entry(batch.header.sequence) {
                 Entry::Vacant(place) => {
                     place.insert(Placed { file, batch });

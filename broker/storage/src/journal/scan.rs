@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::JournalRecord;
 use super::format::{
-    BATCH_ALIGN, BATCH_HEADER_BYTES_MAX, BatchHeader, FILE_HEADER_BYTES, FileHeader,
-    FileHeaderError, aligned, decode_frame, looks_like_batch,
+    BATCH_ALIGN, BATCH_HEADER_BYTES_MAX, BatchHeader, FILE_HEADER_BYTES, FILE_HEADER_PAGE,
+    FileHeader, FileHeaderError, SECTOR, aligned, decode_frame, looks_like_batch,
 };
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
+use crate::size::in_memory;
 
 /// Bytes read at a time when looking for the next batch.
 const SEARCH_BYTES: u64 = 1 << 20;
@@ -67,7 +68,7 @@ pub(crate) fn scan(disk: &dyn Disk, path: &Path) -> Result<FileScan, OpenError> 
     if bytes < FILE_HEADER_BYTES {
         return Ok(scan);
     }
-    let mut page = [0; FILE_HEADER_BYTES as usize];
+    let mut page = [0; FILE_HEADER_PAGE];
     file.read_exact_at(&mut page, 0)
         .map_err(failed(Action::Read, path))?;
     scan.header = match FileHeader::decode(&page) {
@@ -128,7 +129,7 @@ fn read_header(
     scan: &FileScan,
 ) -> Result<Option<BatchHeader>, DiskFailure> {
     let mut buffer = [0; BATCH_HEADER_BYTES_MAX];
-    let bytes = (scan.bytes - at).min(buffer.len() as u64) as usize;
+    let bytes = in_memory((scan.bytes - at).min(buffer.len() as u64));
     let buffer = &mut buffer[..bytes];
     file.read_exact_at(buffer, at)
         .map_err(failed(Action::Read, &scan.path))?;
@@ -148,10 +149,10 @@ fn search(
     let mut buffer = Vec::new();
     while at < scan.bytes {
         let bytes = SEARCH_BYTES.min(scan.bytes - at);
-        buffer.resize(bytes as usize, 0);
+        buffer.resize(in_memory(bytes), 0);
         file.read_exact_at(&mut buffer, at)
             .map_err(failed(Action::Read, &scan.path))?;
-        for (place, sector) in buffer.chunks(BATCH_ALIGN as usize).enumerate() {
+        for (place, sector) in buffer.chunks(SECTOR).enumerate() {
             let found = at + place as u64 * BATCH_ALIGN;
             if looks_like_batch(sector, nonce)
                 && read_header(file, found, nonce, sequence_min, scan)?.is_some()

@@ -1,14 +1,21 @@
 //! The journal as its users see it, on the disk in memory.
 
-use crate::MemoryDisk;
+mod crash;
+mod damage;
+mod failure;
+mod reuse;
+
+use millrace_types::ShardId;
+
+use super::{Journal, JournalOptions};
 use crate::testing::{entry, indexes, open_dir, small, start};
+use crate::{AppendError, JOURNAL_RECORD_BYTES_MAX, MemoryDisk};
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
     let disk = MemoryDisk::new();
     {
-        let dir = open_dir(&disk);
-        let (running, recovery) = start(&dir, small());
+        let (running, recovery) = start(&open_dir(&disk), small());
         assert!(indexes(&recovery, 1).is_empty());
         for index in 1..=100 {
             running.append_durably(vec![entry(1, index, 700), entry(2, index, 0)]);
@@ -16,16 +23,102 @@ fn what_was_acknowledged_is_there_after_a_restart() {
         running.journal.shutdown();
     }
 
-    let (_, recovery) = start(&open_dir(&disk), small());
+    let (running, recovery) = start(&open_dir(&disk), small());
+    running.journal.shutdown();
 
     assert_eq!(recovery.torn, None);
     for shard in [1, 2] {
         assert_eq!(indexes(&recovery, shard), (1..=100).collect::<Vec<_>>());
     }
-    let records = &recovery.shards[&millrace_types::ShardId::new(1)].records;
+    let records = &recovery.shards[&ShardId::new(1)].records;
     assert!(
         records
             .iter()
             .all(|record| *record == entry(1, record.index.get(), 700))
     );
+}
+
+#[test]
+fn waiting_requests_share_a_sync_and_are_answered_in_order() {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), JournalOptions::default());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // The first answer holds the thread up until everything else waits.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let hold = Box::new(move || assert!(wait.recv().is_err()));
+    running.journal.append(vec![entry(1, 1, 10)], hold).unwrap();
+    for index in 2..=50 {
+        let sender = sender.clone();
+        let done = Box::new(move || sender.send(index).unwrap());
+        running
+            .journal
+            .append(vec![entry(1, index, 10)], done)
+            .unwrap();
+    }
+    drop((go, sender));
+
+    assert_eq!(
+        receiver.iter().collect::<Vec<_>>(),
+        (2..=50).collect::<Vec<_>>()
+    );
+
+    running.journal.shutdown();
+    let stats = running.journal.stats();
+    assert_eq!(stats.records, 50);
+    assert!(stats.fsyncs <= 3, "{} syncs", stats.fsyncs);
+}
+
+#[test]
+fn a_request_larger_than_a_batch_is_answered_after_its_last_batch() {
+    let disk = MemoryDisk::new();
+    {
+        let (running, _) = start(&open_dir(&disk), small());
+        running.append_durably((1..=100).map(|index| entry(1, index, 500)).collect());
+        assert!(running.journal.stats().batches > 5);
+        running.journal.shutdown();
+    }
+    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    assert_eq!(indexes(&recovery, 1), (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_record_larger_than_a_file_gets_a_file_of_its_own() {
+    let disk = MemoryDisk::new();
+    {
+        let (running, _) = start(&open_dir(&disk), small());
+        running.append_durably(vec![entry(1, 1, 100)]);
+        running.append_durably(vec![entry(1, 2, 300_000)]);
+        running.append_durably(vec![entry(1, 3, 100)]);
+        running.journal.shutdown();
+    }
+    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    let records = &recovery.shards[&ShardId::new(1)].records;
+    assert_eq!(records[1], entry(1, 2, 300_000));
+    assert_eq!(indexes(&recovery, 1), [1, 2, 3]);
+}
+
+#[test]
+fn a_record_beyond_the_limit_is_refused_alone() {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), small());
+    let mut record = entry(1, 1, 0);
+    record.body = vec![0; usize::try_from(JOURNAL_RECORD_BYTES_MAX).unwrap()].into();
+    let refused = running
+        .journal
+        .append(vec![record], Box::new(|| panic!("it was refused")));
+    assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
+    running.append_durably(vec![entry(1, 1, 0)]);
+    running.journal.shutdown();
+}
+
+#[test]
+fn a_journal_that_was_shut_down_takes_nothing() {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), small());
+    let waiting = running.append(vec![entry(1, 1, 0)]);
+    running.journal.shutdown();
+    running.journal.shutdown();
+    waiting.recv().expect("what was taken is written first");
+    let refused = running.journal.append(Vec::new(), Box::new(|| {}));
+    assert_eq!(refused, Err(AppendError::Stopped));
 }

@@ -10,6 +10,7 @@ use millrace_types::{LogId, Offset, Wall};
 use super::segment::Segment;
 use crate::range_set::RangeSet;
 use crate::records::{self, RecordsError};
+use crate::size::in_memory;
 
 /// One log. The lock is held for look-ups and changes of the maps only.
 pub(crate) struct Log {
@@ -92,7 +93,7 @@ impl Batch {
             Ok(starts.into())
         });
         let starts = starts.as_ref().map_err(|error| *error)?;
-        let place = |offset: u64| starts[(offset - self.first) as usize] as usize;
+        let place = |offset: u64| starts[in_memory(offset - self.first)] as usize;
         Ok(self.records.slice(place(offsets.start)..place(offsets.end)))
     }
 }

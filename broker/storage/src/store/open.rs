@@ -117,7 +117,7 @@ fn read_header(file: &dyn DiskFile, path: &Path) -> Result<FileHeader, OpenError
     if found < expected {
         return Err(corrupt(Corruption::Short { expected, found }));
     }
-    let mut bytes = [0; segment::HEADER_BYTES as usize];
+    let mut bytes = [0; segment::HEADER_SIZE];
     file.read_exact_at(&mut bytes, 0)
         .map_err(failed(Action::Read, path))?;
     let (version, header) = FileHeader::decode(&bytes).map_err(corrupt)?;

@@ -20,9 +20,12 @@ use millrace_types::{LogId, LogIndex, Offset, ShardId, Wall};
 
 use crate::disk::DiskFile;
 use crate::error::{Action, Corruption, DiskFailure, ReadError, failed};
+use crate::size::in_memory;
 
 /// Bytes of the file's header.
 pub(crate) const HEADER_BYTES: u64 = 44;
+/// As an array's length.
+pub(crate) const HEADER_SIZE: usize = in_memory(HEADER_BYTES);
 /// Bytes of a frame without its records.
 pub(crate) const FRAME_HEADER_BYTES: usize = 32;
 /// A segment grows to about this size: small enough to go away whole soon after its messages.
@@ -105,13 +108,13 @@ pub(crate) struct FileHeader {
 
 impl FileHeader {
     pub(crate) fn encode(self) -> Vec<u8> {
-        let mut covered = Vec::with_capacity(HEADER_BYTES as usize);
+        let mut covered = Vec::with_capacity(HEADER_SIZE);
         covered.put_u32_le(VERSION);
         covered.put_u32_le(self.shard.get());
         covered.put_u64_le(self.log.get());
         covered.put_u64_le(self.first.get());
         covered.put_u64_le(self.checkpoint.get());
-        let mut header = Vec::with_capacity(HEADER_BYTES as usize);
+        let mut header = Vec::with_capacity(HEADER_SIZE);
         header.put_slice(&MAGIC);
         header.put_u32_le(crc32c::crc32c(&covered));
         header.put_slice(&covered);
@@ -119,7 +122,7 @@ impl FileHeader {
     }
 
     /// The version and the header.
-    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES as usize]) -> Result<(u32, Self), Corruption> {
+    pub(crate) fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<(u32, Self), Corruption> {
         if bytes[..8] != MAGIC {
             return Err(Corruption::Magic);
         }
@@ -252,11 +255,11 @@ impl Segment {
                 }));
             }
             if at < buffer_at || at + needed > buffer_at + buffer.len() as u64 {
-                buffer.resize(SCAN_BYTES.min(self.bytes - at) as usize, 0);
+                buffer.resize(in_memory(SCAN_BYTES.min(self.bytes - at)), 0);
                 read(file, path, &mut buffer, at)?;
                 buffer_at = at;
             }
-            let header = FrameHeader::decode(&buffer[(at - buffer_at) as usize..], seed);
+            let header = FrameHeader::decode(&buffer[in_memory(at - buffer_at)..], seed);
             let header = header.map_err(corrupt)?;
             builder.push(&header, at);
             at += needed + u64::from(header.length);
@@ -277,7 +280,7 @@ impl Segment {
             return Ok(Vec::new());
         };
         let end = end.map_or(self.bytes, |next| next.at);
-        let mut buffer = vec![0; (end - block.at) as usize];
+        let mut buffer = vec![0; in_memory(end - block.at)];
         read(file, path, &mut buffer, block.at)?;
         let (mut rest, mut at) = (Bytes::from(buffer), block.at);
         let mut frames = Vec::new();

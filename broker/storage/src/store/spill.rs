@@ -8,23 +8,17 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use bytes::Bytes;
-use millrace_types::{LogIndex, Offset, Wall};
+use millrace_types::{LogId, LogIndex, Offset};
 
 use super::Store;
-use super::log::{Batch, Log};
-use super::segment::{
-    self, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BYTES, IndexBuilder,
-    SEGMENT_BYTES_MAX, Segment,
-};
+use super::log::{Batch, Log, State};
+use super::segment::{self, FileHeader, IndexBuilder, SEGMENT_BYTES_MAX, Segment};
+use super::segment_writer::{Part, Writer, Written};
 use crate::checkpoint::{ListedLog, ListedSegment, Manifest};
-use crate::disk::{DiskFile, OpenMode};
+use crate::disk::OpenMode;
 use crate::error::{Action, DiskFailure, failed};
-
-/// Bytes handed to the disk at a time.
-const WRITE_BYTES: u64 = 1 << 20;
 
 /// Bodies appended before a checkpoint began, as seen by the worker that asked for it.
 #[derive(Clone, Copy, Debug)]
@@ -41,16 +35,6 @@ pub(crate) struct Spill {
     dead: Vec<(Arc<Log>, Arc<Segment>)>,
 }
 
-/// A segment with what was added to it.
-struct Written {
-    first: u64,
-    end: u64,
-    bytes: u64,
-    /// Unless the segment was there before and its index is not known.
-    blocks: Option<IndexBuilder>,
-    is_new: bool,
-}
-
 impl Store {
     /// Draws the line: what was appended before belongs to the checkpoint, what comes after does
     /// not. Called by the worker, between two entries.
@@ -58,48 +42,31 @@ impl Store {
         Cut(self.epoch.fetch_add(1, Ordering::AcqRel))
     }
 
-    /// Writes what lies before the line to segments and syncs it.
-    ///
-    /// After an error call `abandon`.
+    /// Writes what lies before the line to segments and syncs them. After an error call `abandon`.
     pub(crate) fn spill(&self, cut: Cut, index: LogIndex) -> (Spill, Result<(), DiskFailure>) {
-        let doomed = {
-            let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *doomed)
-        };
-        let logs: Vec<Arc<Log>> = {
-            let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
-            logs.values().cloned().collect()
-        };
         let mut spill = Spill {
             cut,
             index,
             written: Vec::new(),
-            doomed,
+            doomed: Vec::new(),
             dead: Vec::new(),
         };
-        let mut new_directories = false;
-        for log in logs {
+        for log in self.all_logs() {
             let parts = live_parts(&log, cut);
-            if parts.is_empty() {
-                continue;
-            }
             let mut files = Vec::new();
             let result = self.write_log(&log, parts, index, &mut files);
-            new_directories |= files.iter().any(|file| file.is_new);
+            // Also without files: its memory may be freed.
             spill.written.push((log, files));
             if let Err(failure) = result {
                 return (spill, Err(failure));
             }
         }
-        let result = if new_directories {
-            self.dir
-                .disk()
-                .sync_dir(&self.path)
-                .map_err(failed(Action::Sync, &self.path))
-        } else {
-            Ok(())
-        };
-        (spill, result)
+        (spill, Ok(()))
+    }
+
+    fn all_logs(&self) -> Vec<Arc<Log>> {
+        let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+        logs.values().cloned().collect()
     }
 
     fn write_log(
@@ -109,22 +76,11 @@ impl Store {
         index: LogIndex,
         files: &mut Vec<Written>,
     ) -> Result<(), DiskFailure> {
-        let mut last = log.lock().segments.last_key_value().map(|(_, segment)| {
-            let mut blocks = IndexBuilder::default();
-            let known = segment.index.get();
-            if let Some(known) = known {
-                blocks.blocks.extend_from_slice(known);
-            }
-            // Without the start of the index the rest is of no use.
-            (Arc::clone(segment), known.map(|_| blocks))
-        });
         let mut parts = parts.into_iter().peekable();
+        let mut growing = growing_segment(log);
         while let Some(part) = parts.peek() {
-            let grown = last
-                .take()
-                .filter(|(segment, _)| segment.bytes < SEGMENT_BYTES_MAX);
             // Noted before anything is written, so that `abandon` knows it.
-            let mut writer = match grown {
+            let mut writer = match growing.take() {
                 Some((segment, blocks)) => {
                     files.push(Written::begun(segment.first.get(), false));
                     self.reopen(log, &segment, blocks)?
@@ -197,57 +153,50 @@ impl Store {
 
     /// What the checkpoint says about bodies, once everything is written.
     pub(crate) fn manifest(&self, spill: &mut Spill) -> Manifest {
-        let logs: Vec<Arc<Log>> = {
+        let logs = {
             let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
-            logs.values().cloned().collect()
+            // Under the same lock: a log is either here, or its segments are among the doomed.
+            let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+            spill.doomed.append(&mut doomed);
+            logs.clone()
         };
         let mut manifest = Manifest {
             index: spill.index,
             ..Manifest::default()
         };
-        let written: BTreeMap<_, _> = spill
+        let mut written: BTreeMap<LogId, &Vec<Written>> = spill
             .written
             .iter()
             .map(|(log, files)| (log.id, files))
             .collect();
-        for log in logs {
+        for (id, log) in logs {
+            let files = written.remove(&id);
             let state = log.lock();
-            let mut ranges: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-            for segment in state.segments.values() {
-                ranges.insert(segment.first.get(), (segment.end.get(), segment.bytes));
-            }
-            for file in written
-                .get(&log.id)
-                .into_iter()
-                .flat_map(|files| files.iter())
-            {
-                ranges.insert(file.first, (file.end, file.bytes));
-            }
-            let is_dead = |first: u64, end: u64| state.discarded.covers(first..end);
-            for (first, (end, _)) in ranges.extract_if(.., |first, (end, _)| is_dead(*first, *end))
-            {
-                manifest.retired.push((log.id, Offset::new(first)));
-                if let Some(segment) = state.segments.get(&first)
-                    && segment.end.get() <= end
-                {
+            let (listed, dead) = list(&state, files.into_iter().flatten());
+            for first in dead {
+                manifest.retired.push((id, Offset::new(first)));
+                if let Some(segment) = state.segments.get(&first) {
                     spill.dead.push((Arc::clone(&log), Arc::clone(segment)));
                 }
             }
-            let (Some((&first, _)), Some((_, &(end, _)))) =
-                (ranges.first_key_value(), ranges.last_key_value())
-            else {
-                continue;
-            };
-            let discarded = state.discarded.within(first..end);
-            manifest.logs.push(ListedLog {
-                log: log.id,
-                end: Offset::new(state.end),
-                segments: ranges.into_iter().map(listed).collect(),
-                discarded: discarded
-                    .into_iter()
-                    .map(|range| (range.start, range.end))
-                    .collect(),
-            });
+            if let (Some(first), Some(last)) = (listed.first(), listed.last()) {
+                let discarded = state.discarded.within(first.first.get()..last.end.get());
+                manifest.logs.push(ListedLog {
+                    log: id,
+                    end: Offset::new(state.end),
+                    discarded: discarded
+                        .into_iter()
+                        .map(|part| (part.start, part.end))
+                        .collect(),
+                    segments: listed,
+                });
+            }
+        }
+        for (id, files) in written {
+            // The log went away while it was written.
+            manifest
+                .retired
+                .extend(files.iter().map(|file| (id, Offset::new(file.first))));
         }
         manifest.retired.extend(
             spill
@@ -264,33 +213,27 @@ impl Store {
         let mut gone = spill.doomed;
         for (log, files) in spill.written {
             let mut state = log.lock();
-            let removed = state.removed;
-            let mut added = Vec::new();
             for file in files {
-                let before = state
-                    .segments
-                    .get(&file.first)
-                    .map_or(0, |segment| segment.bytes);
+                let is_new = file.is_new;
                 let segment = Arc::new(file.into_segment(log.id));
-                self.disk_bytes
-                    .fetch_add(segment.bytes - before, Ordering::Relaxed);
-                if removed {
-                    added.push(segment);
-                } else {
+                let before = state.segments.get(&segment.first.get());
+                let before = before.map_or(0, |before| before.bytes);
+                if !state.removed {
+                    self.disk_bytes
+                        .fetch_add(segment.bytes - before, Ordering::Relaxed);
                     state.segments.insert(segment.first.get(), segment);
+                } else if is_new {
+                    self.disk_bytes.fetch_add(segment.bytes, Ordering::Relaxed);
+                    // Not at once: the checkpoint may list it.
+                    self.doom([segment]);
                 }
             }
             let freed = free(&mut state.batches, spill.cut);
             drop(state);
             self.memory_bytes.fetch_sub(freed, Ordering::Relaxed);
-            // The log went away meanwhile; the next checkpoint does not list it.
-            self.doom(added);
         }
         for (log, segment) in spill.dead {
-            let mut state = log.lock();
-            if let Some(segment) = state.segments.remove(&segment.first.get()) {
-                gone.push(segment);
-            }
+            gone.extend(log.lock().segments.remove(&segment.first.get()));
         }
         for segment in gone {
             self.remove_segment(&segment)?;
@@ -301,12 +244,15 @@ impl Store {
     fn remove_segment(&self, segment: &Segment) -> Result<(), DiskFailure> {
         let path = self.segment_path(segment.log, segment.first);
         self.open_files().retain(|(open, _)| *open != path);
-        match self.dir.disk().remove(&path) {
-            // Doomed twice: with its log, and by a checkpoint that was writing it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            removed => removed.map_err(failed(Action::Remove, &path))?,
-        }
+        self.dir
+            .disk()
+            .remove(&path)
+            .map_err(failed(Action::Remove, &path))?;
         self.disk_bytes.fetch_sub(segment.bytes, Ordering::Relaxed);
+        if let Some(directory) = path.parent() {
+            // Only the last segment of a log leaves it empty; otherwise it is refused.
+            drop(self.dir.disk().remove_dir(directory));
+        }
         Ok(())
     }
 
@@ -329,19 +275,42 @@ impl Store {
     }
 }
 
-fn listed((first, (end, bytes)): (u64, (u64, u64))) -> ListedSegment {
-    ListedSegment {
-        first: Offset::new(first),
-        end: Offset::new(end),
-        bytes,
+/// The segment to go on in, if there is one that is neither full nor about to go, and its index.
+fn growing_segment(log: &Log) -> Option<(Arc<Segment>, Option<IndexBuilder>)> {
+    let state = log.lock();
+    let (_, segment) = state.segments.last_key_value()?;
+    if segment.bytes >= SEGMENT_BYTES_MAX || state.discarded.covers(segment.range()) {
+        return None;
     }
+    // Without the start of the index the rest is of no use.
+    let index = segment.index.get().map(|index| IndexBuilder {
+        blocks: index.to_vec(),
+    });
+    Some((Arc::clone(segment), index))
 }
 
-/// Records of one batch that are alive, without a gap between them.
-struct Part {
-    range: Range<u64>,
-    stored_at: Wall,
-    records: Bytes,
+/// Segments of a log with something alive, and the first offsets of those without.
+fn list<'a>(
+    state: &State,
+    written: impl Iterator<Item = &'a Written>,
+) -> (Vec<ListedSegment>, Vec<u64>) {
+    let mut segments: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for segment in state.segments.values() {
+        segments.insert(segment.first.get(), (segment.end.get(), segment.bytes));
+    }
+    for file in written {
+        segments.insert(file.first, (file.end, file.bytes));
+    }
+    let (mut listed, mut dead) = (Vec::new(), Vec::new());
+    for (first, (end, bytes)) in segments {
+        if state.discarded.covers(first..end) {
+            dead.push(first);
+        } else {
+            let (first, end) = (Offset::new(first), Offset::new(end));
+            listed.push(ListedSegment { first, end, bytes });
+        }
+    }
+    (listed, dead)
 }
 
 /// What of a log is to be written.
@@ -381,129 +350,4 @@ fn free(batches: &mut BTreeMap<u64, Arc<Batch>>, cut: Cut) -> u64 {
         .extract_if(.., |_, batch| batch.epoch <= cut.0)
         .map(|(_, batch)| batch.bytes())
         .sum()
-}
-
-impl Written {
-    /// Nothing yet.
-    fn begun(first: u64, is_new: bool) -> Self {
-        Self {
-            first,
-            end: first,
-            bytes: 0,
-            blocks: None,
-            is_new,
-        }
-    }
-
-    fn into_segment(self, log: millrace_types::LogId) -> Segment {
-        let index = OnceLock::new();
-        if let Some(blocks) = self.blocks {
-            drop(index.set(blocks.blocks.into()));
-        }
-        let (first, end) = (Offset::new(self.first), Offset::new(self.end));
-        Segment {
-            log,
-            first,
-            end,
-            bytes: self.bytes,
-            index,
-        }
-    }
-}
-
-/// Appends frames to a segment.
-struct Writer {
-    file: Arc<dyn DiskFile>,
-    path: std::path::PathBuf,
-    seed: u32,
-    first: u64,
-    end: u64,
-    /// Where `pending` goes.
-    at: u64,
-    pending: Vec<(Vec<u8>, Bytes)>,
-    pending_bytes: u64,
-    blocks: Option<IndexBuilder>,
-    is_new: bool,
-}
-
-impl Writer {
-    fn new(file: Arc<dyn DiskFile>, path: std::path::PathBuf, seed: u32, first: u64) -> Self {
-        Self {
-            file,
-            path,
-            seed,
-            first,
-            end: first,
-            at: HEADER_BYTES,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            blocks: None,
-            is_new: false,
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.at + self.pending_bytes
-    }
-
-    fn push(&mut self, part: Part) -> Result<(), DiskFailure> {
-        let Part {
-            range,
-            stored_at,
-            records,
-        } = part;
-        let count = u32::try_from(range.end - range.start).expect("at most a batch");
-        let header = FrameHeader::new(range.start, count, stored_at, &records, self.seed);
-        let at = self.bytes();
-        if let Some(blocks) = &mut self.blocks {
-            blocks.push(&header, at);
-        }
-        let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES);
-        header.encode(self.seed, &mut bytes);
-        self.pending_bytes += bytes.len() as u64 + records.len() as u64;
-        self.pending.push((bytes, records));
-        self.end = range.end;
-        if self.pending_bytes >= WRITE_BYTES {
-            self.flush()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), DiskFailure> {
-        let mut slices = Vec::with_capacity(2 * self.pending.len());
-        for (header, records) in &self.pending {
-            slices.push(IoSlice::new(header));
-            slices.push(IoSlice::new(records));
-        }
-        self.file
-            .write_all_at(&slices, self.at)
-            .map_err(failed(Action::Write, &self.path))?;
-        self.at += self.pending_bytes;
-        self.pending_bytes = 0;
-        self.pending.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Written, DiskFailure> {
-        self.flush()?;
-        self.file
-            .sync_data()
-            .map_err(failed(Action::Sync, &self.path))?;
-        let Self {
-            first,
-            end,
-            at: bytes,
-            blocks,
-            is_new,
-            ..
-        } = self;
-        Ok(Written {
-            first,
-            end,
-            bytes,
-            blocks,
-            is_new,
-        })
-    }
 }

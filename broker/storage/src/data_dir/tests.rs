@@ -1,0 +1,181 @@
+//! Whose directory it is, and what is refused.
+
+use super::*;
+use crate::disk::{Fault, FaultyDisk, MemoryDisk, OpenMode, Operation, RealDisk};
+use crate::testing::{data_path, open_dir};
+use crate::{Crash, Journal};
+
+fn open(disk: &MemoryDisk, expect: Expect<'_>) -> Result<DataDir, OpenError> {
+    DataDir::open(Arc::new(disk.clone()), &data_path(), expect)
+}
+
+const OURS: Expect<'static> = Expect {
+    cluster_id: Some("ours"),
+    shards: 4,
+};
+const ANY: Expect<'static> = Expect {
+    cluster_id: None,
+    shards: 4,
+};
+
+#[test]
+fn the_identity_is_minted_once() {
+    let disk = MemoryDisk::new();
+    let dir = open(&disk, ANY).unwrap();
+    let (cluster, node, replica) = (
+        dir.cluster_id().to_owned(),
+        dir.node(),
+        dir.replica(ShardId::new(4)),
+    );
+    assert_eq!(cluster.len(), 32);
+    assert!(replica.is_some() && dir.replica(ShardId::new(5)).is_none());
+    assert_eq!(dir.shards().count(), 5);
+    drop(dir);
+
+    disk.crash(Crash::DropAll);
+
+    let dir = open(
+        &disk,
+        Expect {
+            cluster_id: Some(&cluster),
+            shards: 4,
+        },
+    )
+    .unwrap();
+    assert_eq!((dir.cluster_id(), dir.node()), (&*cluster, node));
+    assert_eq!(dir.replica(ShardId::new(4)), replica);
+}
+
+#[test]
+fn a_crash_while_minting_is_a_first_start_again() {
+    for seed in 0..20 {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(Arc::new(memory.clone()));
+        let operations = [
+            Operation::Write,
+            Operation::Sync,
+            Operation::Rename,
+            Operation::SyncDir,
+        ];
+        disk.fail(operations[seed as usize % 4], Fault::Broken, 0, "data");
+        let failed = DataDir::open(Arc::new(disk.clone()), &data_path(), OURS);
+        assert!(matches!(failed, Err(OpenError::Io { .. })));
+        memory.crash(Crash::Random(seed));
+        open(&memory, OURS).unwrap();
+    }
+}
+
+#[test]
+fn another_clusters_directory_is_refused_with_both_ids() {
+    let disk = MemoryDisk::new();
+    drop(open(&disk, OURS).unwrap());
+    let theirs = Expect {
+        cluster_id: Some("theirs"),
+        shards: 4,
+    };
+    let refused = open(&disk, theirs).err().unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "data directory /data belongs to cluster ours, not theirs"
+    );
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let disk = MemoryDisk::new();
+    let dir = open(&disk, ANY).unwrap();
+    let clone = dir.clone();
+    drop(dir);
+    assert!(matches!(open(&disk, ANY), Err(OpenError::Locked { .. })));
+    drop(clone);
+    open(&disk, ANY).unwrap();
+}
+
+#[test]
+fn another_number_of_shards_is_refused_with_both_numbers() {
+    let disk = MemoryDisk::new();
+    drop(open(&disk, ANY).unwrap());
+    let refused = open(
+        &disk,
+        Expect {
+            cluster_id: None,
+            shards: 8,
+        },
+    )
+    .err()
+    .unwrap();
+    let OpenError::ShardCount {
+        expected: 8,
+        found: 4,
+        ..
+    } = refused
+    else {
+        panic!("{refused:?}")
+    };
+    for shards in [0, SHARDS_MAX + 1] {
+        let refused = open(
+            &disk,
+            Expect {
+                cluster_id: None,
+                shards,
+            },
+        );
+        assert!(matches!(refused, Err(OpenError::ShardsOutOfRange { .. })));
+    }
+}
+
+#[test]
+fn a_later_version_is_refused_with_both_versions() {
+    let disk = MemoryDisk::new();
+    drop(open(&disk, ANY).unwrap());
+    let path = data_path().join("identity");
+    disk.corrupt(&path, 12, 3).unwrap();
+    let refused = open(&disk, ANY).err().unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "/data/identity has format version 2; this program reads up to 1"
+    );
+}
+
+#[test]
+fn a_damaged_identity_is_refused_with_file_and_byte() {
+    let disk = MemoryDisk::new();
+    drop(open(&disk, ANY).unwrap());
+    let path = data_path().join("identity");
+    for at in 0..disk.content(&path).unwrap().len() {
+        let copy = disk.duplicate();
+        copy.corrupt(&path, at, 0x80).unwrap();
+        match open(&copy, ANY).err().unwrap() {
+            OpenError::Corrupt { path: named, .. } => assert_eq!(named, path),
+            OpenError::NewerVersion { .. } => assert!((12..16).contains(&at)),
+            error => panic!("{error:?}"),
+        }
+    }
+    let file = disk.open(&path, OpenMode::Write).unwrap();
+    for bytes in [0, 10, 40] {
+        file.set_bytes(bytes).unwrap();
+        assert!(matches!(open(&disk, ANY), Err(OpenError::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn data_without_an_identity_is_refused() {
+    let disk = MemoryDisk::new();
+    drop(Journal::open(&open_dir(&disk), crate::testing::small()).unwrap());
+    disk.remove(&data_path().join("identity")).unwrap();
+    let refused = open(&disk, ANY);
+    assert!(matches!(refused, Err(OpenError::IdentityMissing { .. })));
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let path = file.join("data");
+    let refused = DataDir::open(Arc::new(RealDisk), &path, ANY).err().unwrap();
+    assert_eq!(
+        refused.to_string(),
+        format!("cannot create {}", path.display())
+    );
+}

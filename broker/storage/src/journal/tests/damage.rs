@@ -1,0 +1,205 @@
+//! Damage before the end quarantines whom it concerns; nothing false is ever recovered.
+
+use std::path::{Path, PathBuf};
+
+use millrace_types::ShardId;
+use proptest::prelude::*;
+
+use crate::journal::Journal;
+use crate::journal::format::BATCH_FIXED_BYTES;
+use crate::journal::scan::scan;
+use crate::testing::{entry, indexes, open_dir, small, start};
+use crate::{Corruption, Disk, MemoryDisk, OpenError, Recovery};
+
+/// Several files; the batches alternate between shards 1 and 2.
+fn journal() -> (MemoryDisk, Vec<PathBuf>) {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (running, _) = start(&dir, small());
+    for index in 1..=20 {
+        running.append_durably(vec![entry(1, index, 800)]);
+        running.append_durably(vec![entry(2, index, 100)]);
+    }
+    running.journal.shutdown();
+    let directory = dir.journal_path();
+    let names = disk.list(&directory).unwrap();
+    let journals = names.iter().filter(|name| name.ends_with(".journal"));
+    (
+        disk.clone(),
+        journals.map(|name| directory.join(name)).collect(),
+    )
+}
+
+fn damaged(recovery: &Recovery) -> Vec<u32> {
+    let shards = recovery
+        .shards
+        .iter()
+        .filter(|(_, shard)| shard.damage.is_some());
+    shards.map(|(shard, _)| shard.get()).collect()
+}
+
+/// Everything recovered was written, in this order.
+fn assert_true(recovery: &Recovery) {
+    for (shard, bytes) in [(1, 800), (2, 100)] {
+        let records = &recovery.shards[&ShardId::new(shard)].records;
+        assert!(
+            records
+                .iter()
+                .all(|record| *record == entry(shard, record.index.get(), bytes))
+        );
+        assert!(records.windows(2).all(|pair| pair[0].index < pair[1].index));
+    }
+}
+
+#[test]
+fn a_damaged_frame_quarantines_the_shards_of_its_batch() {
+    let (disk, files) = journal();
+    let scanned = scan(&disk, &files[0]).unwrap();
+    let batch = &scanned.batches[4];
+    let frame = batch.at + batch.header.header_bytes() as u64;
+    disk.corrupt(&files[0], frame as usize + 60, 0x10).unwrap();
+
+    for _ in 0..2 {
+        let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+        assert_eq!(damaged(&recovery), [1]);
+        let damage = recovery.shards[&ShardId::new(1)].damage.clone().unwrap();
+        assert_eq!((&damage.path, damage.at), (&files[0], frame));
+        assert_eq!(damage.kind, Corruption::Checksum);
+        assert_eq!(indexes(&recovery, 2), (1..=20).collect::<Vec<_>>());
+        assert_true(&recovery);
+    }
+}
+
+#[test]
+fn a_damaged_batch_header_quarantines_every_shard() {
+    let (disk, files) = journal();
+    for (file, batch) in [(0, 0), (0, 3), (1, 0)] {
+        let copy = disk.duplicate();
+        let at = scan(&copy, &files[file]).unwrap().batches[batch].at as usize;
+        for byte in [
+            0,
+            5,
+            12,
+            20,
+            28,
+            31,
+            35,
+            BATCH_FIXED_BYTES - 1,
+            BATCH_FIXED_BYTES,
+        ] {
+            let copy = copy.duplicate();
+            copy.corrupt(&files[file], at + byte, 0x04).unwrap();
+            for _ in 0..2 {
+                let (_, recovery) = Journal::open(&open_dir(&copy), small()).unwrap();
+                assert_eq!(
+                    damaged(&recovery),
+                    [0, 1, 2],
+                    "file {file} batch {batch} + {byte}"
+                );
+                assert_true(&recovery);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_or_missing_file_quarantines_every_shard() {
+    type Harm = fn(&MemoryDisk, &Path);
+    let harms: [Harm; 3] = [
+        |disk, path| disk.corrupt(path, 17, 1).unwrap(),
+        |disk, path| disk.remove(path).unwrap(),
+        |disk, path| {
+            let file = disk.open(path, crate::OpenMode::Write).unwrap();
+            file.set_bytes(5000).unwrap();
+        },
+    ];
+    let (disk, files) = journal();
+    for harm in harms {
+        let copy = disk.duplicate();
+        harm(&copy, &files[1]);
+        for _ in 0..2 {
+            let (_, recovery) = Journal::open(&open_dir(&copy), small()).unwrap();
+            assert_eq!(damaged(&recovery), [0, 1, 2]);
+            assert_true(&recovery);
+        }
+    }
+}
+
+#[test]
+fn shards_without_damage_go_on() {
+    let (disk, files) = journal();
+    let batch = scan(&disk, &files[0]).unwrap().batches[4].at as usize;
+    disk.corrupt(&files[0], batch + 100, 1).unwrap();
+    {
+        let (running, _) = start(&open_dir(&disk), small());
+        for index in 21..=60 {
+            running.append_durably(vec![entry(2, index, 100)]);
+        }
+        running
+            .journal
+            .release(ShardId::new(2), millrace_types::LogIndex::new(60));
+        running.journal.shutdown();
+    }
+    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    assert_eq!(damaged(&recovery), [1]);
+    assert_eq!(indexes(&recovery, 2), (1..=60).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_of_a_later_version_is_refused_with_its_name() {
+    let (disk, files) = journal();
+    let mut page = disk.content(&files[0]).unwrap()[..4096].to_vec();
+    page[12] = 9;
+    let crc = crc32c::crc32c(&page[12..]);
+    page[8..12].copy_from_slice(&crc.to_le_bytes());
+    let file = disk.open(&files[0], crate::OpenMode::Write).unwrap();
+    file.write_all_at(&[std::io::IoSlice::new(&page)], 0)
+        .unwrap();
+
+    let refused = Journal::open(&open_dir(&disk), small()).err().unwrap();
+
+    let OpenError::NewerVersion {
+        path,
+        found: 9,
+        supported: 1,
+    } = refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(path, files[0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn random_damage_never_panics_and_never_yields_what_was_not_written(
+        harms in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..16 << 10, 1_u8..), 1..8),
+    ) {
+        let (disk, files) = journal();
+        for (file, at, mask) in harms {
+            disk.corrupt(&files[file.index(files.len())], at, mask).unwrap();
+        }
+        for _ in 0..2 {
+            match Journal::open(&open_dir(&disk), small()) {
+                Ok((_, recovery)) => assert_true(&recovery),
+                Err(OpenError::NewerVersion { .. }) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..9000),
+        keep_header in any::<bool>(),
+    ) {
+        let (disk, files) = journal();
+        let file = disk.open(&files[1], crate::OpenMode::Write).unwrap();
+        let at = if keep_header { 4096 } else { 0 };
+        file.write_all_at(&[std::io::IoSlice::new(&bytes)], at).unwrap();
+        if let Ok((_, recovery)) = Journal::open(&open_dir(&disk), small()) {
+            assert_true(&recovery);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Files come back into use when a checkpoint covers them, and their old content stays dead.
+
+use millrace_types::{LogIndex, ShardId};
+
+use crate::journal::Journal;
+use crate::testing::{PATIENCE, Running, entry, indexes, open_dir, small, start};
+use crate::{Crash, Disk, MemoryDisk};
+
+fn release(running: &Running, shard: u32, upto: u64) {
+    running
+        .journal
+        .release(ShardId::new(shard), LogIndex::new(upto));
+}
+
+/// Waits until the journal has seen everything sent to it before.
+fn settle(running: &Running) {
+    running.append_durably(Vec::new());
+    let started = std::time::Instant::now();
+    while running.journal.stats().queued_bytes > 0 {
+        assert!(started.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn released_files_are_used_again() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (running, _) = start(&dir, small());
+    for index in 1..=400 {
+        running.append_durably(vec![entry(1, index, 900)]);
+        release(&running, 1, index);
+    }
+    settle(&running);
+    let stats = running.journal.stats();
+    assert!(stats.files <= 2, "{stats:?}");
+    running.journal.shutdown();
+    // In use, the one after, and the spares.
+    assert!(disk.list(&dir.journal_path()).unwrap().len() <= 4);
+}
+
+#[test]
+fn an_idle_shard_pins_its_file_until_it_is_released() {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), small());
+    running.append_durably(vec![entry(2, 1, 10)]);
+    for index in 1..=60 {
+        running.append_durably(vec![entry(1, index, 900)]);
+    }
+    release(&running, 1, 60);
+    settle(&running);
+    let stats = running.journal.stats();
+    assert_eq!(stats.pinned_by, [ShardId::new(2)]);
+    assert!(stats.files > 2);
+    assert_eq!(
+        stats.live_bytes.keys().collect::<Vec<_>>(),
+        [&ShardId::new(2)]
+    );
+
+    release(&running, 2, 1);
+    settle(&running);
+    let stats = running.journal.stats();
+    assert_eq!(
+        (stats.files, stats.pinned_by.len(), stats.live_bytes.len()),
+        (1, 0, 0)
+    );
+    running.journal.shutdown();
+}
+
+#[test]
+fn stale_content_of_a_reused_file_never_comes_back() {
+    for seed in 0..60 {
+        let disk = MemoryDisk::new();
+        let (mut last, mut released) = (0, 0);
+        for life in 0..4 {
+            let (running, recovery) = start(&open_dir(&disk), small());
+            let found = indexes(&recovery, 1);
+            assert!(
+                recovery.shards.values().all(|shard| shard.damage.is_none()),
+                "seed {seed}"
+            );
+            if let (Some(first), Some(end)) = (found.first(), found.last()) {
+                assert_eq!(found, (*first..=*end).collect::<Vec<_>>(), "seed {seed}");
+                assert!(*first <= released + 1, "seed {seed}");
+                assert!(*end >= last, "seed {seed}");
+                last = *end;
+            } else {
+                assert_eq!(last, released, "seed {seed}");
+            }
+            let records = &recovery.shards[&ShardId::new(1)].records;
+            assert!(
+                records
+                    .iter()
+                    .all(|record| *record == entry(1, record.index.get(), 900))
+            );
+            // All frames have one size, so that old frames lie exactly where new ones are torn.
+            for _ in 0..40 + seed % 7 {
+                last += 1;
+                running.append_durably(vec![entry(1, last, 900)]);
+                if last % 3 == 0 {
+                    released = last - 1;
+                    release(&running, 1, released);
+                }
+            }
+            let unanswered = running.append(vec![entry(1, last + 1, 900)]);
+            disk.crash(Crash::Random(seed * 10 + life));
+            running.journal.shutdown();
+            last += u64::from(unanswered.try_recv().is_ok());
+        }
+        drop(Journal::open(&open_dir(&disk), small()).unwrap());
+    }
+}
