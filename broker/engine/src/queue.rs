@@ -53,7 +53,7 @@ pub struct Queue {
     cursors: BTreeMap<LogId, Offset>,
     /// Next number expected from each queue that sends dead letters here.
     received: BTreeMap<LogId, u64>,
-    /// A transfer or dead letter found no room and waits for some.
+    /// A transfer or dead letter was refused, and waits for room or the end of the frost.
     starved: bool,
     #[serde(skip)]
     notes: Notes,
@@ -183,7 +183,7 @@ impl Queue {
         if self.available() > 0 {
             effects.push(self.available_effect());
         }
-        if !self.cursors.is_empty() && !self.frozen {
+        if (self.starved || !self.cursors.is_empty()) && !self.frozen {
             effects.push(Effect::TransferDue { queue });
         }
         if self.outbox.len() > 0 {

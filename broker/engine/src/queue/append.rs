@@ -60,9 +60,6 @@ impl Queue {
             let message = alloc::format!("{address} is not bound to the partition {partition}");
             return Outcome::Refused(Refusal::new(ErrorCode::NoSuchPartition, message));
         };
-        if self.frozen {
-            return Outcome::Refused(refusal::orphaned(&self.address));
-        }
         if cursor != step.from {
             return Outcome::Cursor(cursor);
         }
@@ -76,6 +73,7 @@ impl Queue {
             )));
         }
         let outcome = match step.batch {
+            None if self.frozen => return Outcome::Refused(refusal::orphaned(&self.address)),
             None => Outcome::Done,
             Some(batch) => match self.check_or_starve(batch) {
                 Ok(()) => self.append(batch, stamp, changes),
@@ -121,7 +119,7 @@ impl Queue {
     fn check_or_starve(&mut self, batch: &BatchHeader) -> Result<(), Refusal> {
         let checked = self.check(batch);
         if let Err(refusal) = &checked {
-            self.starved |= refusal.code == ErrorCode::QueueFull;
+            self.starved |= matches!(refusal.code, ErrorCode::QueueFull | ErrorCode::Orphaned);
         }
         checked
     }

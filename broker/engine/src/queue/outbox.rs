@@ -57,7 +57,8 @@ impl Outbox {
     /// Those from a number on.
     pub(crate) fn iter_from(&self, number: u64) -> impl Iterator<Item = (u64, &Dead)> {
         let skip = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let numbers = self.first.saturating_add(skip as u64)..;
-        numbers.zip(self.dead.iter().skip(skip))
+        let first = self.first;
+        let dead = self.dead.iter().enumerate().skip(skip);
+        dead.map(move |(at, dead)| (first.saturating_add(at as u64), dead))
     }
 }

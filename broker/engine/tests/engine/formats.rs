@@ -1,0 +1,323 @@
+//! Bytes: what is written is read again, garbage is refused, and version 1 stays what it is.
+//!
+//! The golden files were written by the first version. `MILLRACE_WRITE_GOLDEN=1 cargo test -p
+//! millrace-engine formats` writes those that are missing; one that is there is never replaced.
+
+use std::path::PathBuf;
+
+use millrace_engine::command::{Command, Entry, Settle, Settlement};
+use millrace_engine::spec::QueueSpec;
+use millrace_engine::{Catalogue, CatalogueCommand, CatalogueEntry, DecodeError, Shard};
+use millrace_types::{Elapsed, LogIndex, SessionId, Stamp, Wall};
+use proptest::prelude::*;
+
+use crate::catalogue::{Desk, bound_to, queue, topic};
+use crate::support::{
+    Bench, DEAD, PARTITION, QUEUE, at, batch, bound, held, queue_spec, retry, window,
+};
+
+/// One command of every kind, in the order of the enum.
+fn commands() -> Vec<Command> {
+    let session = SessionId::new(11);
+    let settle = |offset, settle| Settlement {
+        owner: session,
+        held: held(offset, 1),
+        settle,
+    };
+    let note = || String::from("why");
+    vec![
+        Command::Tick,
+        crate::support::configure(
+            QUEUE,
+            "queue/test/work",
+            2,
+            QueueSpec {
+                bindings: vec![bound(PARTITION)],
+                messages_max: Some(100),
+                ..queue_spec()
+            },
+        ),
+        crate::support::configure_partition(2, crate::support::partition_spec()),
+        Command::Freeze {
+            log: DEAD,
+            revision: 2,
+        },
+        Command::Remove {
+            log: DEAD,
+            revision: 1,
+        },
+        Command::Configured { revision: 2 },
+        Command::Publish {
+            log: QUEUE,
+            batch: batch(9),
+        },
+        Command::Transfer {
+            queue: QUEUE,
+            partition: PARTITION,
+            from: at(0),
+            to: at(5),
+            batch: Some(batch(2)),
+        },
+        Command::AcceptDead {
+            queue: QUEUE,
+            source: DEAD,
+            number: 0,
+            batch: batch(1),
+        },
+        Command::ConfirmDead {
+            queue: QUEUE,
+            number: 0,
+        },
+        Command::OpenSession {
+            session,
+            queue: QUEUE,
+            consumer: "c".into(),
+            window: window(6),
+            ttl_ms: 1000,
+        },
+        Command::AttachSession {
+            session,
+            window: window(7),
+            held: vec![held(1, 1)],
+        },
+        Command::DetachSession { session, epoch: 1 },
+        Command::SetWindow {
+            session,
+            window: window(5),
+        },
+        Command::CloseSession {
+            session: SessionId::new(12),
+        },
+        Command::Acquire {
+            queue: QUEUE,
+            owner: SessionId::new(13),
+            messages_max: 1,
+            bytes_max: 1,
+            lease_ms: Some(2000),
+        },
+        Command::Settle {
+            queue: QUEUE,
+            settlements: vec![
+                settle(0, Settle::Accept),
+                settle(1, Settle::Release { delay_ms: 70 }),
+                settle(
+                    2,
+                    Settle::Retry {
+                        delay_ms: Some(90),
+                        note: note(),
+                    },
+                ),
+                settle(3, Settle::Reject { note: note() }),
+                settle(4, Settle::Extend),
+                settle(5, retry()),
+            ],
+        },
+        Command::Trim {
+            partition: PARTITION,
+            first: at(0),
+        },
+        Command::Lead,
+    ]
+}
+
+fn entries() -> Vec<Entry> {
+    let commands = commands().into_iter().enumerate();
+    commands
+        .map(|(n, command)| Entry {
+            stamp: Stamp {
+                wall: Wall::from_millis(1_700_000_000_000 + n as u64),
+                elapsed: Elapsed::from_millis(n as u64),
+            },
+            command,
+        })
+        .collect()
+}
+
+fn busy_shard() -> Shard {
+    let mut bench = Bench::new(queue_spec());
+    for command in commands() {
+        bench.now += 10;
+        bench.apply(command);
+    }
+    bench.shard
+}
+
+fn busy_catalogue() -> Catalogue {
+    let mut desk = Desk::new(2);
+    let upserts = vec![
+        bound_to("queue/t/a", "topic/t/x"),
+        topic("topic/t/x", 3),
+        queue("queue/t/b"),
+    ];
+    desk.change(upserts, Vec::new()).unwrap();
+    let removed = millrace_engine::catalogue::Removed {
+        address: crate::support::address("queue/t/b"),
+        uid: "uid of queue/t/b".into(),
+    };
+    desk.change(Vec::new(), vec![removed]).unwrap();
+    desk.apply(CatalogueCommand::ShardConfigured {
+        shard: millrace_types::ShardId::new(1),
+        revision: 1,
+    });
+    desk.catalogue
+}
+
+fn catalogue_entries() -> Vec<CatalogueEntry> {
+    let commands = [
+        CatalogueCommand::ApplyTopology {
+            base_revision: 7,
+            upserts: vec![bound_to("queue/t/a", "topic/t/x"), topic("topic/t/x", 3)],
+            removals: vec![millrace_engine::catalogue::Removed {
+                address: crate::support::address("queue/t/b"),
+                uid: "u".into(),
+            }],
+        },
+        CatalogueCommand::ShardConfigured {
+            shard: millrace_types::ShardId::new(1),
+            revision: 1,
+        },
+        CatalogueCommand::Init { data_shards: 4 },
+    ];
+    let stamp = Stamp::default();
+    commands
+        .map(|command| CatalogueEntry { stamp, command })
+        .into()
+}
+
+/// Frames as (u32 length, bytes), so that one file holds several.
+fn framed<B: AsRef<[u8]>>(frames: impl IntoIterator<Item = B>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for frame in frames {
+        let frame = frame.as_ref();
+        bytes.extend(u32::try_from(frame.len()).unwrap().to_le_bytes());
+        bytes.extend(frame);
+    }
+    bytes
+}
+
+fn golden(name: &str, now: &[u8]) -> Vec<u8> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", name]
+        .iter()
+        .collect();
+    if !path.exists() && std::env::var_os("MILLRACE_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, now).unwrap();
+    }
+    let written = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert!(written == now, "{name}: the format of version 1 changed");
+    written
+}
+
+#[test]
+fn entries_of_version_1_are_what_they_were() {
+    let encoded = entries().into_iter().map(|entry| entry.encode());
+    golden("entries.v1", &framed(encoded));
+    let encoded = catalogue_entries().into_iter().map(|entry| entry.encode());
+    golden("catalogue_entries.v1", &framed(encoded));
+}
+
+#[test]
+fn snapshots_of_version_1_are_what_they_were_and_are_read() {
+    let shard = busy_shard();
+    let written = golden("shard.v1", &shard.snapshot());
+    let read = Shard::restore(&written).unwrap();
+    assert_eq!(read, shard);
+    assert_eq!(read.checksum(), shard.checksum());
+
+    let catalogue = busy_catalogue();
+    let written = golden("catalogue.v1", &catalogue.snapshot());
+    assert_eq!(Catalogue::restore(&written), Ok(catalogue));
+}
+
+#[test]
+fn every_command_survives_its_encoding() {
+    for entry in entries() {
+        assert_eq!(Entry::decode(&entry.encode()), Ok(entry));
+    }
+    for entry in catalogue_entries() {
+        assert_eq!(CatalogueEntry::decode(&entry.encode()), Ok(entry));
+    }
+}
+
+#[test]
+fn what_is_cut_short_or_too_long_or_newer_is_refused() {
+    for entry in entries() {
+        let bytes = entry.encode();
+        for length in 0..bytes.len() {
+            assert!(Entry::decode(&bytes[..length]).is_err());
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert_eq!(Entry::decode(&longer), Err(DecodeError::Trailing(1)));
+        let mut newer = bytes.to_vec();
+        newer[0] = 2;
+        let (found, known) = (2, 1);
+        let error = DecodeError::Version { found, known };
+        assert_eq!(Entry::decode(&newer), Err(error.clone()));
+        assert_eq!(Shard::restore(&newer), Err(error.clone()));
+        assert_eq!(Catalogue::restore(&newer), Err(error));
+    }
+    assert_eq!(Entry::decode(&[]), Err(DecodeError::Empty));
+}
+
+/// A snapshot with a few bytes changed.
+fn damaged(bytes: &[u8], damage: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for (at, byte) in damage {
+        let at = at.index(bytes.len());
+        bytes[at] = *byte;
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_bytes_make_decoding_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Some(version) = bytes.first_mut() {
+            *version = 1;
+        }
+        let _ = Entry::decode(&bytes);
+        let _ = CatalogueEntry::decode(&bytes);
+        let _ = Shard::restore(&bytes);
+        let _ = Catalogue::restore(&bytes);
+    }
+
+    #[test]
+    fn no_decoded_entry_makes_a_shard_panic(
+        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 1..20),
+    ) {
+        let mut shard = busy_shard();
+        for (n, frame) in frames.iter().enumerate() {
+            // Most random bytes are a small command: the first ones are stamp and kind.
+            let mut bytes = vec![1, 0, 0];
+            bytes.extend(frame);
+            while !bytes.is_empty() {
+                if let Ok(entry) = Entry::decode(&bytes) {
+                    shard.apply(LogIndex::new(n as u64 + 100), &entry);
+                    break;
+                }
+                bytes.pop();
+            }
+        }
+        prop_assert_eq!(Shard::restore(&shard.snapshot()), Ok(shard));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_refused_or_works(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        if let Ok(mut shard) = Shard::restore(&damaged(&busy_shard().snapshot(), &damage)) {
+            for (n, entry) in entries().iter().enumerate() {
+                shard.apply(LogIndex::new(n as u64 + 100), entry);
+            }
+        }
+        if let Ok(mut catalogue) =
+            Catalogue::restore(&damaged(&busy_catalogue().snapshot(), &damage))
+        {
+            for (n, entry) in catalogue_entries().iter().enumerate() {
+                catalogue.apply(LogIndex::new(n as u64 + 100), entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What the engine promises, as seen through its public interface: stories, models, formats.
+//! One binary, because each costs a link.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod catalogue;
+mod dead_letters;
+mod formats;
+mod leases;
+mod limits;
+mod orphans;
+mod sessions;
+mod support;
+mod topics;
+mod transfers;
