@@ -4,17 +4,21 @@
 //! `generate-crds`).
 
 mod amount;
+mod check;
 mod cluster;
 mod common;
+mod documents;
+mod path;
 mod queue;
 mod rules;
 mod schema;
 mod span;
 mod status;
 mod topic;
-mod topology;
+pub mod topology;
 
 pub use amount::{Cpu, ParseSizeError, Size};
+pub use check::{DEFAULT_NAMESPACE, Problem, Report, check};
 pub use cluster::{
     Amounts, BrokerCluster, BrokerClusterSpec, BrokerClusterStatus, BrokerConfig, ImagePullPolicy,
     NodeStatus, OperationStatus, Pod, Resources, Scheduling, SecretRef, Shutdown, Storage,
@@ -28,7 +32,7 @@ pub use queue::{
 pub use schema::{crds, to_yaml};
 pub use span::{ParseSpanError, Span};
 pub use topic::{Retention, Topic, TopicLimits, TopicSpec, TopicStatus};
-pub use topology::{CompileError, compile_queue, compile_topic};
+pub use topology::load;
 
 /// API group of every resource.
 pub const GROUP: &str = "millrace.dev";

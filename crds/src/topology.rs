@@ -3,11 +3,14 @@
 //! brokers' to report, and becomes true when the other resource comes.
 
 use millrace_proto::v1::{self, queue_spec, topic_spec, topology_object::Spec};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    Backoff, Binding, DeadLetter, DeletionPolicy, Delivery, Match, ParseSizeError, ParseSpanError,
-    Queue, QueueLimits, Retention, Size, Span, Topic,
+    Backoff, Binding, DEFAULT_NAMESPACE, DeadLetter, DeletionPolicy, Delivery, Match,
+    ParseSizeError, ParseSpanError, Queue, QueueLimits, Report, Retention, Size, Span, Topic,
+    check,
 };
 
 /// UID of a resource that no API server has seen: the same for the same address, so that a restart
@@ -82,6 +85,36 @@ pub fn compile_topic(topic: &Topic) -> Result<v1::TopologyObject, CompileError> 
         deletion_policy: deletion_policy(spec.deletion_policy).into(),
     };
     Ok(place.object("topic", Spec::Topic(spec)))
+}
+
+/// The queues and topics declared in a text of YAML documents, for a broker without Kubernetes.
+/// BrokerClusters are checked and left out. Resources that name no namespace are in
+/// [`DEFAULT_NAMESPACE`].
+///
+/// # Errors
+/// When an API server would refuse one of the documents; the report names every wrong field.
+pub fn load(yaml: &str) -> Result<Vec<v1::TopologyObject>, Report> {
+    let report = check(yaml, DEFAULT_NAMESPACE);
+    if !report.is_accepted() {
+        return Err(report);
+    }
+    let compiled = report.objects.iter().filter_map(compile);
+    compiled.collect::<Result<_, String>>().map_err(|message| {
+        // What passes the check compiles; the tests hold the two together.
+        Report::unreadable(1, message)
+    })
+}
+
+fn compile(object: &Value) -> Option<Result<v1::TopologyObject, String>> {
+    fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, String> {
+        T::deserialize(object).map_err(|error| error.to_string())
+    }
+    let text = |error: CompileError| error.to_string();
+    match object["kind"].as_str() {
+        Some("Queue") => Some(typed(object).and_then(|q| compile_queue(&q).map_err(text))),
+        Some("Topic") => Some(typed(object).and_then(|t| compile_topic(&t).map_err(text))),
+        _ => None,
+    }
 }
 
 /// Who a resource is.
@@ -287,6 +320,44 @@ mod tests {
         queue.metadata.generation = Some(7);
         let served = compile_queue(&queue).unwrap();
         assert_eq!((served.uid.as_str(), served.generation), ("8f0c", 7));
+    }
+
+    #[test]
+    fn a_file_is_loaded_with_namespaces_and_without_clusters() {
+        let yaml = "\
+apiVersion: millrace.dev/v1alpha1
+kind: BrokerCluster
+metadata: { name: main }
+spec: {}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Topic
+metadata: { name: events, namespace: shop }
+spec: { partitions: 3 }
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Queue
+metadata: { name: orders }
+spec: {}
+";
+        let objects = load(yaml).unwrap();
+        let addresses: Vec<&str> = objects.iter().map(|o| o.address.as_str()).collect();
+        assert_eq!(addresses, ["topic/shop/events", "queue/default/orders"]);
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_with_line_and_field() {
+        let yaml = "\
+apiVersion: millrace.dev/v1alpha1
+kind: Topic
+metadata: { name: events }
+spec:
+  partitions: 0
+";
+        assert_eq!(
+            load(yaml).unwrap_err().to_string(),
+            "line 5: Topic events: spec.partitions: 0 is less than 1"
+        );
     }
 
     #[test]

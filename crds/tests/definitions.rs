@@ -66,7 +66,7 @@ fn schemas() -> Vec<(String, Value)> {
         .map(|crd| {
             (
                 crd.spec.names.kind.clone(),
-                serde_json::to_value(crd).unwrap(),
+                serde_json::to_value(crd).expect("plain data"),
             )
         })
         .map(|(kind, crd)| (kind, schema(&crd)))
