@@ -13,6 +13,8 @@ mod disk;
 mod envelope;
 mod error;
 mod journal;
+#[cfg(test)]
+mod node_tests;
 mod range_set;
 pub mod records;
 mod size;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::{Fault, FaultyDisk, MemoryDisk, OpenMode, Operation, RealDisk};
+use crate::size::in_memory;
 use crate::testing::{data_path, open_dir};
 use crate::{Crash, Journal};
 
@@ -57,7 +58,7 @@ fn a_crash_while_minting_is_a_first_start_again() {
             Operation::Rename,
             Operation::SyncDir,
         ];
-        disk.fail(operations[seed as usize % 4], Fault::Broken, 0, "data");
+        disk.fail(operations[in_memory(seed % 4)], Fault::Broken, 0, "data");
         let failed = DataDir::open(Arc::new(disk.clone()), &data_path(), OURS);
         assert!(matches!(failed, Err(OpenError::Io { .. })));
         memory.crash(Crash::Random(seed));

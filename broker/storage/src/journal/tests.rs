@@ -5,11 +5,11 @@ mod damage;
 mod failure;
 mod reuse;
 
-use millrace_types::ShardId;
+use millrace_types::{LogIndex, ShardId};
 
 use super::{Journal, JournalOptions};
-use crate::testing::{entry, indexes, open_dir, small, start};
-use crate::{AppendError, JOURNAL_RECORD_BYTES_MAX, MemoryDisk};
+use crate::testing::{entry, indexes, open_dir, open_dir_at, small, start};
+use crate::{AppendError, JOURNAL_RECORD_BYTES_MAX, MemoryDisk, RealDisk};
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
@@ -36,6 +36,24 @@ fn what_was_acknowledged_is_there_after_a_restart() {
             .iter()
             .all(|record| *record == entry(1, record.index.get(), 700))
     );
+}
+
+#[test]
+fn the_file_system_keeps_a_journal_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("node");
+    for life in 0..3 {
+        let (running, recovery) = start(&open_dir_at(&RealDisk, &path), small());
+        assert_eq!(indexes(&recovery, 1), (1..=life * 50).collect::<Vec<_>>());
+        for index in life * 50 + 1..=life * 50 + 50 {
+            running.append_durably(vec![entry(1, index, 700), entry(2, index, 0)]);
+            running
+                .journal
+                .release(ShardId::new(2), LogIndex::new(index));
+        }
+        assert!(running.journal.room().unwrap().free_bytes > 0);
+        running.journal.shutdown();
+    }
 }
 
 #[test]

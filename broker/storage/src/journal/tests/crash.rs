@@ -8,6 +8,7 @@ use millrace_types::ShardId;
 use crate::journal::Journal;
 use crate::journal::format::aligned;
 use crate::journal::scan::scan;
+use crate::size::in_memory;
 use crate::testing::{entry, indexes, open_dir, small, start};
 use crate::{Crash, Disk, MemoryDisk, OpenMode, Recovery};
 
@@ -52,7 +53,7 @@ fn acknowledged_records_survive_one_crash_after_another() {
                 let shard = if (seed + step) % 3 == 0 { 2 } else { 1 };
                 let index = last[shard - 1] + 1;
                 last[shard - 1] = index;
-                let record = entry(shard as u32, index, body_bytes(index));
+                let record = entry(u32::try_from(shard).unwrap(), index, body_bytes(index));
                 answers.push((shard, index, running.append(vec![record])));
             }
             let mut acknowledged = last;
@@ -96,7 +97,7 @@ fn a_tail_torn_at_any_byte_is_cut_there_and_never_comes_back() {
     let file = disk.open(&path, OpenMode::Write).unwrap();
     // A start renames, adds and writes files: each cut begins on a disk of its own.
     for (cut, stale) in (at..end).flat_map(|cut| [(cut, 0), (cut, 0xa5)]) {
-        let (from, to) = (cut as usize, end as usize);
+        let (from, to) = (in_memory(cut), in_memory(end));
         let mut torn = whole.clone();
         torn[from..to].fill(stale);
         file.write_all_at(&[IoSlice::new(&torn)], 0).unwrap();
@@ -142,7 +143,7 @@ fn a_tail_torn_at_any_byte_is_cut_there_and_never_comes_back() {
 fn a_torn_tail_is_reported_with_file_and_byte() {
     let (disk, path, at, _) = journal_with_last_batch();
     // Within the first frame: header of 48 bytes and some.
-    disk.corrupt(&path, at as usize + 100, 1).unwrap();
+    disk.corrupt(&path, in_memory(at) + 100, 1).unwrap();
     let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
     let torn = recovery.torn.unwrap();
     assert_eq!((torn.path, torn.at), (path, at + 48));

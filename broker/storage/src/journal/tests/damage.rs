@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::journal::Journal;
 use crate::journal::format::BATCH_FIXED_BYTES;
 use crate::journal::scan::scan;
+use crate::size::in_memory;
 use crate::testing::{entry, indexes, open_dir, small, start};
 use crate::{Corruption, Disk, MemoryDisk, OpenError, Recovery};
 
@@ -24,10 +25,8 @@ fn journal() -> (MemoryDisk, Vec<PathBuf>) {
     let directory = dir.journal_path();
     let names = disk.list(&directory).unwrap();
     let journals = names.iter().filter(|name| name.ends_with(".journal"));
-    (
-        disk.clone(),
-        journals.map(|name| directory.join(name)).collect(),
-    )
+    let files = journals.map(|name| directory.join(name)).collect();
+    (disk, files)
 }
 
 fn damaged(recovery: &Recovery) -> Vec<u32> {
@@ -57,7 +56,8 @@ fn a_damaged_frame_quarantines_the_shards_of_its_batch() {
     let scanned = scan(&disk, &files[0]).unwrap();
     let batch = &scanned.batches[4];
     let frame = batch.at + batch.header.header_bytes() as u64;
-    disk.corrupt(&files[0], frame as usize + 60, 0x10).unwrap();
+    disk.corrupt(&files[0], in_memory(frame) + 60, 0x10)
+        .unwrap();
 
     for _ in 0..2 {
         let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
@@ -75,7 +75,7 @@ fn a_damaged_batch_header_quarantines_every_shard() {
     let (disk, files) = journal();
     for (file, batch) in [(0, 0), (0, 3), (1, 0)] {
         let copy = disk.duplicate();
-        let at = scan(&copy, &files[file]).unwrap().batches[batch].at as usize;
+        let at = in_memory(scan(&copy, &files[file]).unwrap().batches[batch].at);
         for byte in [
             0,
             5,
@@ -128,7 +128,7 @@ fn a_damaged_or_missing_file_quarantines_every_shard() {
 #[test]
 fn shards_without_damage_go_on() {
     let (disk, files) = journal();
-    let batch = scan(&disk, &files[0]).unwrap().batches[4].at as usize;
+    let batch = in_memory(scan(&disk, &files[0]).unwrap().batches[4].at);
     disk.corrupt(&files[0], batch + 100, 1).unwrap();
     {
         let (running, _) = start(&open_dir(&disk), small());

@@ -1,10 +1,14 @@
 //! Files come back into use when a checkpoint covers them, and their old content stays dead.
 
+use std::io::IoSlice;
+use std::path::PathBuf;
+
 use millrace_types::{LogIndex, ShardId};
 
 use crate::journal::Journal;
+use crate::journal::format::{BATCH_FIXED_BYTES, FILE_HEADER_PAGE, FRAME_FIXED_BYTES, SECTOR};
 use crate::testing::{PATIENCE, Running, entry, indexes, open_dir, small, start};
-use crate::{Crash, Disk, MemoryDisk};
+use crate::{Crash, Disk, MemoryDisk, OpenMode};
 
 fn release(running: &Running, shard: u32, upto: u64) {
     running
@@ -109,4 +113,37 @@ fn stale_content_of_a_reused_file_never_comes_back() {
         }
         drop(Journal::open(&open_dir(&disk), small()).unwrap());
     }
+}
+
+/// A journal with one batch of two records, the second one alone in its sector.
+fn journal_of_two_sectors(indexes: [u64; 2]) -> (MemoryDisk, PathBuf) {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (running, _) = start(&dir, small());
+    let records = indexes.map(|index| {
+        let frame = SECTOR - BATCH_FIXED_BYTES - 4 - FRAME_FIXED_BYTES;
+        entry(1, index, frame - entry(1, index, 0).header.len())
+    });
+    running.append_durably(records.to_vec());
+    running.journal.shutdown();
+    let directory = dir.journal_path();
+    let names = disk.list(&directory).unwrap();
+    (disk, directory.join(&names[0]))
+}
+
+#[test]
+fn a_frame_of_an_earlier_batch_does_not_pass_for_one_of_a_torn_batch() {
+    let second = FILE_HEADER_PAGE + SECTOR..FILE_HEADER_PAGE + 2 * SECTOR;
+    let (disk, path) = journal_of_two_sectors([1, 2]);
+    let stale = disk.content(&path).unwrap()[second.clone()].to_vec();
+    let (disk, path) = journal_of_two_sectors([3, 4]);
+    let file = disk.open(&path, OpenMode::Write).unwrap();
+
+    // As if the second sector had never reached the disk.
+    file.write_all_at(&[IoSlice::new(&stale)], second.start as u64)
+        .unwrap();
+
+    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    assert_eq!(indexes(&recovery, 1), [3]);
+    assert_eq!(recovery.torn.unwrap().at, second.start as u64);
 }
