@@ -76,7 +76,8 @@ pub enum Command {
         /// What the records are, without looking into them.
         batch: BatchHeader,
     },
-    /// Moves a binding's cursor on and appends what matched. Applies only where `from` is the cursor.
+    /// Moves a binding's cursor on and appends what matched. Applies only where `from` is the
+    /// cursor.
     Transfer {
         /// The bound queue.
         queue: LogId,
@@ -208,7 +209,8 @@ pub struct Window {
 pub struct Held {
     /// Of the message.
     pub offset: Offset,
-    /// How often the message had been handed out, this time included: tells one lease from the next.
+    /// How often the message had been handed out, this time included: tells one lease from the
+    /// next.
     pub acquired: u32,
 }
 

@@ -1,5 +1,5 @@
-//! What `apply` answers: the outcome for whoever proposed the command, changes of stored bodies that
-//! every replica makes, and effects that only the leader carries out.
+//! What `apply` answers: the outcome for whoever proposed the command, changes of stored bodies
+//! that every replica makes, and effects that only the leader carries out.
 
 use alloc::vec::Vec;
 use core::ops::Range;

@@ -94,7 +94,9 @@ mod tests {
         }
     }
 
-    fn takes(filter: &Filter, subject: &str, headers: &[(&str, &str)]) -> bool {
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
+    fn takes(filter: &Filter, subject: &str, headers: Headers<'_>) -> bool {
         Matcher::new(filter)
             .unwrap()
             .matches(subject, |name, value| {
@@ -108,7 +110,7 @@ mod tests {
     fn all_conditions_have_to_hold_unless_any_is_enough() {
         let conditions = [("region", Some("eu")), ("trace", None)];
         let (all, any) = (filter(false, &conditions), filter(true, &conditions));
-        let cases: [(&[(&str, &str)], bool, bool); 5] = [
+        let cases: [(Headers<'_>, bool, bool); 5] = [
             (&[], false, false),
             (&[("region", "eu")], false, true),
             (&[("region", "us")], false, false),

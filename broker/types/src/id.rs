@@ -61,7 +61,8 @@ number!(
     LogId(u64)
 );
 number!(
-    /// Place of a message in a queue or partition: 0-based, dense, assigned at commit, never reused.
+    /// Place of a message in a queue or partition: 0-based, dense, assigned at commit, never
+    /// reused.
     Offset(u64)
 );
 number!(

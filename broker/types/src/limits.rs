@@ -5,7 +5,7 @@
 pub const SHARDS_DEFAULT: u32 = 4;
 /// Data shards of a node at most: every shard costs a checkpoint and a place in each journal batch.
 pub const SHARDS_MAX: u32 = 256;
-/// A message, encoded. One message must fit a journal batch and an HTTP/2 window several times over.
+/// A message, encoded. One must fit a journal batch and an HTTP/2 window several times over.
 pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 /// What queues and topics accept unless they say otherwise.
 pub const MESSAGE_BYTES_DEFAULT: u32 = 1 << 20;

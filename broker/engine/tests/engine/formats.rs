@@ -277,10 +277,10 @@ proptest! {
         if let Some(version) = bytes.first_mut() {
             *version = 1;
         }
-        let _ = Entry::decode(&bytes);
-        let _ = CatalogueEntry::decode(&bytes);
-        let _ = Shard::restore(&bytes);
-        let _ = Catalogue::restore(&bytes);
+        drop(Entry::decode(&bytes));
+        drop(CatalogueEntry::decode(&bytes));
+        drop(Shard::restore(&bytes));
+        drop(Catalogue::restore(&bytes));
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Bench {
         let dead = QueueSpec {
             dead_letter: None,
             bindings: Vec::new(),
-            ..spec.clone()
+            ..spec
         };
         bench.apply(configure(QUEUE, "queue/test/work", 1, spec));
         bench.apply(configure(DEAD, "queue/test/work/dead", 1, dead));
