@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use millrace_client::{Client, ClientOptions};
 
 use crate::exit::Failure;
-use crate::{consume, describe, list, peek, publish, read, serve};
+use crate::{consume, describe, list, peek, publish, read, serve, topology};
 
 /// Told at the end of the help of every verb that talks to a server, since scripts branch on them.
 const EXIT_CODES: &str = "\
@@ -49,6 +49,9 @@ enum Verb {
     /// List queues and topics
     #[command(after_help = EXIT_CODES)]
     List(list::Args),
+    /// Work with topology files
+    #[command(subcommand)]
+    Topology(topology::Verb),
 }
 
 /// How to reach a server; part of every verb that needs one.
@@ -108,6 +111,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let verb = match cli.verb {
         Verb::Serve(args) => return serve::run(args),
+        Verb::Topology(verb) => return ended(topology::run(verb)),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -125,7 +129,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
             Verb::Peek(args) => peek::run(args).await,
             Verb::Describe(args) => describe::run(args).await,
             Verb::List(args) => list::run(args).await,
-            Verb::Serve(_) => Ok(()),
+            Verb::Serve(_) | Verb::Topology(_) => Ok(()),
         }
     });
     // A thread that still reads stdin must not hold up the end.

@@ -16,6 +16,7 @@ mod serve;
 mod table;
 mod target;
 mod tell;
+mod topology;
 
 use std::process::ExitCode;
 

@@ -28,6 +28,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "millrace-crds",
             "millrace-proto",
             "millrace-server",
+            "millrace-types",
         ],
     ),
     (
