@@ -2,7 +2,9 @@
 //!
 //! `DIR/shards/ID/checkpoint-INDEX` is written whole, beside the previous one, and replaces it. The
 //! newest one counts; if it is damaged that is an error and no older one is taken instead, because
-//! the journal was cut after it. Payload, version 1: length of the head 8 | head (postcard) | snapshot.
+//! the journal was cut after it.
+//!
+//! Payload, version 1: `length of the head 8 | head (postcard) | snapshot`.
 
 use std::path::{Path, PathBuf};
 
@@ -78,7 +80,8 @@ struct Head {
 }
 
 impl Checkpoint {
-    /// The checkpoint of a shard; `None` when it never had one. Removes what a crash left of others.
+    /// The checkpoint of a shard; `None` when it never had one. Removes what a crash left of
+    /// others.
     ///
     /// # Errors
     /// When it is damaged or of a later version, or the system refuses.

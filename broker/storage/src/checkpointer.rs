@@ -6,15 +6,16 @@
 //! not decide when a checkpoint is due.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use millrace_types::{LogIndex, ShardId, Term};
+use millrace_types::{LogIndex, Term};
 
 use crate::checkpoint;
-use crate::error::{CheckpointError, DiskFailure};
+use crate::error::{Action, CheckpointError, DiskFailure};
 use crate::store::Store;
 use crate::store::spill::Cut;
 
@@ -59,10 +60,8 @@ impl Checkpointer {
                     let (done, result) = run(job);
                     match result {
                         Ok(index) => done(Ok(index)),
-                        Err(failure) if failure.is_full() => {
-                            done(Err(CheckpointError::Full { path: failure.path }));
-                        }
-                        Err(failure) => {
+                        Err(Failed::Full(path)) => done(Err(CheckpointError::Full { path })),
+                        Err(Failed::Stop(failure)) => {
                             done(Err(CheckpointError::Stopped));
                             // Whoever waits, or comes later, is told as well.
                             while let Ok(job) = waiting.try_recv() {
@@ -134,7 +133,15 @@ impl CheckpointerHandle {
     }
 }
 
-fn run(job: Job) -> (CheckpointDone, Result<LogIndex, DiskFailure>) {
+/// Why there is no checkpoint.
+enum Failed {
+    /// Nothing has changed.
+    Full(PathBuf),
+    /// What is on disk is unknown.
+    Stop(DiskFailure),
+}
+
+fn run(job: Job) -> (CheckpointDone, Result<LogIndex, Failed>) {
     let Job {
         store,
         cut,
@@ -152,20 +159,23 @@ fn write(
     index: LogIndex,
     term: Term,
     snapshot: &[u8],
-) -> Result<LogIndex, DiskFailure> {
+) -> Result<LogIndex, Failed> {
     let (mut spill, result) = store.spill(cut, index);
-    let shard: ShardId = store.shard;
     let result = result.and_then(|()| {
         let manifest = store.manifest(&mut spill);
-        checkpoint::write(&store.dir, shard, term, manifest, snapshot)
+        checkpoint::write(&store.dir, store.shard, term, manifest, snapshot)
     });
-    if let Err(failure) = result {
-        if failure.is_full() {
+    match result {
+        Ok(()) => {}
+        // A sync that failed for want of room is still a failed sync: after the one of the
+        // directory, the new checkpoint may be in force.
+        Err(failure) if failure.is_full() && failure.action != Action::Sync => {
             store.abandon(spill);
+            return Err(Failed::Full(failure.path));
         }
-        return Err(failure);
+        Err(failure) => return Err(Failed::Stop(failure)),
     }
-    store.publish(spill)?;
-    checkpoint::remove_older(&store.dir, shard, index)?;
+    store.publish(spill).map_err(Failed::Stop)?;
+    checkpoint::remove_older(&store.dir, store.shard, index).map_err(Failed::Stop)?;
     Ok(index)
 }

@@ -5,7 +5,8 @@
 //! clone lives, so that journal and stores keep it too.
 //!
 //! ```text
-//! DIR/lock  DIR/identity  DIR/journal/…  DIR/shards/ID/{checkpoint-INDEX, LOG/FIRST.seg}  DIR/aside/…
+//! DIR/lock      DIR/identity
+//! DIR/journal/  DIR/shards/ID/checkpoint-INDEX  DIR/shards/ID/LOG/FIRST.seg  DIR/aside/
 //! ```
 
 use std::io;

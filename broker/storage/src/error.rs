@@ -11,6 +11,9 @@ use thiserror::Error;
 /// What is wrong with bytes on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Corruption {
+    /// The file is not there.
+    #[error("it is missing")]
+    Missing,
     /// Another kind of file.
     #[error("it does not start as such a file does")]
     Magic,

@@ -25,6 +25,7 @@ mod files;
 mod format;
 mod handle;
 mod inbox;
+mod live;
 mod recovery;
 mod scan;
 #[cfg(test)]

@@ -287,6 +287,8 @@ impl Supply {
     /// Prepares files until stopped. Failures are kept for `take`, which decides.
     pub(crate) fn run(&self) {
         let mut state = self.lock();
+        // Logged when it begins, not every second.
+        let mut refused = false;
         while !state.stopping {
             if !state.retired.is_empty() {
                 let retired = std::mem::take(&mut state.retired);
@@ -297,8 +299,15 @@ impl Supply {
                 drop(state);
                 let next = match self.make(self.options.file_bytes) {
                     Ok(file) => Next::Ready(file),
-                    Err(failure) => Next::Failed(failure),
+                    Err(failure) => {
+                        if !refused {
+                            let cause = &failure.source;
+                            tracing::error!(%failure, %cause, "no next journal file");
+                        }
+                        Next::Failed(failure)
+                    }
                 };
+                refused = matches!(next, Next::Failed(_));
                 state = self.lock();
                 state.next = next;
                 self.changed.notify_all();

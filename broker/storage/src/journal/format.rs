@@ -1,17 +1,18 @@
 //! What a journal file looks like, little-endian:
 //!
 //! ```text
-//! file    = header page (4096) | batch*                       each batch starts at a multiple of 512
-//! header  = magic 8 | crc 4 | version 4 | number 8 | nonce 8 | file bytes 8 | zeros
-//! batch   = magic 4 | crc 4 | nonce 8 | sequence 8 | ordinal 4 | length 4 | records 4 | shards 4
-//!         | shard 4 * shards | frame * records | zeros
-//! frame   = length 4 | crc 4 | shard 4 | replica 8 | kind 1 | term 8 | index 8 | header length 4
-//!         | header | body
+//! file   = header page (4096) | batch*               each batch starts at a multiple of 512
+//! header = magic 8 | crc 4 | version 4 | number 8 | nonce 8 | file bytes 8 | zeros
+//! batch  = magic 4 | crc 4 | nonce 8 | sequence 8 | ordinal 4 | length 4 | records 4
+//!        | shards 4 | shard 4 * shards | frame * records | zeros
+//! frame  = length 4 | crc 4 | shard 4 | replica 8 | kind 1 | term 8 | index 8
+//!        | header length 4 | header | body
 //! ```
-//! A crc covers everything behind it (of a frame: its length too). `nonce` is random for each use of a
-//! file: bytes of its earlier uses, or of a client's message, cannot pass for a batch. A frame's crc
-//! is seeded with nonce and sequence, so that a frame of an earlier batch at the same place cannot
-//! pass for one of a torn batch. `sequence` counts batches over all files, `ordinal` within the file.
+//! A crc covers everything behind it up to the frames (of a frame: its length too). `nonce` is
+//! random for each use of a file: bytes of its earlier uses, or of a client's message, cannot pass
+//! for a batch. A frame's crc is seeded with nonce and sequence, so that a frame of an earlier
+//! batch at the same place cannot pass for one of a torn batch. `sequence` counts batches over all
+//! files, `ordinal` within the file.
 //!
 //! Decides what is a valid header or frame; does not decide what an invalid one means.
 

@@ -10,6 +10,7 @@ use millrace_types::{LogIndex, ShardId};
 
 use super::files::Supply;
 use super::inbox::{Done, Inbox};
+use super::live::Live;
 use super::writer::Writer;
 use super::{JournalRecord, SyncTimes};
 use crate::data_dir::DataDir;
@@ -21,7 +22,9 @@ pub struct JournalHandle(Arc<Shared>);
 
 pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
+    /// Without what `live` knows.
     stats: Mutex<JournalStats>,
+    live: Arc<Mutex<Live>>,
     dir: DataDir,
     supply: Arc<Supply>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -80,6 +83,7 @@ pub(crate) fn start(
     let shared = Arc::new(Shared {
         inbox: Inbox::new(writer.options),
         stats: Mutex::default(),
+        live: Arc::clone(&writer.live),
         dir: writer.dir.clone(),
         supply: Arc::clone(&writer.supply),
         threads: Mutex::default(),
@@ -162,6 +166,11 @@ impl JournalHandle {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         stats.queued_bytes = self.0.inbox.queued_bytes();
+        self.0
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .describe(&mut stats);
         stats
     }
 
@@ -207,19 +216,5 @@ impl Shared {
         stats.sync.last = sync;
         stats.sync.total += sync;
         stats.sync.longest = stats.sync.longest.max(sync);
-    }
-
-    pub(crate) fn set_live(
-        &self,
-        live_bytes: BTreeMap<ShardId, u64>,
-        pinned_by: Vec<ShardId>,
-        files: usize,
-        file_bytes: u64,
-    ) {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.live_bytes = live_bytes;
-        stats.pinned_by = pinned_by;
-        stats.files = files;
-        stats.file_bytes = file_bytes;
     }
 }

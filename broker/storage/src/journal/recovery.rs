@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use millrace_types::{LogIndex, ShardId};
+use millrace_types::ShardId;
 
 use super::format::{FILE_HEADER_BYTES, aligned};
+use super::live::LiveFile;
 use super::scan::{FileScan, ScannedBatch, scan};
-use super::writer::LiveFile;
 use super::{
     Damage, JournalOptions, JournalRecord, RecordKind, Recovery, ShardRecovery, TornTail, files,
 };
@@ -250,6 +250,3 @@ impl LiveFile {
         file
     }
 }
-
-/// An index that nothing reaches.
-pub(crate) const PINNED: LogIndex = LogIndex::new(u64::MAX);

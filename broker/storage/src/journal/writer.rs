@@ -1,17 +1,15 @@
 //! The journal's thread: takes what waits, writes it as one batch, syncs, answers.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-use millrace_types::{LogIndex, ShardId};
 
 use super::files::Supply;
 use super::format::{Encoded, FILE_HEADER_BYTES, aligned, frame_bytes};
 use super::handle::Shared;
 use super::inbox::Work;
-use super::recovery::{Found, PINNED};
+use super::live::{Live, LiveFile};
+use super::recovery::Found;
 use super::{JournalOptions, JournalRecord};
 use crate::data_dir::DataDir;
 use crate::disk::DiskFile;
@@ -29,44 +27,6 @@ pub(crate) struct ActiveFile {
     pub(crate) ordinal: u32,
 }
 
-/// What a file in use holds.
-#[derive(Debug)]
-pub(crate) struct LiveFile {
-    pub(crate) path: PathBuf,
-    pub(crate) bytes: u64,
-    pub(crate) shards: BTreeMap<ShardId, Held>,
-}
-
-/// What a file holds of one shard.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Held {
-    /// Released when a checkpoint covers this index.
-    pub(crate) index_max: LogIndex,
-    pub(crate) bytes: u64,
-}
-
-impl LiveFile {
-    pub(crate) fn new(path: PathBuf, bytes: u64) -> Self {
-        Self {
-            path,
-            bytes,
-            shards: BTreeMap::new(),
-        }
-    }
-
-    /// Counts a record.
-    pub(crate) fn note(&mut self, record: &JournalRecord) {
-        let held = self.shards.entry(record.shard).or_default();
-        held.index_max = held.index_max.max(record.index);
-        held.bytes += frame_bytes(record);
-    }
-
-    /// Keeps the file, whatever is released.
-    pub(crate) fn pin(&mut self, shard: ShardId) {
-        self.shards.entry(shard).or_default().index_max = PINNED;
-    }
-}
-
 /// State of the journal's thread.
 pub(crate) struct Writer {
     pub(crate) options: JournalOptions,
@@ -74,9 +34,8 @@ pub(crate) struct Writer {
     pub(crate) supply: Arc<Supply>,
     active: ActiveFile,
     sequence_next: u64,
-    /// Oldest first; the last one is active.
-    live: Vec<LiveFile>,
-    released: BTreeMap<ShardId, LogIndex>,
+    /// Shared with who asks for numbers.
+    pub(crate) live: Arc<Mutex<Live>>,
 }
 
 impl Writer {
@@ -88,9 +47,9 @@ impl Writer {
         let supply = Supply::new(dir.clone(), options, found.spares, found.number_next);
         let rewrite_bytes: u64 = found.rewrite.iter().map(frame_bytes).sum();
         let active = supply.make(file_bytes_for(rewrite_bytes, options))?;
-        let mut live = found.live;
+        let mut live = Live::new(found.live);
         live.push(LiveFile::new(active.path.clone(), active.file_bytes));
-        let (sequence_next, released) = (found.sequence_next, BTreeMap::new());
+        let (live, sequence_next) = (Arc::new(Mutex::new(live)), found.sequence_next);
         let mut writer = Self {
             options,
             dir,
@@ -98,7 +57,6 @@ impl Writer {
             active,
             sequence_next,
             live,
-            released,
         };
         if !found.rewrite.is_empty() {
             writer.write(&found.rewrite)?;
@@ -109,7 +67,6 @@ impl Writer {
 
     /// Works until everything is drained, or a write fails.
     pub(crate) fn run(&mut self, shared: &Shared) -> Result<(), DiskFailure> {
-        self.publish_live(shared);
         while let Some(work) = shared.inbox.take() {
             let Work {
                 records,
@@ -117,12 +74,14 @@ impl Writer {
                 released,
             } = work;
             if !released.is_empty() {
-                self.release(released);
+                let free = self.live().release(released);
+                for file in free {
+                    self.supply.retire(file.path, file.bytes);
+                }
             }
             if !records.is_empty() {
                 self.append(&records, shared)?;
             }
-            self.publish_live(shared);
             for done in dones {
                 done();
             }
@@ -152,10 +111,8 @@ impl Writer {
         } else {
             self.supply.make(file_bytes)?
         };
-        self.live.push(LiveFile::new(
-            self.active.path.clone(),
-            self.active.file_bytes,
-        ));
+        let file = LiveFile::new(self.active.path.clone(), self.active.file_bytes);
+        self.live().push(file);
         Ok(())
     }
 
@@ -174,13 +131,7 @@ impl Writer {
         active.at += bytes;
         active.ordinal += 1;
         self.sequence_next += 1;
-        let live = self
-            .live
-            .last_mut()
-            .expect("the active file is one of them");
-        for record in records {
-            live.note(record);
-        }
+        self.live().note(records);
         Ok(bytes)
     }
 
@@ -191,52 +142,9 @@ impl Writer {
             .map_err(failed(Action::Sync, &self.active.path))
     }
 
-    /// Retires files from the oldest on: were one taken from the middle, its batches would look
-    /// lost at the next start.
-    fn release(&mut self, released: BTreeMap<ShardId, LogIndex>) {
-        for (shard, upto) in released {
-            let known = self.released.entry(shard).or_default();
-            *known = upto.max(*known);
-        }
-        let closed = self.live.len() - 1;
-        let free = self.live[..closed]
-            .iter()
-            .take_while(|file| holders(file, &self.released).next().is_none())
-            .count();
-        for file in self.live.drain(..free) {
-            self.supply.retire(file.path, file.bytes);
-        }
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn publish_live(&self, shared: &Shared) {
-        let mut live_bytes: BTreeMap<ShardId, u64> = BTreeMap::new();
-        for file in &self.live {
-            for (shard, held) in holders(file, &self.released) {
-                *live_bytes.entry(shard).or_default() += held.bytes;
-            }
-        }
-        let oldest = &self.live[0];
-        let pinned_by = if self.live.len() > 1 {
-            holders(oldest, &self.released)
-                .map(|(shard, _)| shard)
-                .collect()
-        } else {
-            Vec::new()
-        };
-        let file_bytes = self.live.iter().map(|file| file.bytes).sum();
-        shared.set_live(live_bytes, pinned_by, self.live.len(), file_bytes);
-    }
-}
-
-/// Shards with something in the file that no checkpoint covers.
-fn holders<'a>(
-    file: &'a LiveFile,
-    released: &'a BTreeMap<ShardId, LogIndex>,
-) -> impl Iterator<Item = (ShardId, Held)> + 'a {
-    file.shards.iter().filter_map(|(shard, held)| {
-        let upto = released.get(shard).copied().unwrap_or_default();
-        (held.index_max > upto).then_some((*shard, *held))
-    })
 }
 
 /// Upper bound of a batch with these frames.

@@ -5,6 +5,7 @@
 //! else is unknown and set aside.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -58,8 +59,13 @@ fn open_log(dir: &DataDir, shard: ShardId, listed: &ListedLog) -> Result<Log, Op
     let directory = dir.shard_path(shard).join(listed.log.to_string());
     for segment in &listed.segments {
         let path = directory.join(segment::name(segment.first));
-        let file = dir.disk().open(&path, OpenMode::Write);
-        let file = file.map_err(failed(Action::Open, &path))?;
+        let file = match dir.disk().open(&path, OpenMode::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let kind = Corruption::Missing;
+                return Err(OpenError::Corrupt { path, at: 0, kind });
+            }
+            opened => opened.map_err(failed(Action::Open, &path))?,
+        };
         let found = file.bytes().map_err(failed(Action::Read, &path))?;
         if found < segment.bytes {
             let kind = Corruption::Short {

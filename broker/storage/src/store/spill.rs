@@ -230,6 +230,7 @@ impl Store {
             }
             let freed = free(&mut state.batches, spill.cut);
             drop(state);
+            let freed = freed.iter().map(|batch| batch.bytes()).sum();
             self.memory_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
         for (log, segment) in spill.dead {
@@ -345,9 +346,8 @@ fn live_parts(log: &Log, cut: Cut) -> Vec<Part> {
     parts
 }
 
-fn free(batches: &mut BTreeMap<u64, Arc<Batch>>, cut: Cut) -> u64 {
-    batches
-        .extract_if(.., |_, batch| batch.epoch <= cut.0)
-        .map(|(_, batch)| batch.bytes())
-        .sum()
+/// Takes out what was written. To be dropped without the lock: it may be a lot.
+fn free(batches: &mut BTreeMap<u64, Arc<Batch>>, cut: Cut) -> Vec<Arc<Batch>> {
+    let written = batches.extract_if(.., |_, batch| batch.epoch <= cut.0);
+    written.map(|(_, batch)| batch).collect()
 }

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use crate::records::push_record;
 use crate::testing::{PATIENCE, open_dir};
 use crate::{
-    Action, Checkpoint, CheckpointError, Checkpointer, CheckpointerHandle, DataDir, Disk, Fault,
-    FaultyDisk, Limits, MemoryDisk, OpenError, OpenMode, Operation, ReadError, Store,
+    Checkpoint, CheckpointError, Checkpointer, CheckpointerHandle, Corruption, DataDir, Disk,
+    Fault, FaultyDisk, Limits, MemoryDisk, OpenError, OpenMode, Operation, ReadError, Store,
 };
 
 const SHARD: ShardId = ShardId::new(1);
@@ -253,14 +253,20 @@ fn a_full_disk_fails_one_checkpoint_and_changes_nothing() {
 
 #[test]
 fn any_other_failure_stops_the_checkpointer() {
-    let operations = [
+    let broken = [
         Operation::Create,
         Operation::Write,
         Operation::Sync,
         Operation::Rename,
         Operation::SyncDir,
     ];
-    for operation in operations {
+    let broken = broken.map(|operation| (operation, Fault::Broken));
+    // Whether a sync took effect before it failed is unknown, whatever the reason.
+    let full = [
+        (Operation::Sync, Fault::Full),
+        (Operation::SyncDir, Fault::Full),
+    ];
+    for (operation, fault) in broken.into_iter().chain(full) {
         let memory = MemoryDisk::new();
         let disk = FaultyDisk::new(Arc::new(memory.clone()));
         let dir = open_dir(&disk);
@@ -269,7 +275,7 @@ fn any_other_failure_stops_the_checkpointer() {
         let on_failure = Box::new(move |failure| sender.send(failure).unwrap());
         let checkpointer = Checkpointer::start(on_failure).unwrap();
         append(&store, LOG, 0..50);
-        disk.fail(operation, Fault::Broken, 0, "shards");
+        disk.fail(operation, fault, 0, "shards");
 
         assert_eq!(
             checkpoint(&checkpointer, &store, 1),
@@ -349,8 +355,8 @@ fn a_short_or_missing_segment_is_refused() {
     let refused = Store::open(&dir, SHARD, Some(&kept.manifest));
     assert!(matches!(
         refused,
-        Err(OpenError::Io {
-            action: Action::Open,
+        Err(OpenError::Corrupt {
+            kind: Corruption::Missing,
             ..
         })
     ));

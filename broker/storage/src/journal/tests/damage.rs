@@ -170,11 +170,18 @@ fn a_file_of_a_later_version_is_refused_with_its_name() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn random_damage_never_panics_and_never_yields_what_was_not_written(
-        harms in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..16 << 10, 1_u8..), 1..8),
+        harms in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0_usize..16 << 10, 1_u8..),
+            1..8,
+        ),
     ) {
         let (disk, files) = journal();
         for (file, at, mask) in harms {
