@@ -1,0 +1,171 @@
+//! Carries out a plan, step by step. Writes only; decides nothing.
+//!
+//! Promises: the first step that fails ends it; a pod is deleted only under the uid the plan names.
+
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod as KubePod, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use millrace_crds::{BrokerCluster, BrokerClusterStatus};
+use serde_json::json;
+
+use super::build::{self, Token};
+use super::desired::{ClusterId, Desired};
+use super::object::Object;
+use super::plan::{Plan, Step};
+use super::status::recorded;
+use super::write_status;
+use crate::context::Context;
+use crate::events::Note;
+use crate::names::FIELD_MANAGER;
+use crate::{labels, reasons};
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// The API server refused or did not answer.
+    #[error("cannot {what}")]
+    Api {
+        /// The step.
+        what: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// The operating system has no randomness.
+    #[error("cannot make a token")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Carries out the steps. `status` is what is in the API server, and is kept up to date with what is
+/// recorded there.
+///
+/// # Errors
+/// At the first step that fails.
+pub(crate) async fn apply(
+    ctx: &Context,
+    cluster: &BrokerCluster,
+    desired: &Desired,
+    plan: Plan,
+    status: &mut BrokerClusterStatus,
+) -> Result<(), ApplyError> {
+    let client = &ctx.client;
+    for step in plan.steps {
+        let what = name(&step);
+        let api = |source| ApplyError::Api { what, source };
+        match step {
+            Step::Record(record) => {
+                let next = recorded(status, &record, Timestamp::now());
+                write_status(ctx, cluster, &next).await.map_err(api)?;
+                *status = next;
+            }
+            Step::CreateToken => {
+                let mut random = [0; Token::BYTES];
+                getrandom::fill(&mut random)?;
+                create_token(client, desired, &Token::from_random(random))
+                    .await
+                    .map_err(api)?;
+            }
+            Step::Apply(object) => apply_object(client, desired, &object).await.map_err(api)?,
+            Step::Adopt { claim, id } => {
+                adopt(client, &desired.key.namespace, &claim, &id)
+                    .await
+                    .map_err(api)?;
+            }
+            Step::RestartPod { name, uid } => {
+                restart(ctx, cluster, &desired.key.namespace, &name, uid)
+                    .await
+                    .map_err(api)?;
+            }
+        }
+        ctx.metrics.wrote();
+    }
+    Ok(())
+}
+
+/// What a step does, for errors.
+fn name(step: &Step) -> String {
+    match step {
+        Step::Record(_) => "write status".to_owned(),
+        Step::CreateToken => "create the control Secret".to_owned(),
+        Step::Apply(object) => format!("apply {} {}", object.kind.name(), object.name),
+        Step::Adopt { claim, .. } => format!("annotate claim {claim}"),
+        Step::RestartPod { name, .. } => format!("delete pod {name}"),
+    }
+}
+
+async fn apply_object(client: &Client, desired: &Desired, object: &Object) -> kube::Result<()> {
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        client.clone(),
+        &desired.key.namespace,
+        &object.kind.api_resource(),
+    );
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(&object.name, &parameters, &Patch::Apply(&object.body))
+        .await?;
+    tracing::info!(
+        cluster = %desired.key, kind = object.kind.name(), name = object.name, "object is applied"
+    );
+    Ok(())
+}
+
+/// Creates, never applies: a token that somebody else made in between stays.
+async fn create_token(client: &Client, desired: &Desired, token: &Token) -> kube::Result<()> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &desired.key.namespace);
+    let parameters = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    let secret = build::control_secret(desired, token);
+    match api.create(&parameters, &secret).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+async fn adopt(client: &Client, namespace: &str, claim: &str, id: &ClusterId) -> kube::Result<()> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let body = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": { "name": claim, "annotations": { labels::CLUSTER_ID: id.as_str() } },
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(claim, &parameters, &Patch::Apply(&body)).await?;
+    Ok(())
+}
+
+/// Says what it does, then deletes the pod; in the background, so that its address works until it has
+/// stopped. One that is gone or replaced meanwhile is what was wanted.
+async fn restart(
+    ctx: &Context,
+    cluster: &BrokerCluster,
+    namespace: &str,
+    name: &str,
+    uid: String,
+) -> kube::Result<()> {
+    let pod = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.clone()),
+        ..ObjectReference::default()
+    };
+    let note = Note {
+        reason: reasons::RESTARTING_POD,
+        action: "Restart",
+        message: format!("Restarting pod {name}: image, settings or pod template changed"),
+        related: Some(pod),
+    };
+    ctx.events.normal(cluster, note).await;
+    tracing::info!(namespace, pod = name, "pod is restarted");
+    let api: Api<KubePod> = Api::namespaced(ctx.client.clone(), namespace);
+    let parameters = DeleteParams::background().preconditions(Preconditions {
+        uid: Some(uid),
+        resource_version: None,
+    });
+    match api.delete(name, &parameters).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        other => other.map(drop),
+    }
+}

@@ -1,0 +1,28 @@
+//! How many brokers an eviction may take away at a time.
+
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::meta;
+use crate::cluster::desired::Desired;
+use crate::labels;
+
+/// One pod at a time, stated as what may be missing: with a single broker `kubectl drain` goes through,
+/// where a minimum of one pod would block it for ever.
+pub(super) fn budget(desired: &Desired) -> PodDisruptionBudget {
+    PodDisruptionBudget {
+        metadata: meta(desired, desired.key.budget()),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(LabelSelector {
+                match_labels: Some(labels::selector(&desired.key)),
+                ..LabelSelector::default()
+            }),
+            // A broker that is not ready serves nobody: evicting it loses nothing.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        ..PodDisruptionBudget::default()
+    }
+}

@@ -1,0 +1,255 @@
+//! One reconciliation of a BrokerCluster, from reading it to writing its status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+use millrace_crds::{BrokerCluster, BrokerClusterStatus};
+use serde_json::json;
+
+use super::apply::{ApplyError, apply};
+use super::dereference::{DereferenceError, dereference};
+use super::desired::Desired;
+use super::facts::Observed;
+use super::observe::observe;
+use super::plan::plan;
+use super::status::{Inputs, Outcome, status};
+use super::validate::{Invalid, validate};
+use crate::condition::{Truth, find};
+use crate::context::{Context, Guarded};
+use crate::events::Note;
+use crate::names::{ClusterKey, STATUS_MANAGER};
+use crate::reasons::{self, condition};
+
+/// A cluster is looked at again after this long even if nothing seems to change: a watch may miss
+/// something, and nobody waits for it.
+const RESYNC: Duration = Duration::from_secs(300);
+/// After writes, and while waiting for somebody who may not be watched.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Why a reconciliation failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("cannot read the cluster")]
+    Read(#[source] kube::Error),
+    #[error(transparent)]
+    Dereference(#[from] DereferenceError),
+    #[error("cannot read what the cluster owns")]
+    Observe(#[source] kube::Error),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("cannot write status")]
+    Status(#[source] kube::Error),
+}
+
+/// How far a reconciliation came.
+#[derive(Default)]
+struct Course {
+    desired: Option<Desired>,
+    observed: Option<Observed>,
+    adopted: bool,
+}
+
+/// Reconciles a cluster.
+///
+/// # Errors
+/// When the API server fails; status says so if it can be written.
+pub(crate) async fn reconcile(
+    cached: Arc<Guarded<BrokerCluster>>,
+    ctx: Arc<Context>,
+) -> Result<Action, Failure> {
+    let name = cached.name_any();
+    let namespace = cached.namespace().unwrap_or_default();
+    // The cache may not have the id pinned a moment ago yet; by it another one would be minted.
+    let api: Api<Guarded<BrokerCluster>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(live) = api.get_opt(&name).await.map_err(Failure::Read)? else {
+        return Ok(Action::await_change());
+    };
+    let cluster = match live.0 {
+        Ok(cluster) => cluster,
+        Err(invalid) => return unreadable(&ctx, invalid).await,
+    };
+    let key = ClusterKey::new(namespace, name);
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // What it owns is collected by Kubernetes; its claims stay.
+        return Ok(Action::await_change());
+    }
+    let before = cluster.status.clone().unwrap_or_default();
+    let mut recorded = before.clone();
+    let mut course = Course::default();
+    let result = steps(&ctx, &cluster, &mut course, &mut recorded).await;
+    let outcome = match &result {
+        Ok(outcome) => outcome.clone(),
+        Err(failure) => Outcome::Failed {
+            reason: reasons::API_FAILED,
+            message: crate::report(failure),
+        },
+    };
+    let report = ctx.reports.of(&key);
+    let inputs = Inputs {
+        previous: &recorded,
+        generation: cluster.metadata.generation.unwrap_or_default(),
+        desired: course.desired.as_ref(),
+        observed: course.observed.as_ref(),
+        outcome: &outcome,
+        report: report.as_deref(),
+    };
+    let after = status(inputs, Timestamp::now());
+    if recorded != after {
+        write_status(&ctx, &cluster, &after)
+            .await
+            .map_err(Failure::Status)?;
+        ctx.metrics.wrote();
+    }
+    announce(&ctx, &cluster, &before, &after, course.adopted).await;
+    result?;
+    Ok(next(&outcome))
+}
+
+/// The pipeline up to the writes.
+async fn steps(
+    ctx: &Context,
+    cluster: &BrokerCluster,
+    course: &mut Course,
+    recorded: &mut BrokerClusterStatus,
+) -> Result<Outcome, Failure> {
+    let references = dereference(&ctx.client, cluster, &ctx.default_image).await?;
+    let has_claims = references
+        .claims
+        .iter()
+        .any(|claim| claim.cluster_id.is_some());
+    let desired = match validate(cluster, references) {
+        Ok(desired) => course.desired.insert(desired),
+        Err(invalid) => return Ok(refused(&invalid)),
+    };
+    course.adopted = has_claims && recorded.cluster_id.is_none();
+    let observed = observe(&ctx.client, desired, cluster.status.clone())
+        .await
+        .map_err(Failure::Observe)?;
+    let observed = course.observed.insert(observed);
+    let plan = plan(desired, observed);
+    let outcome = Outcome::done(&plan);
+    apply(ctx, cluster, desired, plan, recorded).await?;
+    Ok(outcome)
+}
+
+fn refused(invalid: &Invalid) -> Outcome {
+    Outcome::Failed {
+        reason: invalid.reason(),
+        message: invalid.to_string(),
+    }
+}
+
+/// When to look again without being woken.
+fn next(outcome: &Outcome) -> Action {
+    match outcome {
+        // Only a change helps, and that wakes us.
+        Outcome::Failed { .. } => Action::requeue(RESYNC),
+        Outcome::Done {
+            changed: false,
+            waiting: None,
+        } => Action::requeue(RESYNC),
+        Outcome::Done { .. } => Action::requeue(SOON),
+    }
+}
+
+/// An object that cannot be read gets a status all the same.
+async fn unreadable(
+    ctx: &Context,
+    invalid: kube::core::error_boundary::InvalidObject,
+) -> Result<Action, Failure> {
+    let mut cluster = BrokerCluster::new("", millrace_crds::BrokerClusterSpec::default());
+    cluster.metadata = invalid.metadata;
+    let outcome = Outcome::Failed {
+        reason: reasons::INVALID,
+        message: invalid.error,
+    };
+    let inputs = Inputs {
+        previous: &BrokerClusterStatus::default(),
+        generation: cluster.metadata.generation.unwrap_or_default(),
+        desired: None,
+        observed: None,
+        outcome: &outcome,
+        report: None,
+    };
+    let after = status(inputs, Timestamp::now());
+    write_status(ctx, &cluster, &after)
+        .await
+        .map_err(Failure::Status)?;
+    Ok(Action::await_change())
+}
+
+/// Writes all of status, with the uid: a cluster created again meanwhile is not meant. One that is gone
+/// needs no status.
+pub(super) async fn write_status(
+    ctx: &Context,
+    cluster: &BrokerCluster,
+    status: &BrokerClusterStatus,
+) -> kube::Result<()> {
+    let name = cluster.name_any();
+    let namespace = cluster.namespace().unwrap_or_default();
+    let api: Api<Guarded<BrokerCluster>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let body = json!({
+        "apiVersion": BrokerCluster::api_version(&()),
+        "kind": BrokerCluster::kind(&()),
+        "metadata": { "name": name, "uid": cluster.metadata.uid },
+        "status": status,
+    });
+    let parameters = PatchParams::apply(STATUS_MANAGER).force();
+    match api
+        .patch_status(&name, &parameters, &Patch::Apply(&body))
+        .await
+    {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Events for what changed between two statuses.
+async fn announce(
+    ctx: &Context,
+    cluster: &BrokerCluster,
+    before: &BrokerClusterStatus,
+    after: &BrokerClusterStatus,
+    adopted: bool,
+) {
+    if adopted {
+        let id = after.cluster_id.as_deref().unwrap_or_default();
+        let note = Note {
+            reason: reasons::CLAIMS_ADOPTED,
+            action: "Adopt",
+            message: format!("Took over the claims that were there, of cluster {id}"),
+            related: None,
+        };
+        ctx.events.normal(cluster, note).await;
+    }
+    let (was, is) = (
+        find(&before.conditions, condition::READY),
+        find(&after.conditions, condition::READY),
+    );
+    let Some(is) = is else { return };
+    let same = was.is_some_and(|was| was.status == is.status && was.reason == is.reason);
+    if same {
+        return;
+    }
+    let note = Note {
+        reason: &is.reason,
+        action: "Reconcile",
+        message: is.message.clone(),
+        related: None,
+    };
+    let expected = [
+        reasons::STARTING,
+        reasons::RESTARTING,
+        reasons::POD_STOPPING,
+    ];
+    if is.status == Truth::True.as_str() || expected.contains(&is.reason.as_str()) {
+        ctx.events.normal(cluster, note).await;
+    } else {
+        ctx.events.warn(cluster, note).await;
+    }
+}

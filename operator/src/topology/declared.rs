@@ -1,0 +1,144 @@
+//! What the resources of a namespace declare for one cluster. Pure.
+
+use std::collections::BTreeMap;
+
+use kube::Resource;
+use kube::core::DeserializeGuard;
+use millrace_crds::{Queue, Topic};
+use millrace_proto::v1::TopologyObject;
+
+use super::resolve::{Candidate, resolve};
+
+/// Kinds of resources that brokers hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResourceKind {
+    /// A Topic.
+    Topic,
+    /// A Queue.
+    Queue,
+}
+
+impl ResourceKind {
+    /// First word of an address.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Queue => "queue",
+        }
+    }
+
+    /// The address of a resource of this kind.
+    #[must_use]
+    pub fn address(self, namespace: &str, name: &str) -> String {
+        format!("{}/{namespace}/{name}", self.word())
+    }
+}
+
+/// The resource an address belongs to; `None` for what no resource declares by itself, as a queue's own
+/// dead-letter queue.
+#[must_use]
+pub fn resource_of<'a>(address: &'a str, namespace: &str) -> Option<(ResourceKind, &'a str)> {
+    let mut parts = address.split('/');
+    let kind = match parts.next()? {
+        "queue" => ResourceKind::Queue,
+        "topic" => ResourceKind::Topic,
+        _ => return None,
+    };
+    let same_namespace = parts.next()? == namespace;
+    let name = parts.next()?;
+    (same_namespace && parts.next().is_none()).then_some((kind, name))
+}
+
+/// A resource, whatever its kind.
+pub trait Declares: Resource<DynamicType = ()> + Clone {
+    /// Which kind it is.
+    const KIND: ResourceKind;
+
+    /// The cluster it names.
+    fn cluster_ref(&self) -> Option<&str>;
+
+    /// What brokers are told of it.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    fn compile(&self) -> Result<TopologyObject, String>;
+}
+
+impl Declares for Queue {
+    const KIND: ResourceKind = ResourceKind::Queue;
+
+    fn cluster_ref(&self) -> Option<&str> {
+        self.spec
+            .cluster_ref
+            .as_ref()
+            .map(|cluster| cluster.name.as_str())
+    }
+
+    fn compile(&self) -> Result<TopologyObject, String> {
+        millrace_crds::topology::compile_queue(self).map_err(|error| crate::report(&error))
+    }
+}
+
+impl Declares for Topic {
+    const KIND: ResourceKind = ResourceKind::Topic;
+
+    fn cluster_ref(&self) -> Option<&str> {
+        self.spec
+            .cluster_ref
+            .as_ref()
+            .map(|cluster| cluster.name.as_str())
+    }
+
+    fn compile(&self) -> Result<TopologyObject, String> {
+        millrace_crds::topology::compile_topic(self).map_err(|error| crate::report(&error))
+    }
+}
+
+/// All that a namespace's resources say about one cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Declared {
+    /// What the cluster should have, by address.
+    pub objects: BTreeMap<String, TopologyObject>,
+    /// Resources that exist and may be the cluster's, but do not say what it should have: broken, or
+    /// with a reference that leads nowhere just now. What the broker has of them stays.
+    pub kept: Vec<String>,
+}
+
+impl Declared {
+    /// Adds the resources of one kind.
+    pub fn add<K: Declares>(
+        &mut self,
+        cluster: &str,
+        candidates: &[Candidate],
+        resources: impl IntoIterator<Item = impl AsRef<DeserializeGuard<K>>>,
+    ) {
+        for resource in resources {
+            let resource = resource.as_ref();
+            let meta = resource.meta();
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            let name = meta.name.as_deref().unwrap_or_default();
+            let address = K::KIND.address(namespace, name);
+            let Ok(resource) = &resource.0 else {
+                self.kept.push(address);
+                continue;
+            };
+            match resolve(resource.cluster_ref(), candidates) {
+                Ok(name) if name == cluster => match resource.compile() {
+                    Ok(object) => {
+                        self.objects.insert(address, object);
+                    }
+                    Err(_) => self.kept.push(address),
+                },
+                Ok(_) => {}
+                Err(_) => self.kept.push(address),
+            }
+        }
+    }
+
+    /// Whether a resource of this address exists that is this cluster's, or may be.
+    #[must_use]
+    pub fn has(&self, address: &str) -> bool {
+        self.objects.contains_key(address) || self.kept.iter().any(|kept| kept == address)
+    }
+}

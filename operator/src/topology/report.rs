@@ -1,0 +1,198 @@
+//! What is known of a cluster's topology, for those who write status: the result of one exchange with
+//! its broker. Replaced as a whole, never changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Result of the last exchange with a cluster's broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// What the broker said.
+    pub broker: Broker,
+    /// Objects it refused, with its words, by address. What it had of them before is unchanged.
+    pub refused: BTreeMap<String, Refused>,
+    /// Why nothing was removed although resources seem to be gone; `None` when nothing was held back.
+    pub frozen: Option<String>,
+}
+
+/// What the broker said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Broker {
+    /// It could not be asked.
+    Unavailable {
+        /// One of `reasons`.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// It answered.
+    Answered(Answer),
+}
+
+/// What the broker has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Of the broker.
+    pub version: String,
+    /// Of its disk.
+    pub node_id: String,
+    /// Topology revision it has taken.
+    pub revision: u64,
+    /// Revision every shard works by.
+    pub applied_revision: u64,
+    /// All it has, by address.
+    pub objects: BTreeMap<String, Held>,
+}
+
+/// What the broker has of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Of the resource it took.
+    pub uid: String,
+    /// Generation of the resource it took.
+    pub generation: i64,
+    /// Every shard works by it.
+    pub applied: bool,
+    /// Frozen, for its resource is gone.
+    pub orphaned: bool,
+    /// What keeps it from working as declared.
+    pub problems: Vec<Problem>,
+}
+
+/// What keeps an object from working as declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Stable, CamelCase.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// An object the broker refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Generation that was refused.
+    pub generation: i64,
+    /// In the broker's words.
+    pub message: String,
+}
+
+/// Which objects a report says something new about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// All of them.
+    All,
+    /// Those at these addresses.
+    Some(BTreeSet<String>),
+}
+
+impl Report {
+    /// The broker could not be asked.
+    #[must_use]
+    pub fn unavailable(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            broker: Broker::Unavailable {
+                reason,
+                message: message.into(),
+            },
+            refused: BTreeMap::new(),
+            frozen: None,
+        }
+    }
+
+    /// What the broker answered, if it did.
+    #[must_use]
+    pub fn answer(&self) -> Option<&Answer> {
+        match &self.broker {
+            Broker::Answered(answer) => Some(answer),
+            Broker::Unavailable { .. } => None,
+        }
+    }
+
+    /// Which objects this report says something new about.
+    #[must_use]
+    pub fn touched_since(&self, before: Option<&Self>) -> Touched {
+        let both = (before.and_then(Self::answer), self.answer());
+        let (Some(before), (Some(old), Some(new))) = (before, both) else {
+            return if before == Some(self) {
+                Touched::Some(BTreeSet::new())
+            } else {
+                Touched::All
+            };
+        };
+        let held = old.objects.keys().chain(new.objects.keys());
+        let held = held.filter(|address| old.objects.get(*address) != new.objects.get(*address));
+        let refused = before.refused.keys().chain(self.refused.keys());
+        let refused =
+            refused.filter(|address| before.refused.get(*address) != self.refused.get(*address));
+        Touched::Some(held.chain(refused).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(objects: &[(&str, i64)]) -> Report {
+        let held = |generation| Held {
+            uid: "u".to_owned(),
+            generation,
+            applied: true,
+            orphaned: false,
+            problems: Vec::new(),
+        };
+        let objects = objects
+            .iter()
+            .map(|(address, generation)| ((*address).to_owned(), held(*generation)));
+        Report {
+            broker: Broker::Answered(Answer {
+                objects: objects.collect(),
+                ..Answer::default()
+            }),
+            refused: BTreeMap::new(),
+            frozen: None,
+        }
+    }
+
+    #[test]
+    fn a_report_touches_only_what_it_says_something_new_about() {
+        let before = report(&[
+            ("queue/a/same", 1),
+            ("queue/a/changed", 1),
+            ("queue/a/gone", 1),
+        ]);
+        let mut after = report(&[
+            ("queue/a/same", 1),
+            ("queue/a/changed", 2),
+            ("queue/a/new", 1),
+        ]);
+        let no = Refused {
+            generation: 1,
+            message: "no".to_owned(),
+        };
+        after.refused.insert("queue/a/refused".to_owned(), no);
+
+        let touched = after.touched_since(Some(&before));
+
+        let expected = [
+            "queue/a/changed",
+            "queue/a/gone",
+            "queue/a/new",
+            "queue/a/refused",
+        ];
+        assert_eq!(touched, Touched::Some(expected.map(str::to_owned).into()));
+    }
+
+    #[test]
+    fn a_broker_that_comes_or_goes_touches_everything() {
+        let answered = report(&[("queue/a/x", 1)]);
+        let gone = Report::unavailable("BrokerUnavailable", "gone");
+
+        assert_eq!(answered.touched_since(None), Touched::All);
+        assert_eq!(gone.touched_since(Some(&answered)), Touched::All);
+        assert_eq!(answered.touched_since(Some(&gone)), Touched::All);
+        assert_eq!(
+            gone.touched_since(Some(&gone)),
+            Touched::Some(BTreeSet::new())
+        );
+    }
+}

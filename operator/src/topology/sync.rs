@@ -1,0 +1,259 @@
+//! One exchange with a cluster's broker, from what is declared to a report of what it has.
+//!
+//! Promises: whatever happens there is a report; nothing is removed by an incomplete view.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use millrace_crds::{BrokerCluster, Queue, Topic};
+use sha2::{Digest, Sha256};
+
+use super::convert;
+use super::declared::Declared;
+use super::delta::{self, Candidate, Delta, delta, pages};
+use super::exchange::{self, Exchange, Looked};
+use super::removal::{Definitions, Frozen, confirm, definitions};
+use super::report::{Answer, Broker, Report};
+use crate::cluster::desired::ClusterId;
+use crate::cluster::observe::{pods, token};
+use crate::context::{Context, Guarded};
+use crate::names::{self, ClusterKey};
+use crate::reasons;
+
+/// A broker that has everything is asked again after this long: it may have been restored from older
+/// disks, and nobody would tell.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Shards take what is declared within a moment; asking more often would only cost.
+const SETTLING: Duration = Duration::from_millis(500);
+/// Without the right to see definitions go, a resource must be absent this long before it counts as
+/// gone: by then the definition itself has disappeared, and lists fail.
+const ABSENCE_MIN: Duration = Duration::from_secs(15);
+
+/// Why an exchange failed before it came to the broker.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("cannot read what is needed to reach the broker")]
+    Api(#[from] kube::Error),
+}
+
+/// Since when candidates for removal have been absent, by cluster.
+#[derive(Default)]
+pub(crate) struct Absences {
+    since: Mutex<HashMap<(ClusterKey, String), Instant>>,
+}
+
+impl Absences {
+    /// Keeps those that have been absent for long enough; forgets those that came back.
+    fn long(&self, key: &ClusterKey, candidates: Vec<Candidate>, now: Instant) -> Vec<Candidate> {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let absent = |address: &String| candidates.iter().any(|gone| gone.address == *address);
+        since.retain(|(cluster, address), _| cluster != key || absent(address));
+        candidates
+            .into_iter()
+            .filter(|gone| {
+                let first = since
+                    .entry((key.clone(), gone.address.clone()))
+                    .or_insert(now);
+                now.saturating_duration_since(*first) >= ABSENCE_MIN
+            })
+            .collect()
+    }
+}
+
+/// Brings a cluster's broker up to what is declared, as far as possible now.
+///
+/// # Errors
+/// When the API server fails. A broker that does not answer is no error but a report.
+pub(crate) async fn reconcile(
+    cluster: Arc<Guarded<BrokerCluster>>,
+    ctx: Arc<Context>,
+) -> Result<Action, Failure> {
+    let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let Ok(cluster) = &cluster.0 else {
+        return Ok(Action::await_change());
+    };
+    if cluster.metadata.deletion_timestamp.is_some() {
+        ctx.reports.forget(&key);
+        return Ok(Action::await_change());
+    }
+    let report = Arc::new(report(&ctx, &key, cluster).await?);
+    let before = ctx.reports.put(key.clone(), Arc::clone(&report));
+    if before.as_deref() != Some(&*report) {
+        let reachable = report.answer().is_some();
+        tracing::info!(cluster = %key, reachable, frozen = ?report.frozen, "broker reports");
+        ctx.bells
+            .report_changed(&key, before.as_deref(), &report, &ctx.stores);
+    }
+    Ok(next(&ctx, &key, &report))
+}
+
+/// When to look again without being woken: backing off while something does not work.
+fn next(ctx: &Context, key: &ClusterKey, report: &Report) -> Action {
+    let object = ("topology", key.to_string());
+    match &report.broker {
+        Broker::Answered(answer) if report.frozen.is_none() => {
+            ctx.backoffs.reset(&object);
+            let settled = answer.revision == answer.applied_revision
+                && answer.objects.values().all(|held| held.applied);
+            Action::requeue(if settled { RESYNC } else { SETTLING })
+        }
+        Broker::Answered(_) | Broker::Unavailable { .. } => {
+            Action::requeue(ctx.backoffs.fail(object))
+        }
+    }
+}
+
+async fn report(
+    ctx: &Context,
+    key: &ClusterKey,
+    cluster: &BrokerCluster,
+) -> Result<Report, Failure> {
+    let unavailable = |message: String| Report::unavailable(reasons::BROKER_UNAVAILABLE, message);
+    let id = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.cluster_id.as_deref());
+    let Some(id) = id.and_then(ClusterId::parse) else {
+        return Ok(unavailable("the cluster has no id yet".to_owned()));
+    };
+    let pods = pods(&ctx.client, key).await?;
+    let pod = pods.iter().find(|pod| !pod.leaving);
+    let Some(address) = pod.and_then(|pod| pod.address) else {
+        return Ok(unavailable(format!("pod {} does not run", key.pod(0))));
+    };
+    let Some(token) = token(&ctx.client, key).await? else {
+        let message = format!("Secret {} holds no token", key.control_secret());
+        return Ok(Report::unavailable(reasons::CONTROL_TOKEN_MISSING, message));
+    };
+    let exchanged = match Exchange::open(&names::control_url(address), &token, &id) {
+        Ok(exchange) => converse(ctx, key, cluster, &exchange).await,
+        Err(failure) => Err(failure),
+    };
+    Ok(exchanged.unwrap_or_else(|failure| match failure {
+        exchange::Failure::Unavailable { reason, message } => Report::unavailable(reason, message),
+        exchange::Failure::Conflict => unavailable(failure.to_string()),
+    }))
+}
+
+/// Looks, sends what is missing, looks again.
+async fn converse(
+    ctx: &Context,
+    key: &ClusterKey,
+    cluster: &BrokerCluster,
+    exchange: &Exchange<'_>,
+) -> Result<Report, exchange::Failure> {
+    let declared = declared(ctx, key);
+    let looked = exchange.look().await?;
+    let Delta {
+        mut upserts,
+        candidates,
+    } = delta(&key.namespace, &declared, &looked.answer);
+    if upserts.is_empty() && candidates.is_empty() && !agrees(&declared, &looked) {
+        tracing::info!(cluster = %key, "broker has another encoding of what is declared");
+        upserts = delta::everything(&declared);
+    }
+    let uid = cluster.uid().unwrap_or_default();
+    let (removals, frozen) = match confirmed(ctx, key, &uid, candidates).await {
+        Ok(removals) => (removals, None),
+        Err(frozen) => (Vec::new(), Some(crate::report(&frozen))),
+    };
+    if upserts.is_empty() && removals.is_empty() {
+        return Ok(Report {
+            broker: Broker::Answered(looked.answer),
+            refused: BTreeMap::new(),
+            frozen,
+        });
+    }
+    tracing::info!(
+        cluster = %key, upserts = upserts.len(), removals = removals.len(), "topology is sent"
+    );
+    let pages = pages(upserts, removals);
+    let refused = exchange.push(looked.answer.revision, pages).await?;
+    Ok(Report {
+        broker: Broker::Answered(exchange.look().await?.answer),
+        refused,
+        frozen,
+    })
+}
+
+fn declared(ctx: &Context, key: &ClusterKey) -> Declared {
+    let candidates = ctx.stores.candidates(&key.namespace);
+    let mut declared = Declared::default();
+    let here = |namespace: Option<&str>| namespace == Some(key.namespace.as_str());
+    let topics = ctx.stores.topics.state_filter(|topic: &Guarded<Topic>| {
+        here(kube::Resource::meta(topic).namespace.as_deref())
+    });
+    declared.add::<Topic>(&key.name, &candidates, topics);
+    let queues = ctx.stores.queues.state_filter(|queue: &Guarded<Queue>| {
+        here(kube::Resource::meta(queue).namespace.as_deref())
+    });
+    declared.add::<Queue>(&key.name, &candidates, queues);
+    declared
+}
+
+/// Whether the broker's digest is that of what is declared. Only meant where it serves exactly that: what
+/// it keeps besides is in its digest, too, and not known here.
+fn agrees(declared: &Declared, looked: &Looked) -> bool {
+    if looked.digest.is_empty() || !serves_exactly(declared, &looked.answer) {
+        return true;
+    }
+    let mut hash = Sha256::new();
+    for encoded in convert::encoded(&declared.objects) {
+        hash.update(encoded);
+    }
+    hash.finalize().as_slice() == looked.digest
+}
+
+fn serves_exactly(declared: &Declared, answer: &Answer) -> bool {
+    let own_dead_letters = |address: &str| address.split('/').count() > 3;
+    let served = answer
+        .objects
+        .iter()
+        .filter(|(address, held)| !held.orphaned && !own_dead_letters(address))
+        .map(|(address, _)| address);
+    served.eq(declared.objects.keys())
+}
+
+/// Candidates that are certainly gone.
+async fn confirmed(
+    ctx: &Context,
+    key: &ClusterKey,
+    uid: &str,
+    candidates: Vec<Candidate>,
+) -> Result<Vec<Candidate>, Frozen> {
+    if candidates.is_empty() {
+        return Ok(candidates);
+    }
+    let candidates = match definitions(&ctx.client).await? {
+        Definitions::Established => candidates,
+        Definitions::Leaving(name) => return Err(Frozen::Definitions(name)),
+        Definitions::Unreadable => ctx.absences.long(key, candidates, Instant::now()),
+    };
+    confirm(&ctx.client, key, uid, candidates).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_right_to_see_definitions_an_absence_has_to_last() {
+        let absences = Absences::default();
+        let key = ClusterKey::new("a", "c");
+        let gone = |name: &str| Candidate {
+            address: name.to_owned(),
+            uid: "u".to_owned(),
+        };
+        let start = Instant::now();
+        let later = start + ABSENCE_MIN;
+
+        assert_eq!(absences.long(&key, vec![gone("x"), gone("y")], start), []);
+        // y came back in between and went again.
+        assert_eq!(absences.long(&key, vec![gone("x")], start), []);
+        let long = absences.long(&key, vec![gone("x"), gone("y")], later);
+        assert_eq!(long, [gone("x")]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The pure middle of the operator, without an API server: what is built, planned and reported.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests may panic as tests may"
+)]
+
+mod built_objects;
+mod plans;
+mod statuses;
+mod support;
+mod validation;
