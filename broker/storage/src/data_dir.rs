@@ -225,5 +225,21 @@ fn check(path: &Path, identity: &Identity, expect: Expect<'_>) -> Result<(), Ope
     Ok(())
 }
 
+/// The bytes of an identity file.
+#[cfg(test)]
+pub(crate) fn identity_file(cluster: &str, node: NodeId, replicas: Vec<ReplicaId>) -> Vec<u8> {
+    let disk = crate::MemoryDisk::new();
+    disk.create_dir_all(Path::new("/")).expect("in memory");
+    let identity = Identity {
+        cluster_id: cluster.into(),
+        node,
+        replicas,
+    };
+    let payload = postcard::to_allocvec(&identity).expect("plain data encodes");
+    let path = Path::new("/identity");
+    envelope::replace(&disk, path, IDENTITY, &[&payload]).expect("in memory");
+    disk.content(path).expect("in memory")
+}
+
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ use crate::data_dir::DataDir;
 use crate::error::{Corruption, DiskFailure, OpenError};
 
 mod files;
-mod format;
+pub(crate) mod format;
 mod handle;
 mod inbox;
 mod live;

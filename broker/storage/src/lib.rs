@@ -12,6 +12,8 @@ mod data_dir;
 mod disk;
 mod envelope;
 mod error;
+#[cfg(test)]
+mod golden_tests;
 mod journal;
 #[cfg(test)]
 mod node_tests;

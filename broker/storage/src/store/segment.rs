@@ -177,7 +177,7 @@ impl FrameHeader {
     }
 
     /// `bytes` has at least `FRAME_HEADER_BYTES`.
-    fn decode(bytes: &[u8], seed: u32) -> Result<Self, Corruption> {
+    pub(crate) fn decode(bytes: &[u8], seed: u32) -> Result<Self, Corruption> {
         let mut rest = &bytes[..FRAME_HEADER_BYTES];
         let crc = rest.get_u32_le();
         if crc32c::crc32c_append(seed, rest) != crc {

@@ -1,0 +1,147 @@
+//! The formats, byte for byte: a change of one shows here, and what was written is still read. The
+//! files in `golden/` were written by version 1 and never change; a new version adds its own.
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+
+use millrace_types::{LogId, LogIndex, NodeId, Offset, ReplicaId, ShardId, Term, Wall};
+
+use crate::checkpoint::{self, ListedLog, ListedSegment};
+use crate::journal::format::{BatchHeader, Encoded, FileHeader, decode_frame};
+use crate::store::segment::{self, FrameHeader};
+use crate::testing::{data_path, entry, open_dir};
+use crate::{Checkpoint, DataDir, Disk, Expect, Manifest, MemoryDisk, OpenMode};
+
+/// What version 1 wrote. Written here only when it is missing, so that adding one is deliberate.
+fn golden(name: &str, written: &[u8]) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(name);
+    if !path.exists() {
+        std::fs::write(&path, written).unwrap();
+        panic!("{} was missing and is written; commit it", path.display());
+    }
+    std::fs::read(path).unwrap()
+}
+
+fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
+    let file = disk.open(path, OpenMode::CreateNew).unwrap();
+    file.write_all_at(&[IoSlice::new(bytes)], 0).unwrap();
+}
+
+#[test]
+fn a_journal_file_is_as_it_was() {
+    let header = FileHeader {
+        number: 3,
+        nonce: 0x1122_3344_5566_7788,
+        file_bytes: 64 << 20,
+    };
+    let records = [entry(1, 7, 30), entry(4, 2, 0)];
+    let batch = Encoded::new(header.nonce, 9, 5, &records);
+    let mut written = header.encode().to_vec();
+    written.extend(
+        batch
+            .slices(&records)
+            .iter()
+            .flat_map(|slice| slice.iter().copied()),
+    );
+
+    let golden = golden("journal-1", &written);
+
+    assert_eq!(written, golden);
+    let (page, rest) = golden.split_first_chunk().unwrap();
+    assert_eq!(FileHeader::decode(page).unwrap(), header);
+    let found = BatchHeader::decode(rest, header.nonce).unwrap();
+    assert_eq!(found, batch.header);
+    let mut frames = &rest[found.header_bytes()..];
+    for record in records {
+        assert_eq!(decode_frame(&mut frames, header.nonce, 9).unwrap(), record);
+    }
+}
+
+#[test]
+fn a_segment_is_as_it_was() {
+    let (shard, log, first) = (ShardId::new(2), LogId::new(77), Offset::new(1000));
+    let header = segment::FileHeader {
+        shard,
+        log,
+        first,
+        checkpoint: LogIndex::new(40),
+    };
+    let seed = segment::seed(shard, log);
+    let mut written = header.encode();
+    let frame = FrameHeader::new(1000, 2, Wall::from_millis(5), b"\x01a\x01b", seed);
+    frame.encode(seed, &mut written);
+    written.extend_from_slice(b"\x01a\x01b");
+
+    let golden = golden("segment-1", &written);
+
+    assert_eq!(written, golden);
+    let (page, rest) = golden.split_first_chunk().unwrap();
+    assert_eq!(segment::FileHeader::decode(page).unwrap(), (1, header));
+    assert_eq!(FrameHeader::decode(rest, seed).unwrap(), frame);
+}
+
+#[test]
+fn a_checkpoint_is_as_it_was() {
+    let segment = ListedSegment {
+        first: Offset::new(10),
+        end: Offset::new(20),
+        bytes: 500,
+    };
+    let listed = ListedLog {
+        log: LogId::new(77),
+        end: Offset::new(25),
+        segments: vec![segment],
+        discarded: vec![(12, 14)],
+    };
+    let retired = vec![(LogId::new(77), Offset::new(0))];
+    let manifest = Manifest {
+        index: LogIndex::new(300),
+        logs: vec![listed],
+        retired,
+    };
+    let (disk, shard, term) = (MemoryDisk::new(), ShardId::new(1), Term::new(2));
+    let dir = open_dir(&disk);
+    disk.create_dir_all(&dir.shard_path(shard)).unwrap();
+    checkpoint::write(&dir, shard, term, manifest.clone(), b"snapshot").unwrap();
+    let path = dir
+        .shard_path(shard)
+        .join("checkpoint-00000000000000000300");
+    let written = disk.content(&path).unwrap();
+
+    let golden = golden("checkpoint-1", &written);
+
+    assert_eq!(written, golden);
+    disk.remove(&path).unwrap();
+    put(&disk, &path, &golden);
+    let (index, snapshot) = (LogIndex::new(300), b"snapshot".as_slice().into());
+    let expected = Checkpoint {
+        index,
+        term,
+        snapshot,
+        manifest,
+    };
+    assert_eq!(Checkpoint::load(&dir, shard).unwrap(), Some(expected));
+}
+
+#[test]
+fn an_identity_is_as_it_was() {
+    let replicas = vec![ReplicaId::new(6), ReplicaId::new(7), ReplicaId::new(8)];
+    let written = crate::data_dir::identity_file("ours", NodeId::new(5), replicas);
+
+    let golden = golden("identity-1", &written);
+
+    assert_eq!(written, golden);
+    let disk = MemoryDisk::new();
+    disk.create_dir_all(&data_path()).unwrap();
+    put(&disk, &data_path().join("identity"), &golden);
+    let expect = Expect {
+        cluster_id: Some("ours"),
+        shards: 2,
+    };
+    let dir = DataDir::open(Arc::new(disk), &data_path(), expect).unwrap();
+    assert_eq!(dir.node(), NodeId::new(5));
+    assert_eq!(dir.replica(ShardId::new(2)), Some(ReplicaId::new(8)));
+}
