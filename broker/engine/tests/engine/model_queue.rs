@@ -259,7 +259,9 @@ impl Pair {
         let settlements: Vec<_> = settles
             .iter()
             .map(|(pick, settle)| {
-                let (owner, held) = *pick.get(&self.leases);
+                // Of the latest ones, or hardly any would still be there.
+                let latest = self.leases.len().saturating_sub(10);
+                let (owner, held) = *pick.get(&self.leases[latest..]);
                 let owner = SessionId::new(owner);
                 let settle = settle.clone();
                 Settlement {

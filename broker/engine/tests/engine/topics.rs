@@ -121,3 +121,18 @@ fn a_time_leads_to_an_offset_not_after_its_first_message() {
     assert_eq!(offset(2_100_001), at(8));
     assert_eq!(offset(9_000_000), at(10));
 }
+
+#[test]
+fn retention_by_age_never_lets_go_of_what_is_young_enough() {
+    let mut bench = topic(PartitionSpec {
+        age_ms_max: Some(64_000),
+        ..partition_spec()
+    });
+    publish(&mut bench, batch(5));
+    bench.pass(800);
+    publish(&mut bench, batch(5));
+    bench.pass(63_300);
+    assert_eq!(trim_point(&bench), None);
+    bench.pass(701);
+    assert_eq!(trim_point(&bench), Some(at(10)));
+}
