@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
 
 use crate::codec::DecodeError;
-use crate::command::{Command, Entry};
+use crate::command::{BatchHeader, Command, Entry};
 use crate::outcome::{Applied, BodyChange, Effect, Outcome};
 use crate::partition::Partition;
 use crate::queue::{Move, Queue, Wish};
@@ -86,7 +86,6 @@ impl Shard {
     }
 
     fn dispatch(&mut self, command: &Command, changes: &mut Changes) -> Outcome {
-        let Stamp { wall: _, elapsed } = self.stamp;
         let stamp = self.stamp;
         match command {
             Command::Tick => Outcome::Done,
@@ -95,13 +94,7 @@ impl Shard {
             | Command::Freeze { .. }
             | Command::Remove { .. }
             | Command::Configured { .. } => self.change_life(command, changes),
-            Command::Publish { log, batch } => match self.partitions.get_mut(log) {
-                Some(partition) => partition.publish(batch, stamp, changes),
-                None if self.queues.contains_key(log) => {
-                    self.on_queue(*log, changes, |q, changes| q.publish(batch, stamp, changes))
-                }
-                None => Outcome::Refused(refusal::no_such_log(*log)),
-            },
+            Command::Publish { log, batch } => self.publish(*log, batch, changes),
             Command::Transfer {
                 queue,
                 partition,
@@ -148,7 +141,7 @@ impl Shard {
                     bytes_max: *bytes_max,
                     lease_ms: *lease_ms,
                 };
-                self.on_queue(*queue, changes, |q, _| q.acquire(&wish, elapsed))
+                self.on_queue(*queue, changes, |q, _| q.acquire(&wish, stamp.elapsed))
             }
             Command::Settle { queue, settlements } => {
                 self.on_queue(*queue, changes, |q, _| q.settle(settlements, stamp))
@@ -158,6 +151,17 @@ impl Shard {
                 None => Outcome::Refused(refusal::no_such_partition(*partition)),
             },
             Command::Lead => self.lead(changes),
+        }
+    }
+
+    fn publish(&mut self, log: LogId, batch: &BatchHeader, changes: &mut Changes) -> Outcome {
+        let stamp = self.stamp;
+        match self.partitions.get_mut(&log) {
+            Some(partition) => partition.publish(batch, stamp, changes),
+            None if self.queues.contains_key(&log) => {
+                self.on_queue(log, changes, |q, changes| q.publish(batch, stamp, changes))
+            }
+            None => Outcome::Refused(refusal::no_such_log(log)),
         }
     }
 

@@ -154,7 +154,7 @@ fn dead_letters_wait_until_their_target_is_known() {
     let mut bench = Bench::new(queue_spec());
     bench.publish(1);
     bench.kill_one();
-    let again = configure(QUEUE, "queue/test/work", 2, queue_spec());
+    let again = configure(QUEUE, "queue/test/jobs", 2, queue_spec());
     let applied = bench.apply(again);
     let due = Effect::DeadLettersDue { queue: QUEUE };
     assert!(applied.effects.contains(&due));

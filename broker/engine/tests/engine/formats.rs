@@ -18,18 +18,15 @@ use crate::support::{
 
 /// One command of every kind, in the order of the enum.
 fn commands() -> Vec<Command> {
-    let session = SessionId::new(11);
-    let settle = |offset, settle| Settlement {
-        owner: session,
-        held: held(offset, 1),
-        settle,
-    };
-    let note = || String::from("why");
+    [message_commands(), session_commands(), lease_commands()].concat()
+}
+
+fn message_commands() -> Vec<Command> {
     vec![
         Command::Tick,
         crate::support::configure(
             QUEUE,
-            "queue/test/work",
+            "queue/test/jobs",
             2,
             QueueSpec {
                 bindings: vec![bound(PARTITION)],
@@ -68,6 +65,12 @@ fn commands() -> Vec<Command> {
             queue: QUEUE,
             number: 0,
         },
+    ]
+}
+
+fn session_commands() -> Vec<Command> {
+    let session = SessionId::new(11);
+    vec![
         Command::OpenSession {
             session,
             queue: QUEUE,
@@ -88,6 +91,18 @@ fn commands() -> Vec<Command> {
         Command::CloseSession {
             session: SessionId::new(12),
         },
+    ]
+}
+
+fn lease_commands() -> Vec<Command> {
+    let owner = SessionId::new(11);
+    let settle = |offset, settle| Settlement {
+        owner,
+        held: held(offset, 1),
+        settle,
+    };
+    let note = || String::from("why");
+    vec![
         Command::Acquire {
             queue: QUEUE,
             owner: SessionId::new(13),

@@ -39,7 +39,7 @@ fn a_full_queue_names_itself_and_its_limit() {
         assert_eq!(bench.queue().room(), room);
         let refusal = refusal(bench.publish(2));
         assert_eq!(refusal.code, ErrorCode::QueueFull);
-        assert_eq!(refusal.metadata["address"], "queue/test/work");
+        assert_eq!(refusal.metadata["address"], "queue/test/jobs");
         assert_eq!(refusal.metadata["limit"], limit);
         assert!(refusal.retry_after_ms.is_some());
         assert_eq!(bench.publish(1).outcome, Outcome::Appended(at(2)..at(3)));

@@ -25,7 +25,8 @@ const MESSAGES: u64 = 60;
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (1..10_u32, prop_oneof![1..40_u64, 1..500_u64]).prop_map(|(count, each)| Step::Publish { count, each }),
+        4 => (1..10_u32, prop_oneof![1..40_u64, 1..500_u64])
+            .prop_map(|(count, each)| Step::Publish { count, each }),
         2 => prop_oneof![0..900_u64, 0..64_500_u64].prop_map(Step::Pass),
         1 => any::<prop::sample::Index>().prop_map(Step::Trim),
         2 => Just(Step::Retain),

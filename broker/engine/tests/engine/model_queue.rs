@@ -290,7 +290,7 @@ impl Pair {
         let (log, revision) = (QUEUE, self.revision);
         let command = match step {
             Step::Freeze => Command::Freeze { log, revision },
-            Step::Thaw => configure(log, "queue/test/work", revision, spec()),
+            Step::Thaw => configure(log, "queue/test/jobs", revision, spec()),
             _ => Command::Lead,
         };
         let applied = self.bench.apply(command);

@@ -16,7 +16,7 @@ fn freeze(bench: &mut Bench, log: millrace_types::LogId) {
 }
 
 fn thaw(bench: &mut Bench) -> millrace_engine::outcome::Applied {
-    bench.apply(configure(QUEUE, "queue/test/work", 6, queue_spec()))
+    bench.apply(configure(QUEUE, "queue/test/jobs", 6, queue_spec()))
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn what_an_older_revision_says_is_ignored() {
         lease_ms: 5000,
         ..queue_spec()
     };
-    bench.apply(configure(QUEUE, "queue/test/work", 7, newer.clone()));
-    bench.apply(configure(QUEUE, "queue/test/work", 6, queue_spec()));
+    bench.apply(configure(QUEUE, "queue/test/jobs", 7, newer.clone()));
+    bench.apply(configure(QUEUE, "queue/test/jobs", 6, queue_spec()));
     for command in [
         Command::Freeze {
             log: QUEUE,
@@ -135,7 +135,7 @@ fn what_an_older_revision_says_is_ignored() {
         revision: 8,
     });
     bench.apply(Command::Configured { revision: 8 });
-    bench.apply(configure(QUEUE, "queue/test/work", 7, newer));
+    bench.apply(configure(QUEUE, "queue/test/jobs", 7, newer));
     assert!(bench.shard.queue(QUEUE).is_none());
     bench.apply(Command::Configured { revision: 3 });
     assert_eq!(bench.shard.configured_revision(), 8);

@@ -38,7 +38,7 @@ pub(crate) fn queue_spec() -> QueueSpec {
         bytes_max: None,
         message_bytes_max: 1 << 20,
         dead_letter: Some(Target {
-            address: address("queue/test/work/dead"),
+            address: address("queue/test/jobs/dead"),
             log: Some(DEAD),
         }),
     }
@@ -130,8 +130,8 @@ impl Bench {
             bindings: Vec::new(),
             ..spec
         };
-        bench.apply(configure(QUEUE, "queue/test/work", 1, spec));
-        bench.apply(configure(DEAD, "queue/test/work/dead", 1, dead));
+        bench.apply(configure(QUEUE, "queue/test/jobs", 1, spec));
+        bench.apply(configure(DEAD, "queue/test/jobs/dead", 1, dead));
         bench.apply(configure_partition(1, partition_spec()));
         bench
     }

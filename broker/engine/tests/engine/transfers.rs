@@ -92,14 +92,14 @@ fn a_binding_that_stays_keeps_its_cursor_and_one_that_vanishes_loses_it() {
         bindings: vec![bound(PARTITION), bound(LogId::new(8))],
         ..bound_spec()
     };
-    let applied = bench.apply(configure(QUEUE, "queue/test/work", 2, grown));
+    let applied = bench.apply(configure(QUEUE, "queue/test/jobs", 2, grown));
     let due = Effect::TransferDue { queue: QUEUE };
     assert!(applied.effects.contains(&due));
     assert_eq!(bench.queue().cursor(PARTITION), Some(at(10)));
     assert_eq!(bench.queue().cursor(LogId::new(8)), Some(at(0)));
 
-    bench.apply(configure(QUEUE, "queue/test/work", 3, queue_spec()));
+    bench.apply(configure(QUEUE, "queue/test/jobs", 3, queue_spec()));
     assert_eq!(bench.queue().cursor(PARTITION), None);
-    bench.apply(configure(QUEUE, "queue/test/work", 4, bound_spec()));
+    bench.apply(configure(QUEUE, "queue/test/jobs", 4, bound_spec()));
     assert_eq!(bench.queue().cursor(PARTITION), Some(at(0)));
 }
