@@ -62,17 +62,14 @@ struct Checker {
 
 impl Checker {
     fn new() -> Self {
-        let schema = |version: &mut k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionVersion| {
-            version.schema.take().and_then(|s| s.open_api_v3_schema)
-        };
         let schemas = crds().into_iter().filter_map(|mut crd| {
-            let schema = crd.spec.versions.first_mut().and_then(schema)?;
+            let schema = crd.spec.versions.pop()?.schema?.open_api_v3_schema?;
             Some((crd.spec.names.kind, schema))
         });
         Self {
             schemas: schemas.collect(),
             values: Values::default(),
-            rules: Rules::default(),
+            rules: Rules::new(),
         }
     }
 

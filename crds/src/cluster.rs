@@ -93,7 +93,10 @@ pub struct BrokerClusterSpec {
     pub image_pull_policy: ImagePullPolicy,
     /// Secrets for the image's registry, in the cluster's namespace. At most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["name"]
+    ))]
     pub image_pull_secrets: Vec<SecretRef>,
     /// The disk of each broker.
     #[serde(default)]

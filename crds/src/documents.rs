@@ -1,6 +1,7 @@
 //! YAML with several documents, read as `kubectl` and the API server read it: the scalars of YAML
-//! 1.1, merge keys and anchors. Keeps the line of every field. A key that stands twice is an error,
-//! as it is for a strict API server.
+//! 1.1, merge keys and anchors. Keeps the line of every field. A key that stands twice, or is
+//! merged over another, is an error, as it is for a strict API server. (`kubectl` alone would send
+//! the last one and say nothing.)
 //!
 //! Bounded in bytes, documents, depth and what aliases expand to. The only file that knows the YAML
 //! library.
@@ -10,7 +11,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use serde_saphyr::options::DuplicateKeyPolicy;
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_saphyr::{Options, Spanned};
 use thiserror::Error;
 
@@ -27,7 +28,7 @@ const DEPTH_MAX: usize = 32;
 /// Anchors and aliases are a convenience; nobody needs more of them in one file.
 const ANCHORS_MAX: usize = 10_000;
 /// Nodes that aliases may expand to.
-const REPLAYED_MAX: usize = 1_000_000;
+const REPLAYED_MAX: usize = 100_000;
 
 /// One document.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ pub(crate) fn parse(yaml: &str) -> Result<Vec<Document>, DocumentError> {
                 message: error.without_snippet().to_string(),
             }
         })?;
-    Ok(nodes.into_iter().map(document).collect())
+    nodes.into_iter().map(document).collect()
 }
 
 fn options() -> Options {
@@ -92,10 +93,18 @@ fn options() -> Options {
             max_total_replayed_events: REPLAYED_MAX,
         },
         duplicate_keys: DuplicateKeyPolicy::Error,
+        // The library lets a key win over a merged one; we may not.
+        merge_keys: MergeKeyPolicy::AsOrdinary,
         legacy_octal_numbers: true,
         with_snippet: false,
     }
 }
+
+/// A key, and what it stands for.
+type Entry = (String, Spanned<Node>);
+
+/// The key that brings in the entries of other mappings.
+const MERGE: &str = "<<";
 
 /// A YAML node before it is JSON.
 enum Node {
@@ -105,19 +114,24 @@ enum Node {
     Float(f64),
     Text(String),
     List(Vec<Spanned<Node>>),
-    Map(Vec<(String, Spanned<Node>)>),
+    Map(Vec<Entry>),
 }
 
-fn document(node: Spanned<Node>) -> Document {
+fn document(node: Spanned<Node>) -> Result<Document, DocumentError> {
     let mut lines = BTreeMap::new();
     let line = node.referenced.line();
-    let value = json(node, &Path::root(), &mut lines);
-    Document { line, value, lines }
+    let value = json(node, &Path::root(), &mut lines)?;
+    Ok(Document { line, value, lines })
 }
 
-fn json(node: Spanned<Node>, at: &Path, lines: &mut BTreeMap<String, u64>) -> Value {
-    lines.insert(at.to_string(), node.referenced.line());
-    match node.value {
+fn json(
+    node: Spanned<Node>,
+    at: &Path,
+    lines: &mut BTreeMap<String, u64>,
+) -> Result<Value, DocumentError> {
+    let line = node.referenced.line();
+    lines.insert(at.to_string(), line);
+    Ok(match node.value {
         Node::Null => Value::Null,
         Node::Bool(value) => Value::Bool(value),
         Node::Int(value) => Value::Number(value),
@@ -125,21 +139,46 @@ fn json(node: Spanned<Node>, at: &Path, lines: &mut BTreeMap<String, u64>) -> Va
         Node::Text(value) => Value::String(value),
         Node::List(items) => {
             let items = items.into_iter().enumerate();
-            Value::Array(
-                items
-                    .map(|(i, item)| json(item, &at.item(i), lines))
-                    .collect(),
-            )
+            let items = items.map(|(i, item)| json(item, &at.item(i), lines));
+            Value::Array(items.collect::<Result<_, _>>()?)
         }
         Node::Map(entries) => {
             let mut map = Map::new();
-            for (key, value) in entries {
-                let value = json(value, &at.field(&key), lines);
-                map.insert(key, value);
+            for (key, value) in merged(entries, line)? {
+                let line = value.referenced.line();
+                let value = json(value, &at.field(&key), lines)?;
+                if map.insert(key.clone(), value).is_some() {
+                    let message = format!("duplicate key {key:?}, by a merge");
+                    return Err(DocumentError { line, message });
+                }
             }
             Value::Object(map)
         }
+    })
+}
+
+/// The entries of a mapping with those that `<<` brings in; the depth of what is merged is bounded
+/// by that of the text.
+fn merged(entries: Vec<Entry>, line: u64) -> Result<Vec<Entry>, DocumentError> {
+    let mut all = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        if key != MERGE {
+            all.push((key, value));
+            continue;
+        }
+        let sources = match value.value {
+            Node::List(sources) => sources.into_iter().map(|source| source.value).collect(),
+            source => vec![source],
+        };
+        for source in sources {
+            let Node::Map(entries) = source else {
+                let message = "a merge key wants a mapping, or a list of them".to_owned();
+                return Err(DocumentError { line, message });
+            };
+            all.extend(merged(entries, line)?);
+        }
     }
+    Ok(all)
 }
 
 /// `1e3` and `5.0` are sent to the API server as `1000` and `5`: Go prints floats that way.
@@ -267,9 +306,25 @@ mod tests {
     #[test]
     fn anchors_and_merge_keys_work() {
         assert_eq!(
-            value("a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  c: 3\n")["d"],
-            json!({ "b": 1, "c": 3 })
+            value("a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  e: *x\n")["d"],
+            json!({ "b": 1, "c": 2, "e": { "b": 1, "c": 2 } })
         );
+        assert_eq!(
+            value("a: [&x {b: 1}, &y {c: 2}]\nd: { <<: [*x, *y] }\n")["d"],
+            json!({ "b": 1, "c": 2 })
+        );
+    }
+
+    #[test]
+    fn a_merge_that_changes_a_key_is_an_error() {
+        for yaml in [
+            "a: &x {b: 1}\nd:\n  <<: *x\n  b: 2\n",
+            "a: &x {b: 1}\nd:\n  b: 2\n  <<: *x\n",
+            "a: [&x {b: 1}, &y {b: 2}]\nd: { <<: [*x, *y] }\n",
+            "d:\n  <<: text\n",
+        ] {
+            assert!(parse(yaml).is_err(), "{yaml}");
+        }
     }
 
     #[test]

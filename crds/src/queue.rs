@@ -168,8 +168,8 @@ pub struct Backoff {
     #[serde(default = "backoff_max")]
     #[x_kube(validation = between("0s", "12h"))]
     pub max: Span,
-    /// What the wait is multiplied by after each further failure, in percent: 200 doubles it. 100 to
-    /// 1000, default 200.
+    /// What the wait is multiplied by after each further failure, in percent: 200 doubles it. 100
+    /// to 1000, default 200.
     #[serde(default = "factor_percent")]
     #[schemars(range(min = 100, max = 1000))]
     pub factor_percent: u32,

@@ -25,13 +25,13 @@ pub(super) fn warnings(accepted: &[(Document, Value)]) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for (document, object) in accepted {
         let mut warn = |violation| warnings.push(Problem::new(document, violation));
-        missing(object, &names).into_iter().for_each(&mut warn);
-        circle(object, &targets).into_iter().for_each(&mut warn);
         if !seen.insert(name(object)) {
             let at = Path::root().field("metadata").field("name");
             let message = "stands in the text already; the last one counts";
             warn(Violation::invalid(at, message));
         }
+        missing(object, &names).into_iter().for_each(&mut warn);
+        circle(object, &targets).into_iter().for_each(&mut warn);
     }
     warnings
 }
@@ -94,6 +94,8 @@ fn targets(accepted: &[(Document, Value)]) -> BTreeMap<Name, Name> {
 }
 
 fn circle(object: &Value, targets: &BTreeMap<Name, Name>) -> Option<Violation> {
+    // Another resource of this name, in the same text, may have a target.
+    object["spec"]["deadLetter"]["queueRef"]["name"].as_str()?;
     let start = name(object);
     let mut way = vec![start.2.clone()];
     let mut at = &start;

@@ -23,13 +23,22 @@ use quantity::Quantity;
 /// A rule that speaks of what was there before names it so.
 const OLD: &str = "oldSelf";
 
-/// Compiled rules, by their text.
-#[derive(Default)]
+/// Compiled rules, by their text, and the functions they may call.
 pub(crate) struct Rules {
     programs: HashMap<String, Program>,
+    functions: Context<'static, 'static>,
 }
 
 impl Rules {
+    pub(crate) fn new() -> Self {
+        let mut functions = Context::default();
+        declare(&mut functions).expect("CEL itself has no functions of these names");
+        Self {
+            programs: HashMap::new(),
+            functions,
+        }
+    }
+
     /// Adds what the rules of `schema`, and below it, say against `value`.
     pub(crate) fn check(
         &mut self,
@@ -85,8 +94,7 @@ impl Rules {
             let program = Program::compile(rule).map_err(|error| error.to_string())?;
             self.programs.insert(rule.to_owned(), program);
         }
-        let mut context = Context::default();
-        declare(&mut context).map_err(|error| error.to_string())?;
+        let mut context = self.functions.new_inner_scope();
         context.add_variable_from_value("self", to_cel(value));
         match self.programs[rule].execute(&context) {
             Ok(Cel::Bool(holds)) => Ok(holds),
@@ -156,7 +164,7 @@ mod tests {
     use super::*;
 
     fn holds(rule: &str, value: Value) -> Result<bool, String> {
-        Rules::default().evaluate(rule, &value)
+        Rules::new().evaluate(rule, &value)
     }
 
     #[test]
