@@ -1,0 +1,275 @@
+//! What becomes of messages when streams end and servers refuse.
+
+use millrace_client::{Applied, Error, Message, PublisherOptions};
+use millrace_proto::v1::publish_reply::Reply;
+use millrace_proto::v1::publish_result::Outcome;
+use millrace_proto::v1::{
+    self, Acknowledgement, OffsetRange, PublishCredit, PublishDecision, PublishFrame, PublishReply,
+    PublishResult,
+};
+use tonic::Status;
+
+use crate::fake::{Call, Server};
+
+const QUEUE: &str = "queue/a/b";
+
+type Stream = Call<PublishFrame, PublishReply>;
+
+fn message(payload: &str) -> Message {
+    Message {
+        payload: payload.to_owned().into(),
+        ..Message::default()
+    }
+}
+
+fn options(retry_unknown: bool) -> PublisherOptions {
+    PublisherOptions {
+        retry_unknown,
+        ..PublisherOptions::default()
+    }
+}
+
+async fn grant(stream: &Stream, messages: u32) {
+    let credit = PublishCredit {
+        messages,
+        bytes: 1 << 20,
+    };
+    say(stream, Reply::Credit(credit)).await;
+}
+
+async fn say(stream: &Stream, reply: Reply) {
+    stream.say(PublishReply { reply: Some(reply) }).await;
+}
+
+async fn decide(stream: &Stream, frame: &PublishFrame, outcomes: Vec<Outcome>) {
+    let results = outcomes.into_iter().map(|outcome| PublishResult {
+        outcome: Some(outcome),
+    });
+    let decision = PublishDecision {
+        sequence: frame.sequence,
+        results: results.collect(),
+    };
+    say(stream, Reply::Decision(decision)).await;
+}
+
+fn acknowledged(first: u64, count: u64) -> Outcome {
+    let offsets = OffsetRange {
+        first,
+        end: first + count,
+    };
+    Outcome::Acknowledged(Acknowledgement {
+        partition: 0,
+        offsets: Some(offsets),
+        durability: v1::Durability::MajoritySynced.into(),
+    })
+}
+
+fn refused(reason: &str) -> Outcome {
+    Outcome::Refused(v1::Error {
+        reason: reason.to_owned(),
+        message: "no".to_owned(),
+        applied: v1::Applied::NotApplied.into(),
+        ..v1::Error::default()
+    })
+}
+
+#[tokio::test]
+async fn messages_are_acknowledged_at_their_offsets() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let one = publisher.send(&message("one")).await.unwrap();
+    let two = publisher.send(&message("two")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+
+    let frame = stream.frame().await;
+    assert_eq!(frame.address, QUEUE);
+    assert_eq!(frame.batches[0].count, 2);
+    decide(&stream, &frame, vec![acknowledged(7, 2)]).await;
+
+    assert_eq!(one.await.unwrap().offset, 7);
+    assert_eq!(two.await.unwrap().offset, 8);
+    publisher.flush().await;
+}
+
+#[tokio::test]
+async fn an_outcome_lost_with_the_stream_is_reported_as_unknown() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    stream.frame().await;
+    drop(stream);
+
+    let error = pending.await.unwrap_err();
+
+    assert_eq!(error.applied, Applied::Unknown);
+    assert_eq!(error.reason, Error::CONNECTION_LOST);
+}
+
+#[tokio::test]
+async fn an_outcome_lost_with_the_stream_is_sought_again_when_that_is_asked_for() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(true));
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let first = stream.frame().await;
+    drop(stream);
+
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let second = stream.frame().await;
+
+    assert_eq!(second.batches, first.batches);
+    decide(&stream, &second, vec![acknowledged(0, 1)]).await;
+    assert_eq!(pending.await.unwrap().offset, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_after_an_unknown_outcome_is_still_unknown() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(true));
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    stream.frame().await;
+    drop(stream);
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![refused("QUEUE_FULL")]).await;
+
+    let error = pending.await.unwrap_err();
+
+    assert_eq!(
+        (error.reason.as_str(), error.applied),
+        ("QUEUE_FULL", Applied::Unknown)
+    );
+}
+
+#[tokio::test]
+async fn what_was_not_sent_yet_is_sent_after_a_reconnect() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let sent = publisher.send(&message("sent")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 1).await;
+    stream.frame().await;
+    let waiting = publisher.send(&message("waiting")).await.unwrap();
+    drop(stream);
+    assert_eq!(sent.await.unwrap_err().applied, Applied::Unknown);
+
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![acknowledged(3, 1)]).await;
+
+    assert_eq!(waiting.await.unwrap().offset, 3);
+}
+
+#[tokio::test]
+async fn of_a_batch_refused_for_one_message_the_others_are_sent_again_alone() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let good = publisher.send(&message("good")).await.unwrap();
+    let bad = publisher.send(&message("bad")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![refused("MESSAGE_TOO_LARGE")]).await;
+
+    let frame = stream.frame().await;
+    assert_eq!(
+        frame.batches.iter().map(|b| b.count).collect::<Vec<_>>(),
+        [1, 1]
+    );
+    decide(
+        &stream,
+        &frame,
+        vec![acknowledged(0, 1), refused("MESSAGE_TOO_LARGE")],
+    )
+    .await;
+
+    assert_eq!(good.await.unwrap().offset, 0);
+    assert_eq!(bad.await.unwrap_err().reason, "MESSAGE_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn a_server_that_drains_gets_no_more_and_the_next_one_gets_the_rest() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let one = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    say(&stream, Reply::Drain(v1::Drain::default())).await;
+    decide(&stream, &frame, vec![refused("DRAINING")]).await;
+
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![acknowledged(0, 1)]).await;
+
+    assert_eq!(one.await.unwrap().offset, 0);
+}
+
+#[tokio::test]
+async fn a_call_the_server_does_not_want_fails_at_once() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(true));
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let stream = server.publish_stream().await;
+    stream.fail(Status::permission_denied("not you")).await;
+
+    let error = pending.await.unwrap_err();
+
+    assert_eq!(
+        (error.reason.as_str(), error.applied),
+        ("PERMISSION_DENIED", Applied::No)
+    );
+}
+
+#[tokio::test]
+async fn a_message_without_a_server_is_given_up_in_time() {
+    let client = millrace_client::Client::connect("http://127.0.0.1:1").unwrap();
+    let options = PublisherOptions {
+        give_up_after: Some(std::time::Duration::from_millis(100)),
+        ..PublisherOptions::default()
+    };
+
+    let error = client
+        .publisher(QUEUE, options)
+        .publish(message("one"))
+        .await
+        .unwrap_err();
+
+    assert_eq!(
+        (error.reason.as_str(), error.applied),
+        (Error::UNREACHABLE, Applied::No)
+    );
+}
+
+#[tokio::test]
+async fn a_decision_that_makes_no_sense_is_an_error_and_no_panic() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(
+        &stream,
+        &frame,
+        vec![acknowledged(9, 1), acknowledged(3, 4)],
+    )
+    .await;
+
+    let error = pending.await.unwrap_err();
+
+    assert_eq!(
+        (error.reason.as_str(), error.applied),
+        (Error::PROTOCOL, Applied::Unknown)
+    );
+}
