@@ -86,6 +86,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// Image of clusters that name none.
     pub(crate) default_image: String,
+    /// Port on which brokers are steered; another one only in tests.
+    pub(crate) control_port: u16,
     pub(crate) stores: Stores,
     pub(crate) bells: Bells,
     pub(crate) reports: Reports,

@@ -58,6 +58,7 @@ pub(crate) async fn run(
         events: shared.events,
         metrics: shared.metrics,
         default_image: shared.default_image,
+        control_port: crate::names::CONTROL_PORT,
         stores,
         bells,
         reports: Default::default(),

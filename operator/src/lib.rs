@@ -8,6 +8,8 @@ mod context;
 mod controllers;
 mod definitions;
 mod events;
+#[cfg(test)]
+mod fakes;
 mod hash;
 mod http;
 pub mod labels;

@@ -134,8 +134,8 @@ impl ClusterKey {
 /// URL of a pod's control port. By the pod's address, not by its name: the answer is about that very pod,
 /// and a name asked for too early is remembered as unknown by DNS caches, for half a minute.
 #[must_use]
-pub fn control_url(address: IpAddr) -> String {
-    format!("http://{}", SocketAddr::new(address, CONTROL_PORT))
+pub fn control_url(address: IpAddr, port: u16) -> String {
+    format!("http://{}", SocketAddr::new(address, port))
 }
 
 impl fmt::Display for ClusterKey {
@@ -173,11 +173,11 @@ mod tests {
     #[test]
     fn the_control_port_is_reached_by_addresses_of_both_families() {
         assert_eq!(
-            control_url("10.1.2.3".parse().unwrap()),
+            control_url("10.1.2.3".parse().unwrap(), CONTROL_PORT),
             "http://10.1.2.3:7071"
         );
         assert_eq!(
-            control_url("fd00::1".parse().unwrap()),
+            control_url("fd00::1".parse().unwrap(), CONTROL_PORT),
             "http://[fd00::1]:7071"
         );
     }

@@ -253,3 +253,104 @@ async fn announce(
         ctx.events.warn(cluster, note).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::fakes::{Api as FakeApi, cluster, context, failure};
+
+    const CLUSTER: &str = "/apis/millrace.dev/v1alpha1/namespaces/shop/brokerclusters/main";
+    const SERVICE: &str = "/api/v1/namespaces/shop/services/main";
+
+    /// The `Ready` conditions written, in order.
+    async fn ready_after(api: &FakeApi) -> (Result<Action, Failure>, Vec<(String, String)>) {
+        let pods = serde_json::json!({ "metadata": {}, "items": [] });
+        api.has("/api/v1/namespaces/shop/pods", pods);
+        let (context, _listeners) = context(api, 1, &[]);
+        let key = ClusterKey::new("shop", "main");
+        let cached = context.stores.clusters.get(&key.object_ref()).unwrap();
+        let result = reconcile(cached, Arc::new(context)).await;
+        let written = api.asked(&Method::PATCH).into_iter();
+        let statuses = written.filter(|asked| asked.path == format!("{CLUSTER}/status"));
+        let ready = statuses.map(|asked| {
+            let conditions = asked.body["status"]["conditions"]
+                .as_array()
+                .unwrap()
+                .clone();
+            let ready = conditions
+                .into_iter()
+                .find(|c| c["type"] == "Ready")
+                .unwrap();
+            let text = |field: &str| ready[field].as_str().unwrap().to_owned();
+            (text("reason"), text("message"))
+        });
+        (result, ready.collect())
+    }
+
+    #[tokio::test]
+    async fn status_says_what_failed_when_a_step_fails() {
+        let api = FakeApi::default();
+        api.has(CLUSTER, cluster());
+        api.answer(
+            Method::PATCH,
+            SERVICE,
+            403,
+            failure(403, "Forbidden", "no right to services"),
+        );
+
+        let (result, ready) = ready_after(&api).await;
+
+        assert!(result.is_err());
+        let (reason, message) = ready.last().unwrap();
+        assert_eq!(reason, reasons::API_FAILED);
+        assert_eq!(message, "cannot apply Service main: no right to services");
+    }
+
+    #[tokio::test]
+    async fn status_says_what_failed_when_reading_fails() {
+        let api = FakeApi::default();
+        api.has(CLUSTER, cluster());
+        api.answer(
+            Method::GET,
+            SERVICE,
+            500,
+            failure(500, "InternalError", "etcd is away"),
+        );
+
+        let (result, ready) = ready_after(&api).await;
+
+        assert!(result.is_err());
+        let (reason, message) = ready.last().unwrap();
+        assert_eq!(reason, reasons::API_FAILED);
+        assert!(message.ends_with("etcd is away"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_cannot_be_read_gets_a_status_all_the_same() {
+        let api = FakeApi::default();
+        let mut broken = cluster();
+        broken["spec"]["replicas"] = serde_json::json!("many");
+        api.has(CLUSTER, broken);
+
+        let (result, ready) = ready_after(&api).await;
+
+        assert!(result.is_ok());
+        assert_eq!(ready.last().unwrap().0, reasons::INVALID);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_being_deleted_is_left_alone() {
+        let api = FakeApi::default();
+        let mut leaving = cluster();
+        leaving["metadata"]["deletionTimestamp"] = serde_json::json!("2026-01-01T00:00:00Z");
+        api.has(CLUSTER, leaving);
+
+        let (result, _) = ready_after(&api).await;
+
+        assert!(result.is_ok());
+        assert_eq!(api.asked(&Method::PATCH), []);
+        assert_eq!(api.asked(&Method::POST), []);
+    }
+}

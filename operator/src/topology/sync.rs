@@ -128,10 +128,11 @@ async fn report(
         let message = format!("Secret {} holds no token", key.control_secret());
         return Ok(Report::unavailable(reasons::CONTROL_TOKEN_MISSING, message));
     };
-    let exchanged = match Exchange::open(&names::control_url(address), &token, &id) {
-        Ok(exchange) => converse(ctx, key, cluster, &exchange).await,
-        Err(failure) => Err(failure),
-    };
+    let exchanged =
+        match Exchange::open(&names::control_url(address, ctx.control_port), &token, &id) {
+            Ok(exchange) => converse(ctx, key, cluster, &exchange).await,
+            Err(failure) => Err(failure),
+        };
     Ok(exchanged.unwrap_or_else(|failure| match failure {
         exchange::Failure::Unavailable { reason, message } => Report::unavailable(reason, message),
         exchange::Failure::Conflict => unavailable(failure.to_string()),
@@ -236,24 +237,4 @@ async fn confirmed(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_the_right_to_see_definitions_an_absence_has_to_last() {
-        let absences = Absences::default();
-        let key = ClusterKey::new("a", "c");
-        let gone = |name: &str| Candidate {
-            address: name.to_owned(),
-            uid: "u".to_owned(),
-        };
-        let start = Instant::now();
-        let later = start + ABSENCE_MIN;
-
-        assert_eq!(absences.long(&key, vec![gone("x"), gone("y")], start), []);
-        // y came back in between and went again.
-        assert_eq!(absences.long(&key, vec![gone("x")], start), []);
-        let long = absences.long(&key, vec![gone("x"), gone("y")], later);
-        assert_eq!(long, [gone("x")]);
-    }
-}
+mod tests;

@@ -1,0 +1,282 @@
+//! For tests: an API server that answers what it was told to and remembers what was asked, and a broker
+//! that keeps a topology in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::Response;
+use axum::{Router, routing::any};
+use kube::Client;
+use kube::runtime::watcher;
+use millrace_proto::v1::cluster_server::{Cluster, ClusterServer};
+use millrace_proto::v1::{
+    ApplyTopologyRequest, ApplyTopologyResponse, MetadataRequest, MetadataResponse, ObjectState,
+    TopologyObject, TopologyState,
+};
+use serde_json::{Value, json};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::bells::{Listeners, bells};
+use crate::context::{Context, Guarded};
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::watches::stores;
+
+pub(crate) const CLUSTER_ID: &str = "id0";
+pub(crate) const CLUSTER_UID: &str = "cluster-uid";
+/// A body of one request is never larger than this in a test.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// A request as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Value,
+}
+
+type Answers = HashMap<(Method, String), (StatusCode, Value)>;
+
+/// An API server.
+#[derive(Clone, Default)]
+pub(crate) struct Api {
+    answers: Arc<Mutex<Answers>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Api {
+    /// Sets what a request is answered. Others: reading finds nothing, writing succeeds.
+    pub(crate) fn answer(&self, method: Method, path: &str, code: u16, body: Value) {
+        let code = StatusCode::from_u16(code).unwrap();
+        let mut answers = self.answers.lock().unwrap();
+        answers.insert((method, path.to_owned()), (code, body));
+    }
+
+    /// What reading a path answers.
+    pub(crate) fn has(&self, path: &str, body: Value) {
+        self.answer(Method::GET, path, 200, body);
+    }
+
+    /// What was asked by a method, in order.
+    pub(crate) fn asked(&self, method: &Method) -> Vec<Asked> {
+        let asked = self.asked.lock().unwrap();
+        asked
+            .iter()
+            .filter(|asked| asked.method == method)
+            .cloned()
+            .collect()
+    }
+
+    /// A client of this server.
+    pub(crate) fn client(&self) -> Client {
+        let router = Router::new().fallback(any(serve)).with_state(self.clone());
+        Client::new(router, "default")
+    }
+}
+
+async fn serve(State(api): State<Api>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, BODY_BYTES_MAX).await.unwrap();
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let (method, path) = (parts.method, parts.uri.path().to_owned());
+    let key = (method.clone(), path.clone());
+    let told = api.answers.lock().unwrap().get(&key).cloned();
+    let (code, answer) = told.unwrap_or_else(|| match method {
+        Method::GET => (StatusCode::NOT_FOUND, failure(404, "NotFound", "not found")),
+        _ => (StatusCode::OK, body_or_object(&body)),
+    });
+    api.asked.lock().unwrap().push(Asked { method, path, body });
+    Response::builder()
+        .status(code)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(answer.to_string()))
+        .unwrap()
+}
+
+fn body_or_object(body: &Value) -> Value {
+    if body.is_object() {
+        body.clone()
+    } else {
+        json!({ "metadata": {} })
+    }
+}
+
+/// An error of the API server.
+pub(crate) fn failure(code: u16, reason: &str, message: &str) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "code": code, "reason": reason, "message": message,
+    })
+}
+
+/// The BrokerCluster `shop/main`, with its id.
+pub(crate) fn cluster() -> Value {
+    json!({
+        "apiVersion": "millrace.dev/v1alpha1",
+        "kind": "BrokerCluster",
+        "metadata": {
+            "namespace": "shop", "name": "main", "uid": CLUSTER_UID, "generation": 1,
+        },
+        "spec": {},
+        "status": { "clusterID": CLUSTER_ID, "image": "millrace:1" },
+    })
+}
+
+/// A Queue of the namespace `shop`.
+pub(crate) fn queue(name: &str) -> Value {
+    json!({
+        "apiVersion": "millrace.dev/v1alpha1",
+        "kind": "Queue",
+        "metadata": {
+            "namespace": "shop", "name": name, "uid": format!("uid-{name}"), "generation": 1,
+        },
+        "spec": {},
+    })
+}
+
+/// A context whose watches have seen the cluster `shop/main` and these queues.
+pub(crate) fn context(api: &Api, control_port: u16, queues: &[Value]) -> (Context, Listeners) {
+    let (stores, mut writers) = stores();
+    let (bells, listeners) = bells();
+    let clusters = [cluster()];
+    fill(&clusters, |event| {
+        writers.clusters.apply_watcher_event(&event)
+    });
+    fill(queues, |event| writers.queues.apply_watcher_event(&event));
+    fill(&[], |event| writers.topics.apply_watcher_event(&event));
+    let client = api.client();
+    let context = Context {
+        events: Events::new(client.clone(), "test"),
+        client,
+        metrics: Arc::new(Metrics::new()),
+        default_image: "millrace:1".to_owned(),
+        control_port,
+        stores,
+        bells,
+        reports: Default::default(),
+        absences: Default::default(),
+        backoffs: Default::default(),
+    };
+    (context, listeners)
+}
+
+fn fill<K>(objects: &[Value], mut apply: impl FnMut(watcher::Event<Guarded<K>>))
+where
+    Guarded<K>: serde::de::DeserializeOwned,
+{
+    apply(watcher::Event::Init);
+    for object in objects {
+        apply(watcher::Event::InitApply(
+            serde_json::from_value(object.clone()).unwrap(),
+        ));
+    }
+    apply(watcher::Event::InitDone);
+}
+
+/// A broker with a topology in memory. Refuses objects whose address contains `refused`.
+#[derive(Clone, Default)]
+pub(crate) struct Broker {
+    state: Arc<Mutex<BrokerState>>,
+}
+
+#[derive(Default)]
+struct BrokerState {
+    revision: u64,
+    objects: BTreeMap<String, TopologyObject>,
+}
+
+impl Broker {
+    /// Serves on a port of its own until the test ends.
+    pub(crate) async fn serve(&self) -> u16 {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = tokio::net::TcpListener::bind(any_port).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = Server::builder().add_service(ClusterServer::new(self.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        port
+    }
+
+    /// Gives it a queue it has from before.
+    pub(crate) fn holds(&self, address: &str, uid: &str) {
+        let object = TopologyObject {
+            address: address.to_owned(),
+            uid: uid.to_owned(),
+            generation: 1,
+            spec: None,
+        };
+        let mut state = self.state.lock().unwrap();
+        state.objects.insert(address.to_owned(), object);
+        state.revision += 1;
+    }
+
+    /// Addresses of all it has.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.state.lock().unwrap().objects.keys().cloned().collect()
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Broker {
+    async fn metadata(
+        &self,
+        request: tonic::Request<MetadataRequest>,
+    ) -> Result<tonic::Response<MetadataResponse>, tonic::Status> {
+        let token = request.metadata().get("authorization");
+        if token.is_none_or(|token| token != "Bearer secret") {
+            return Err(tonic::Status::unauthenticated("no"));
+        }
+        let state = self.state.lock().unwrap();
+        let object = |object: &TopologyObject| ObjectState {
+            address: object.address.clone(),
+            uid: object.uid.clone(),
+            generation: object.generation,
+            applied: true,
+            orphaned: false,
+            problems: Vec::new(),
+        };
+        Ok(tonic::Response::new(MetadataResponse {
+            cluster_id: CLUSTER_ID.to_owned(),
+            node_id: "n1".to_owned(),
+            version: "0.1.0".to_owned(),
+            shards: 4,
+            topology: Some(TopologyState {
+                revision: state.revision,
+                applied_revision: state.revision,
+                digest: Vec::new().into(),
+                objects: state.objects.values().map(object).collect(),
+            }),
+        }))
+    }
+
+    async fn apply_topology(
+        &self,
+        request: tonic::Request<ApplyTopologyRequest>,
+    ) -> Result<tonic::Response<ApplyTopologyResponse>, tonic::Status> {
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        if request.base_revision != state.revision {
+            return Err(tonic::Status::aborted("another revision"));
+        }
+        if request
+            .upserts
+            .iter()
+            .any(|object| object.address.contains("refused"))
+        {
+            return Err(tonic::Status::invalid_argument("that one is refused"));
+        }
+        for object in request.upserts {
+            state.objects.insert(object.address.clone(), object);
+        }
+        for removal in request.removals {
+            state.objects.remove(&removal.address);
+        }
+        state.revision += 1;
+        let revision = state.revision;
+        Ok(tonic::Response::new(ApplyTopologyResponse { revision }))
+    }
+}

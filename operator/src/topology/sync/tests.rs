@@ -1,0 +1,218 @@
+//! Exchanges with a broker in memory, by an API server that answers what it is told to.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fakes::{Api, Broker as FakeBroker, CLUSTER_UID, cluster, context, failure, queue};
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const NAMESPACE: &str = "/apis/millrace.dev/v1alpha1/namespaces/shop";
+
+/// An API server with a pod, a token, established definitions, the cluster, and no queues.
+fn api() -> Api {
+    let api = Api::default();
+    let pod = json!({
+        "metadata": { "name": "main-0", "uid": "pod-uid" },
+        "status": { "podIP": "127.0.0.1" },
+    });
+    api.has(
+        "/api/v1/namespaces/shop/pods",
+        list("v1", "PodList", &[pod]),
+    );
+    let secret = json!({ "metadata": {}, "data": { "token": "c2VjcmV0" } });
+    api.has("/api/v1/namespaces/shop/secrets/main-control", secret);
+    for kind in ["brokerclusters", "queues", "topics"] {
+        let path = format!("{DEFINITIONS}/{kind}.millrace.dev");
+        api.has(&path, json!({ "metadata": {} }));
+    }
+    api.has(&format!("{NAMESPACE}/brokerclusters/main"), cluster());
+    api.has(&format!("{NAMESPACE}/queues"), list_of_queues(&[]));
+    api
+}
+
+fn list(version: &str, kind: &str, items: &[Value]) -> Value {
+    json!({ "apiVersion": version, "kind": kind, "metadata": {}, "items": items })
+}
+
+fn list_of_queues(items: &[Value]) -> Value {
+    list("meta.k8s.io/v1", "PartialObjectMetadataList", items)
+}
+
+/// One exchange; returns what was reported.
+async fn exchange(api: &Api, broker: &FakeBroker, queues: &[Value]) -> Arc<Report> {
+    let port = broker.serve().await;
+    let (context, _listeners) = context(api, port, queues);
+    let key = ClusterKey::new("shop", "main");
+    let cached = context.stores.clusters.get(&key.object_ref()).unwrap();
+    let context = Arc::new(context);
+    reconcile(cached, Arc::clone(&context)).await.unwrap();
+    context.reports.of(&key).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_declared_reaches_the_broker_and_is_reported() {
+    let (api, broker) = (api(), FakeBroker::default());
+
+    let report = exchange(&api, &broker, &[queue("a"), queue("b")]).await;
+
+    assert_eq!(broker.addresses(), ["queue/shop/a", "queue/shop/b"]);
+    let answer = report.answer().unwrap();
+    assert_eq!((answer.revision, answer.version.as_str()), (1, "0.1.0"));
+    assert!(answer.objects["queue/shop/a"].applied);
+    assert_eq!(report.frozen, None);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_certainly_gone_is_removed() {
+    let (api, broker) = (api(), FakeBroker::default());
+    broker.holds("queue/shop/gone", "u");
+
+    let report = exchange(&api, &broker, &[]).await;
+
+    assert_eq!(broker.addresses(), [""; 0]);
+    assert_eq!(report.frozen, None);
+}
+
+#[tokio::test]
+async fn nothing_is_removed_while_it_is_not_certain_that_it_is_gone() {
+    let definition = format!("{DEFINITIONS}/queues.millrace.dev");
+    let queues = format!("{NAMESPACE}/queues");
+    let main = format!("{NAMESPACE}/brokerclusters/main");
+    let leaving = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
+    let another = json!({ "metadata": { "uid": "another" } });
+    let mut leaving_cluster = leaving.clone();
+    leaving_cluster["metadata"]["uid"] = json!(CLUSTER_UID);
+    let refused = failure(403, "Forbidden", "no right");
+    let broken = failure(500, "InternalError", "broken");
+    for (story, path, code, answer) in [
+        (
+            "the definition is gone",
+            &definition,
+            404,
+            failure(404, "NotFound", "gone"),
+        ),
+        ("the definition is going", &definition, 200, leaving),
+        ("the list is refused", &queues, 403, refused.clone()),
+        ("the list fails", &queues, 500, broken),
+        (
+            "the kind is not served",
+            &queues,
+            404,
+            failure(404, "NotFound", "no such kind"),
+        ),
+        (
+            "the cluster is gone",
+            &main,
+            404,
+            failure(404, "NotFound", "gone"),
+        ),
+        ("the cluster is going", &main, 200, leaving_cluster),
+        ("the cluster is another one", &main, 200, another),
+    ] {
+        let (api, broker) = (api(), FakeBroker::default());
+        broker.holds("queue/shop/gone", "u");
+        api.answer(Method::GET, path, code, answer);
+
+        let report = exchange(&api, &broker, &[queue("new")]).await;
+
+        // What is new goes through all the same.
+        assert_eq!(
+            broker.addresses(),
+            ["queue/shop/gone", "queue/shop/new"],
+            "{story}"
+        );
+        assert!(report.frozen.is_some(), "{story}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_only_the_watch_has_not_seen_yet_stays() {
+    let (api, broker) = (api(), FakeBroker::default());
+    broker.holds("queue/shop/new", "uid-new");
+    api.has(
+        &format!("{NAMESPACE}/queues"),
+        list_of_queues(&[queue("new")]),
+    );
+
+    exchange(&api, &broker, &[]).await;
+
+    assert_eq!(broker.addresses(), ["queue/shop/new"]);
+}
+
+#[tokio::test]
+async fn without_the_right_to_see_definitions_nothing_is_removed_at_once() {
+    let (api, broker) = (api(), FakeBroker::default());
+    broker.holds("queue/shop/gone", "u");
+    let path = format!("{DEFINITIONS}/brokerclusters.millrace.dev");
+    api.answer(
+        Method::GET,
+        &path,
+        403,
+        failure(403, "Forbidden", "no right"),
+    );
+
+    exchange(&api, &broker, &[]).await;
+
+    assert_eq!(broker.addresses(), ["queue/shop/gone"]);
+}
+
+#[tokio::test]
+async fn one_refused_object_does_not_hold_up_the_others() {
+    let (api, broker) = (api(), FakeBroker::default());
+    let queues = ["a", "b", "refused", "c", "d"].map(queue);
+
+    let report = exchange(&api, &broker, &queues).await;
+
+    let applied = [
+        "queue/shop/a",
+        "queue/shop/b",
+        "queue/shop/c",
+        "queue/shop/d",
+    ];
+    assert_eq!(broker.addresses(), applied);
+    let refused: Vec<&String> = report.refused.keys().collect();
+    assert_eq!(refused, ["queue/shop/refused"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_asked_is_a_report_not_an_error() {
+    let without_pod = api();
+    without_pod.has("/api/v1/namespaces/shop/pods", list("v1", "PodList", &[]));
+    let without_token = api();
+    let empty = json!({ "metadata": {}, "data": {} });
+    without_token.has("/api/v1/namespaces/shop/secrets/main-control", empty);
+    let wrong_token = api();
+    let wrong = json!({ "metadata": {}, "data": { "token": "d3Jvbmc=" } });
+    wrong_token.has("/api/v1/namespaces/shop/secrets/main-control", wrong);
+    for (api, expected) in [
+        (without_pod, reasons::BROKER_UNAVAILABLE),
+        (without_token, reasons::CONTROL_TOKEN_MISSING),
+        (wrong_token, reasons::BROKER_UNAVAILABLE),
+    ] {
+        let report = exchange(&api, &FakeBroker::default(), &[]).await;
+
+        match &report.broker {
+            Broker::Unavailable { reason, .. } => assert_eq!(*reason, expected),
+            Broker::Answered(_) => panic!("the broker answered, though {expected}"),
+        }
+    }
+}
+
+#[test]
+fn without_the_right_to_see_definitions_an_absence_has_to_last() {
+    let absences = Absences::default();
+    let key = ClusterKey::new("a", "c");
+    let gone = |name: &str| Candidate {
+        address: name.to_owned(),
+        uid: "u".to_owned(),
+    };
+    let start = Instant::now();
+    let later = start + ABSENCE_MIN;
+
+    assert_eq!(absences.long(&key, vec![gone("x"), gone("y")], start), []);
+    // y came back in between and went again.
+    assert_eq!(absences.long(&key, vec![gone("x")], start), []);
+    let long = absences.long(&key, vec![gone("x"), gone("y")], later);
+    assert_eq!(long, [gone("x")]);
+}
