@@ -20,6 +20,9 @@ use crate::events::Note;
 use crate::names::FIELD_MANAGER;
 use crate::{labels, reasons};
 
+/// The API server's code for an object that would not be valid.
+const UNPROCESSABLE: u16 = 422;
+
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
@@ -100,8 +103,26 @@ async fn apply_object(client: &Client, desired: &Desired, object: &Object) -> ku
         &object.kind.api_resource(),
     );
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch(&object.name, &parameters, &Patch::Apply(&object.body))
-        .await?;
+    let applied = api
+        .patch(&object.name, &parameters, &Patch::Apply(&object.body))
+        .await;
+    match applied {
+        // Somebody changed the key of a list's item, as the number of a port: ours would stand beside
+        // theirs, under the same name. Lists are then put in place as a whole.
+        Err(kube::Error::Api(status)) if status.code == UNPROCESSABLE => {
+            tracing::warn!(
+                error = status.message,
+                "object is merged, for it cannot be applied"
+            );
+            let parameters = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            api.patch(&object.name, &parameters, &Patch::Merge(&object.body))
+                .await?;
+        }
+        other => drop(other?),
+    }
     tracing::info!(
         cluster = %desired.key, kind = object.kind.name(), name = object.name, "object is applied"
     );

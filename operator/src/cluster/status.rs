@@ -8,7 +8,7 @@ use millrace_crds::{BrokerClusterStatus, NodeStatus, OperationStatus, TopologySt
 use super::desired::Desired;
 use super::facts::{Observed, Pod, Trouble};
 use super::plan::{Plan, RESTART_POD, Record, Waiting};
-use crate::condition::{Truth, Verdict, conditions};
+use crate::condition::{Truth, Verdict, conditions, find};
 use crate::reasons::{self, condition};
 use crate::topology::report::{Broker, Report};
 use crate::{labels, names};
@@ -144,9 +144,14 @@ fn is_restarting(inputs: Inputs<'_>) -> bool {
 fn ready(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Verdict {
     let refuse =
         |reason, message: &str| Verdict::new(condition::READY, Truth::False, reason, message);
-    let pods = inputs.observed.map(|observed| observed.pods.as_slice());
-    let pods = pods.unwrap_or_default();
     match inputs.outcome {
+        // A failing API server takes nothing away from a broker that serves.
+        Outcome::Failed { reason, message } if *reason == reasons::API_FAILED => {
+            match serves_all_the_same(inputs) {
+                Some(verdict) => return verdict,
+                None => return refuse(*reason, message),
+            }
+        }
         Outcome::Failed { reason, message } => return refuse(*reason, message),
         Outcome::Done {
             waiting: Some(waiting),
@@ -156,17 +161,11 @@ fn ready(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Verdict {
         }
         Outcome::Done { .. } => {}
     }
-    let wanted = inputs
-        .desired
-        .map_or(1, |desired| desired.replicas as usize);
-    if pods.len() >= wanted && pods.iter().all(|pod| pod.ready && !pod.leaving) {
-        return Verdict::new(
-            condition::READY,
-            Truth::True,
-            reasons::READY,
-            "the broker serves",
-        );
+    if serves(inputs) {
+        return serving();
     }
+    let pods = inputs.observed.map(|observed| observed.pods.as_slice());
+    let pods = pods.unwrap_or_default();
     if let Some(Trouble { reason, message }) = pods.iter().find_map(|pod| pod.trouble.as_ref()) {
         return refuse(*reason, message);
     }
@@ -185,6 +184,35 @@ fn ready(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Verdict {
         ),
         None => refuse(reasons::STARTING, "the broker pod is starting"),
     }
+}
+
+fn serving() -> Verdict {
+    Verdict::new(
+        condition::READY,
+        Truth::True,
+        reasons::READY,
+        "the broker serves",
+    )
+}
+
+fn serves(inputs: Inputs<'_>) -> bool {
+    let wanted = inputs
+        .desired
+        .map_or(1, |desired| desired.replicas as usize);
+    let pods = inputs.observed.map(|observed| observed.pods.as_slice());
+    let pods = pods.unwrap_or_default();
+    pods.len() >= wanted && pods.iter().all(|pod| pod.ready && !pod.leaving)
+}
+
+/// While the API server fails: by the pods if they could be read, else as it was.
+fn serves_all_the_same(inputs: Inputs<'_>) -> Option<Verdict> {
+    let before = find(&inputs.previous.conditions, condition::READY);
+    let served = before.is_some_and(|before| before.status == Truth::True.as_str());
+    let does = match inputs.observed {
+        Some(_) => serves(inputs),
+        None => served,
+    };
+    does.then(serving)
 }
 
 fn progressing(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Verdict {

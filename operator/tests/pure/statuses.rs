@@ -166,3 +166,40 @@ fn a_pin_is_kept_by_every_later_status() {
     );
     assert_eq!(status.image.as_deref(), Some(desired.image.name.as_str()));
 }
+
+#[test]
+fn a_failing_api_server_takes_nothing_away_from_a_broker_that_serves() {
+    let desired = desired();
+    let observed = converged(&desired);
+    let served = of(&desired, &observed, None);
+    let outcome = Outcome::Failed {
+        reason: reasons::API_FAILED,
+        message: "cannot apply Service orders".to_owned(),
+    };
+    let mut down = observed.clone();
+    down.pods[0].ready = false;
+    for (previous, observed, ready) in [
+        (&served, Some(&observed), ("True", reasons::READY)),
+        (&served, None, ("True", reasons::READY)),
+        (&served, Some(&down), ("False", reasons::API_FAILED)),
+        (
+            &BrokerClusterStatus::default(),
+            None,
+            ("False", reasons::API_FAILED),
+        ),
+    ] {
+        let inputs = Inputs {
+            previous,
+            generation: 4,
+            desired: Some(&desired),
+            observed,
+            outcome: &outcome,
+            report: None,
+        };
+
+        let status = status(inputs, now());
+
+        assert_eq!(says(&status, "Ready"), ready);
+        assert_eq!(says(&status, "Progressing"), ("False", reasons::API_FAILED));
+    }
+}
