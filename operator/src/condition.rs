@@ -3,6 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::reasons::condition;
+
 /// Longest message: the API server refuses more than 32768 bytes, people read no more than this.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
@@ -57,6 +59,24 @@ impl Verdict {
             reason: reason.into(),
             message: message.into(),
         }
+    }
+
+    /// The same verdict as the one that led to a condition of ours; `None` for a type or status that is
+    /// not ours.
+    #[must_use]
+    pub fn again(condition: &Condition) -> Option<Self> {
+        let types = [condition::READY, condition::PROGRESSING, condition::SYNCED];
+        let type_ = types.into_iter().find(|type_| *type_ == condition.type_)?;
+        let truths = [Truth::True, Truth::False, Truth::Unknown];
+        let truth = truths
+            .into_iter()
+            .find(|truth| truth.as_str() == condition.status)?;
+        Some(Self::new(
+            type_,
+            truth,
+            &condition.reason,
+            &condition.message,
+        ))
     }
 }
 

@@ -21,7 +21,6 @@ use crate::events::Note;
 use crate::names::{ClusterKey, STATUS_MANAGER};
 use crate::reasons::{self, condition};
 use crate::topology::declared::Declares;
-use crate::topology::report::Report;
 use crate::topology::resolve::resolve;
 
 pub(crate) use standing::{Place, Previous, Standing, standing};
@@ -86,13 +85,7 @@ fn place<K: Declares>(resource: &Guarded<K>, ctx: &Context, namespace: &str) -> 
         return Place::Invalid(problem);
     }
     let report = ctx.reports.of(&ClusterKey::new(namespace, &cluster));
-    Place::In {
-        cluster,
-        report: report.unwrap_or_else(|| {
-            let message = "the broker was not asked yet";
-            Arc::new(Report::unavailable(reasons::BROKER_UNAVAILABLE, message))
-        }),
-    }
+    Place::In { cluster, report }
 }
 
 /// Writes all of status, with the uid: a resource created again meanwhile is not meant.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::dynamic::ParseDynamicObjectError;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use millrace_crds::{BrokerCluster, BrokerClusterStatus};
@@ -65,13 +66,17 @@ pub(crate) async fn reconcile(
     let name = cached.name_any();
     let namespace = cached.namespace().unwrap_or_default();
     // The cache may not have the id pinned a moment ago yet; by it another one would be minted.
-    let api: Api<Guarded<BrokerCluster>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        ctx.client.clone(),
+        &namespace,
+        &ApiResource::erase::<BrokerCluster>(&()),
+    );
     let Some(live) = api.get_opt(&name).await.map_err(Failure::Read)? else {
         return Ok(Action::await_change());
     };
-    let cluster = match live.0 {
+    let cluster = match live.clone().try_parse::<BrokerCluster>() {
         Ok(cluster) => cluster,
-        Err(invalid) => return unreadable(&ctx, invalid).await,
+        Err(invalid) => return unreadable(&ctx, live, &invalid).await,
     };
     let key = ClusterKey::new(namespace, name);
     if cluster.metadata.deletion_timestamp.is_some() {
@@ -157,19 +162,23 @@ fn next(outcome: &Outcome) -> Action {
     }
 }
 
-/// An object that cannot be read gets a status all the same.
+/// An object that cannot be read gets a status all the same, and keeps what was pinned there.
 async fn unreadable(
     ctx: &Context,
-    invalid: kube::core::error_boundary::InvalidObject,
+    live: DynamicObject,
+    invalid: &ParseDynamicObjectError,
 ) -> Result<Action, Failure> {
+    let previous = live.data.get("status").cloned();
+    let previous = previous.and_then(|status| serde_json::from_value(status).ok());
+    let previous: BrokerClusterStatus = previous.unwrap_or_default();
     let mut cluster = BrokerCluster::new("", millrace_crds::BrokerClusterSpec::default());
-    cluster.metadata = invalid.metadata;
+    cluster.metadata = live.metadata;
     let outcome = Outcome::Failed {
         reason: reasons::INVALID,
-        message: invalid.error,
+        message: crate::report(invalid),
     };
     let inputs = Inputs {
-        previous: &BrokerClusterStatus::default(),
+        previous: &previous,
         generation: cluster.metadata.generation.unwrap_or_default(),
         desired: None,
         observed: None,
@@ -177,9 +186,11 @@ async fn unreadable(
         report: None,
     };
     let after = status(inputs, Timestamp::now());
-    write_status(ctx, &cluster, &after)
-        .await
-        .map_err(Failure::Status)?;
+    if previous != after {
+        write_status(ctx, &cluster, &after)
+            .await
+            .map_err(Failure::Status)?;
+    }
     Ok(Action::await_change())
 }
 
@@ -338,6 +349,8 @@ mod tests {
 
         assert!(result.is_ok());
         assert_eq!(ready.last().unwrap().0, reasons::INVALID);
+        let written = api.asked(&Method::PATCH).pop().unwrap();
+        assert_eq!(written.body["status"]["image"], "millrace:1");
     }
 
     #[tokio::test]

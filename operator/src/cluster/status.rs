@@ -1,7 +1,7 @@
 //! What a cluster's status says after a reconciliation. Pure; written also when it failed.
 
 use k8s_openapi::api::core::v1::Pod as KubePod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use millrace_crds::{BrokerClusterStatus, NodeStatus, OperationStatus, TopologyStatus};
 
@@ -76,7 +76,7 @@ pub fn status(inputs: Inputs<'_>, now: Timestamp) -> BrokerClusterStatus {
         let ready = observed.pods.iter().filter(|pod| pod.ready).count();
         status.replicas = count(observed.pods.len());
         status.ready_replicas = count(ready);
-        status.nodes = nodes(observed, inputs.report);
+        status.nodes = nodes(observed, &inputs.previous.nodes, inputs.report);
         if !is_restarting(inputs) {
             status.operation = None;
         }
@@ -91,7 +91,7 @@ pub fn status(inputs: Inputs<'_>, now: Timestamp) -> BrokerClusterStatus {
     let verdicts = vec![
         ready(inputs, status.operation.as_ref()),
         progressing(inputs, status.operation.as_ref()),
-        synced(inputs.report),
+        synced(inputs.report, &inputs.previous.conditions),
     ];
     status.conditions = conditions(
         &inputs.previous.conditions,
@@ -242,13 +242,16 @@ fn progressing(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Verdi
     }
 }
 
-fn synced(report: Option<&Report>) -> Verdict {
+fn synced(report: Option<&Report>, before: &[Condition]) -> Verdict {
     let verdict = |truth, reason: &str, message: &str| {
         Verdict::new(condition::SYNCED, truth, reason, message)
     };
     let Some(report) = report else {
+        // An operator that has just started knows less than the one before it.
         let message = "the broker was not asked yet";
-        return verdict(Truth::Unknown, reasons::BROKER_UNAVAILABLE, message);
+        return find(before, condition::SYNCED)
+            .and_then(Verdict::again)
+            .unwrap_or_else(|| verdict(Truth::Unknown, reasons::BROKER_UNAVAILABLE, message));
     };
     match &report.broker {
         Broker::Unavailable { reason, message } => verdict(Truth::False, reason, message),
@@ -267,13 +270,23 @@ fn synced(report: Option<&Report>) -> Verdict {
     }
 }
 
-fn nodes(observed: &Observed, report: Option<&Report>) -> Vec<NodeStatus> {
+/// A node that cannot be asked is still the node it was.
+fn nodes(observed: &Observed, before: &[NodeStatus], report: Option<&Report>) -> Vec<NodeStatus> {
     let answer = report.and_then(Report::answer);
-    let node = |pod: &Pod| NodeStatus {
-        pod: pod.name.clone(),
-        node_id: answer.map(|answer| answer.node_id.clone()),
-        ready: pod.ready,
-        version: answer.map(|answer| answer.version.clone()),
+    let node = |pod: &Pod| {
+        let before = before.iter().find(|node| node.pod == pod.name);
+        NodeStatus {
+            pod: pod.name.clone(),
+            node_id: match answer {
+                Some(answer) => Some(answer.node_id.clone()),
+                None => before.and_then(|node| node.node_id.clone()),
+            },
+            ready: pod.ready,
+            version: match answer {
+                Some(answer) => Some(answer.version.clone()),
+                None => before.and_then(|node| node.version.clone()),
+            },
+        }
     };
     observed.pods.iter().map(node).collect()
 }

@@ -54,8 +54,8 @@ pub(crate) enum Place {
     In {
         /// Name of the cluster.
         cluster: String,
-        /// What its broker said last.
-        report: Arc<Report>,
+        /// What its broker said last; `None` when this operator has not asked it yet.
+        report: Option<Arc<Report>>,
     },
 }
 
@@ -93,21 +93,43 @@ pub(crate) fn standing<K: Declares>(
     previous: &Previous,
     now: Timestamp,
 ) -> Standing {
+    let before = previous.standing.as_ref();
+    let (Place::In { report: None, .. }, Some(before)) = (place, before) else {
+        return decided::<K>(meta, place, before, now);
+    };
+    // An operator that has just started knows less than the one before it.
+    before.clone()
+}
+
+fn decided<K: Declares>(
+    meta: &ObjectMeta,
+    place: &Place,
+    before: Option<&Standing>,
+    now: Timestamp,
+) -> Standing {
     let generation = meta.generation.unwrap_or_default();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
     let address = K::KIND.address(namespace, name);
     let held = match place {
-        Place::In { report, .. } => report.answer().and_then(|a| a.objects.get(&address)),
+        Place::In { report, .. } => report
+            .as_ref()
+            .and_then(|report| report.answer())
+            .and_then(|a| a.objects.get(&address)),
         Place::Invalid(_) | Place::Nowhere(_) => None,
     };
     let held = held.filter(|held| Some(held.uid.as_str()) == meta.uid.as_deref());
     let verdicts = match place {
         Place::Invalid(problem) => both(reasons::INVALID, problem),
         Place::Nowhere(unresolved) => both(unresolved.reason, &unresolved.message),
-        Place::In { report, .. } => in_cluster(report, &address, generation, held),
+        Place::In { report: None, .. } => {
+            both(reasons::BROKER_UNAVAILABLE, "the broker was not asked yet")
+        }
+        Place::In {
+            report: Some(report),
+            ..
+        } => in_cluster(report, &address, generation, held),
     };
-    let before = previous.standing.as_ref();
     let applied = held.filter(|held| held.applied && !held.orphaned);
     let applied = applied.map(|held| held.generation);
     Standing {
@@ -224,7 +246,7 @@ mod tests {
     fn within(report: Report) -> Standing {
         let place = Place::In {
             cluster: "main".to_owned(),
-            report: Arc::new(report),
+            report: Some(Arc::new(report)),
         };
         standing::<Queue>(&meta(), &place, &Previous::default(), Timestamp::UNIX_EPOCH)
     }
@@ -318,9 +340,10 @@ mod tests {
         let previous = Previous {
             standing: Some(within(holding(held()))),
         };
+        let gone = Report::unavailable(reasons::BROKER_UNAVAILABLE, "gone");
         let place = Place::In {
             cluster: "main".to_owned(),
-            report: Arc::new(Report::unavailable(reasons::BROKER_UNAVAILABLE, "gone")),
+            report: Some(Arc::new(gone)),
         };
 
         let after = standing::<Queue>(&meta(), &place, &previous, Timestamp::UNIX_EPOCH);
@@ -348,5 +371,28 @@ mod tests {
         );
         assert_eq!(standing.cluster, NO_CLUSTER);
         assert_eq!(standing.address.as_deref(), Some("topic/shop/orders"));
+    }
+
+    #[test]
+    fn an_operator_that_has_not_asked_yet_leaves_what_the_one_before_it_wrote() {
+        let ready = within(holding(held()));
+        let place = Place::In {
+            cluster: "main".to_owned(),
+            report: None,
+        };
+        let standing = |previous| {
+            standing::<Queue>(
+                &meta(),
+                &place,
+                &Previous { standing: previous },
+                Timestamp::now(),
+            )
+        };
+
+        assert_eq!(standing(Some(ready.clone())), ready);
+        assert_eq!(
+            says(&standing(None), "Ready"),
+            ("False", reasons::BROKER_UNAVAILABLE)
+        );
     }
 }

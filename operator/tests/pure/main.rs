@@ -6,6 +6,7 @@
 )]
 
 mod built_objects;
+mod chart_rights;
 mod plans;
 mod statuses;
 mod support;
