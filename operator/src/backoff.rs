@@ -1,5 +1,5 @@
-//! How long to wait before an object is tried again: longer with each failure in a row, never in step
-//! with others.
+//! How long to wait before an object is tried again: longer with each failure in a row, never in
+//! step with others.
 
 use std::collections::HashMap;
 use std::hash::Hash;

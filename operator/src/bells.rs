@@ -1,5 +1,5 @@
-//! Who has to look again when something changes. A ring wakes one object in one controller; rings for an
-//! object that already waits or works are merged there.
+//! Who has to look again when something changes. A ring wakes one object in one controller; rings
+//! for an object that already waits or works are merged there.
 
 use kube::Resource;
 use kube::core::DeserializeGuard;
@@ -14,8 +14,9 @@ use crate::topology::report::{Report, Touched};
 
 type Ring<K> = UnboundedSender<ObjectRef<Guarded<K>>>;
 
-/// Rings of one controller. Unbounded, for whoever rings must not wait for who is woken; a controller
-/// takes them at once and merges those of one object, so that there are never more than objects.
+/// Rings of one controller. Unbounded, for whoever rings must not wait for who is woken; a
+/// controller takes them at once and merges those of one object, so that there are never more than
+/// objects.
 pub(crate) type Rung<K> = UnboundedReceiver<ObjectRef<Guarded<K>>>;
 
 /// The controllers of a scope, as those who wake them see them.
@@ -57,7 +58,8 @@ pub(crate) fn bells() -> (Bells, Listeners) {
 }
 
 impl Bells {
-    /// A BrokerCluster came, changed or went: also references in its namespace may lead elsewhere now.
+    /// A BrokerCluster came, changed or went: also references in its namespace may lead elsewhere
+    /// now.
     pub(crate) fn cluster_changed(&self, key: &ClusterKey, stores: &Stores) {
         ring(&self.clusters, key.object_ref());
         self.topologies_of(&key.namespace, stores);

@@ -1,6 +1,7 @@
 //! A BrokerCluster: dereference, validate, observe, plan, apply, write status.
 //!
-//! Promises: status is written also when a step fails; a cluster that is as declared causes no write.
+//! Promises: status is written also when a step fails; a cluster that is as declared causes no
+//! write.
 
 mod apply;
 pub mod build;

@@ -61,8 +61,8 @@ impl Verdict {
         }
     }
 
-    /// The same verdict as the one that led to a condition of ours; `None` for a type or status that is
-    /// not ours.
+    /// The same verdict as the one that led to a condition of ours; `None` for a type or status
+    /// that is not ours.
     #[must_use]
     pub fn again(condition: &Condition) -> Option<Self> {
         let types = [condition::READY, condition::PROGRESSING, condition::SYNCED];
@@ -80,8 +80,8 @@ impl Verdict {
     }
 }
 
-/// The conditions to be written: those decided now, each with the time at which it last became what it
-/// is.
+/// The conditions to be written: those decided now, each with the time at which it last became what
+/// it is.
 #[must_use]
 pub fn conditions(
     previous: &[Condition],

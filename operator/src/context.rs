@@ -1,4 +1,5 @@
-//! What reconciliations share. One [`Context`] for each scope: all namespaces, or one of those named.
+//! What reconciliations share. One [`Context`] for each scope: all namespaces, or one of those
+//! named.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -189,8 +189,8 @@ where
     }
 }
 
-/// Results were dealt with by then: failures are logged where they are retried, and an object that went
-/// between ring and look is nothing.
+/// Results were dealt with by then: failures are logged where they are retried, and an object that
+/// went between ring and look is nothing.
 async fn drained<T, E: Error + 'static>(
     results: impl Stream<Item = Result<T, controller::Error<E, Infallible>>>,
 ) {

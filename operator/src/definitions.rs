@@ -1,5 +1,5 @@
-//! Waits until our kinds are defined. An operator installed before its definitions, or whose definitions
-//! come by another way, waits rather than crashes.
+//! Waits until our kinds are defined. An operator installed before its definitions, or whose
+//! definitions come by another way, waits rather than crashes.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::metrics::Metrics;
 /// Somebody waits for it after `helm install`; it costs one request.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Returns when the API server serves all of our kinds. Needs no rights: discovery is open to everybody.
+/// Returns when the API server serves all of our kinds. Needs no rights: discovery is open to
+/// everybody.
 pub(crate) async fn wait(client: &Client, metrics: &Metrics) {
     let mut logged = None;
     loop {

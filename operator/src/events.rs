@@ -1,5 +1,5 @@
-//! Events of resources, as `kubectl describe` shows them. Only for what changed: repeating one is what
-//! makes events useless.
+//! Events of resources, as `kubectl describe` shows them. Only for what changed: repeating one is
+//! what makes events useless.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};

@@ -1,5 +1,5 @@
-//! For tests: an API server that answers what it was told to and remembers what was asked, and a broker
-//! that keeps a topology in memory.
+//! For tests: an API server that answers what it was told to and remembers what was asked, and a
+//! broker that keeps a topology in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 /// Bytes of a hash that are kept: 64 bits tell two versions of one object apart.
 const KEPT_BYTES: usize = 8;
 
-/// Hash of a value's JSON. Equal values have equal hashes across processes and versions, as long as the
-/// value serialises its maps in order.
+/// Hash of a value's JSON. Equal values have equal hashes across processes and versions, as long as
+/// the value serialises its maps in order.
 ///
 /// # Panics
 /// When the value cannot be written as JSON, which Kubernetes' own types always can.

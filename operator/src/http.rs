@@ -28,8 +28,8 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Whether it does, or stands ready to do, its work. A standby is ready: otherwise an update that
-    /// starts the new pod first would wait for ever for the old one to let go.
+    /// Whether it does, or stands ready to do, its work. A standby is ready: otherwise an update
+    /// that starts the new pod first would wait for ever for the old one to let go.
     const fn is_ready(self) -> bool {
         matches!(self, Self::Standby | Self::Acting)
     }

@@ -1,8 +1,8 @@
 //! Elects the acting operator by a Lease: of those that run, one works and the others wait for it.
 //!
 //! Promises: whoever acts has renewed within [`RENEW_LIMIT`], and others take over only after
-//! [`LEASE`] without a renewal, so that there is a pause between them. Clocks of different machines are
-//! never compared: a Lease counts as expired when it was *seen* unchanged for long enough.
+//! [`LEASE`] without a renewal, so that there is a pause between them. Clocks of different machines
+//! are never compared: a Lease counts as expired when it was *seen* unchanged for long enough.
 
 mod election;
 

@@ -1,7 +1,7 @@
 //! Names of everything the operator makes or talks to. No other file spells a derived name.
 //!
-//! Promises: every derived name of a cluster whose name is at most [`CLUSTER_NAME_BYTES_MAX`] long is
-//! valid where Kubernetes uses it.
+//! Promises: every derived name of a cluster whose name is at most [`CLUSTER_NAME_BYTES_MAX`] long
+//! is valid where Kubernetes uses it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,13 +11,14 @@ use kube::runtime::reflector::ObjectRef;
 
 /// Field manager of every object the operator applies.
 pub const FIELD_MANAGER: &str = "millrace-operator";
-/// Field manager of status: apart from [`FIELD_MANAGER`], so that applying one never drops the other.
+/// Field manager of status: apart from [`FIELD_MANAGER`], so that applying one never drops the
+/// other.
 pub const STATUS_MANAGER: &str = "millrace-operator-status";
 /// The Lease that elects the acting operator; one for each namespace an operator is installed in.
 pub const LEADER_LEASE: &str = "millrace-operator";
 
-/// Longest name of a cluster. Pods carry the label `controller-revision-hash: NAME-HASH` with a hash
-/// of up to 10 characters, and a label value has at most 63.
+/// Longest name of a cluster. Pods carry the label `controller-revision-hash: NAME-HASH` with a
+/// hash of up to 10 characters, and a label value has at most 63.
 pub const CLUSTER_NAME_BYTES_MAX: usize = 63 - 11;
 
 /// Port of client calls.
@@ -131,8 +132,9 @@ impl ClusterKey {
     }
 }
 
-/// URL of a pod's control port. By the pod's address, not by its name: the answer is about that very pod,
-/// and a name asked for too early is remembered as unknown by DNS caches, for half a minute.
+/// URL of a pod's control port. By the pod's address, not by its name: the answer is about that
+/// very pod, and a name asked for too early is remembered as unknown by DNS caches, for half a
+/// minute.
 #[must_use]
 pub fn control_url(address: IpAddr, port: u16) -> String {
     format!("http://{}", SocketAddr::new(address, port))

@@ -1,5 +1,5 @@
-//! Condition types, their reasons, and reasons of events. Stable: people and programs wait for them.
-//! [`ALL`] is what the documentation lists.
+//! Condition types, their reasons, and reasons of events. Stable: people and programs wait for
+//! them. [`ALL`] is what the documentation lists.
 
 /// Condition types.
 pub mod condition {
@@ -35,7 +35,8 @@ reasons! {
     INVALID = "Invalid";
     /// An object of a name the cluster needs belongs to somebody else.
     NAME_TAKEN = "NameTaken";
-    /// Claims, StatefulSet and status name different cluster ids: whose data it is must be cleared up.
+    /// Claims, StatefulSet and status name different cluster ids: whose data it is must be cleared
+    /// up.
     IDENTITY_CONFLICT = "IdentityConflict";
     /// Objects of a deleted cluster of the same name are not gone yet.
     PREDECESSOR_LEAVING = "PredecessorLeaving";

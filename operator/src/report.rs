@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// The error and its causes. The API server's own words stand for an error of the Kubernetes client,
-/// which repeats them in several forms.
+/// The error and its causes. The API server's own words stand for an error of the Kubernetes
+/// client, which repeats them in several forms.
 #[must_use]
 pub fn report(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();

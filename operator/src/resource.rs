@@ -1,5 +1,5 @@
-//! A Queue or Topic: which cluster it belongs to, and what that cluster's broker has of it, as status.
-//! Does not talk to brokers; that is `topology`.
+//! A Queue or Topic: which cluster it belongs to, and what that cluster's broker has of it, as
+//! status. Does not talk to brokers; that is `topology`.
 
 mod standing;
 

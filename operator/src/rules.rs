@@ -1,5 +1,5 @@
-//! Exactly the rights the code uses, as a table. The chart's rules are compared with it by a test, and a
-//! reader need not guess why a right is there.
+//! Exactly the rights the code uses, as a table. The chart's rules are compared with it by a test,
+//! and a reader need not guess why a right is there.
 
 /// Rights on one group of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub const DEFINITIONS: &[Rule] = &[Rule {
         "topics.millrace.dev",
     ],
     verbs: &["get"],
-    reason: "a definition being removed takes its resources with it; that is no wish to remove messages",
+    reason: "a definition takes its resources with it; that is no wish to remove messages",
 }];
 
 /// In the namespace of the Lease.

@@ -20,8 +20,8 @@ use crate::metrics::{Leads, Metrics};
 use crate::options::RunOptions;
 use crate::{definitions, hash, logs};
 
-/// What is being reconciled when told to stop gets this long; the Lease must be given up before the pod
-/// is killed.
+/// What is being reconciled when told to stop gets this long; the Lease must be given up before the
+/// pod is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs until told to stop. A second signal ends it at once.
@@ -96,8 +96,8 @@ async fn act(
     Ok(())
 }
 
-/// Runs the controllers of all scopes for as long as the Lease is kept. The Lease is kept also while
-/// what is being reconciled comes to its end.
+/// Runs the controllers of all scopes for as long as the Lease is kept. The Lease is kept also
+/// while what is being reconciled comes to its end.
 async fn reconcile(
     options: &RunOptions,
     shared: Shared,
@@ -136,8 +136,8 @@ async fn reconcile(
     }
 }
 
-/// Who this operator is: the pod's name, made unique, for a pod that starts anew under its name has lost
-/// all it knew.
+/// Who this operator is: the pod's name, made unique, for a pod that starts anew under its name has
+/// lost all it knew.
 fn identity(options: &RunOptions) -> anyhow::Result<String> {
     let mut random = [0; 4];
     getrandom::fill(&mut random).context("no randomness")?;

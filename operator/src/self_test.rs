@@ -1,5 +1,5 @@
-//! `self-test`: makes a small cluster and a queue, sends messages through, removes everything again. What
-//! `helm test` runs; speaks to people on standard output.
+//! `self-test`: makes a small cluster and a queue, sends messages through, removes everything
+//! again. What `helm test` runs; speaks to people on standard output.
 //!
 //! Promises: what it made is removed whatever happens, its claim too, unless it is killed.
 

@@ -1,5 +1,5 @@
-//! Queues and topics of a cluster, on their way to its brokers: what is declared, what the broker has,
-//! and the delta between them.
+//! Queues and topics of a cluster, on their way to its brokers: what is declared, what the broker
+//! has, and the delta between them.
 
 pub mod convert;
 pub mod declared;

@@ -1,5 +1,5 @@
-//! Watches of a scope: our resources with all their content, what clusters own by metadata only. Turns
-//! what they see into rings.
+//! Watches of a scope: our resources with all their content, what clusters own by metadata only.
+//! Turns what they see into rings.
 //!
 //! Promises: the operator's own status writes ring nothing; an object that went while the watch was
 //! interrupted rings all the same.

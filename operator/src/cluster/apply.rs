@@ -39,8 +39,8 @@ pub(crate) enum ApplyError {
     Random(#[from] getrandom::Error),
 }
 
-/// Carries out the steps. `status` is what is in the API server, and is kept up to date with what is
-/// recorded there.
+/// Carries out the steps. `status` is what is in the API server, and is kept up to date with what
+/// is recorded there.
 ///
 /// # Errors
 /// At the first step that fails.
@@ -107,8 +107,8 @@ async fn apply_object(client: &Client, desired: &Desired, object: &Object) -> ku
         .patch(&object.name, &parameters, &Patch::Apply(&object.body))
         .await;
     match applied {
-        // Somebody changed the key of a list's item, as the number of a port: ours would stand beside
-        // theirs, under the same name. Lists are then put in place as a whole.
+        // Somebody changed the key of a list's item, as the number of a port: ours would stand
+        // beside theirs, under the same name. Lists are then put in place as a whole.
         Err(kube::Error::Api(status)) if status.code == UNPROCESSABLE => {
             tracing::warn!(
                 error = status.message,
@@ -155,8 +155,8 @@ async fn adopt(client: &Client, namespace: &str, claim: &str, id: &ClusterId) ->
     Ok(())
 }
 
-/// Says what it does, then deletes the pod; in the background, so that its address works until it has
-/// stopped. One that is gone or replaced meanwhile is what was wanted.
+/// Says what it does, then deletes the pod; in the background, so that its address works until it
+/// has stopped. One that is gone or replaced meanwhile is what was wanted.
 async fn restart(
     ctx: &Context,
     cluster: &BrokerCluster,

@@ -1,5 +1,5 @@
-//! Builders of everything a cluster owns: pure functions of [`Desired`], golden-tested. Does not decide
-//! when anything is applied; that is `plan`.
+//! Builders of everything a cluster owns: pure functions of [`Desired`], golden-tested. Does not
+//! decide when anything is applied; that is `plan`.
 
 mod access;
 mod budget;
@@ -18,8 +18,8 @@ use crate::labels;
 pub use access::Token;
 pub use pod::template_hash;
 
-/// All objects that are applied, in the order in which they are: what a pod mounts and refers to comes
-/// before the StatefulSet.
+/// All objects that are applied, in the order in which they are: what a pod mounts and refers to
+/// comes before the StatefulSet.
 #[must_use]
 pub fn objects(desired: &Desired) -> Vec<Object> {
     vec![
@@ -32,8 +32,8 @@ pub fn objects(desired: &Desired) -> Vec<Object> {
     ]
 }
 
-/// The Secret of the control port. Apart from [`objects`]: it is created once and never applied, for
-/// whoever holds the token keeps working with it.
+/// The Secret of the control port. Apart from [`objects`]: it is created once and never applied,
+/// for whoever holds the token keeps working with it.
 #[must_use]
 pub fn control_secret(desired: &Desired, token: &Token) -> Secret {
     access::control_secret(desired, token)

@@ -51,7 +51,8 @@ pub(super) async fn dereference(
     })
 }
 
-/// The claims that pods of the cluster will use. Each by its name: whoever made one, a pod takes it.
+/// The claims that pods of the cluster will use. Each by its name: whoever made one, a pod takes
+/// it.
 pub(super) async fn claims(
     client: &Client,
     key: &ClusterKey,

@@ -1,5 +1,5 @@
-//! What a valid BrokerCluster asks for, with defaults filled in and references resolved. Builders see
-//! nothing else, so that no raw YAML gets past `validate`.
+//! What a valid BrokerCluster asks for, with defaults filled in and references resolved. Builders
+//! see nothing else, so that no raw YAML gets past `validate`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

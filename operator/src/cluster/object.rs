@@ -1,7 +1,8 @@
-//! Objects as JSON, whatever their kind: what is applied, and whether what is there already says it.
+//! Objects as JSON, whatever their kind: what is applied, and whether what is there already says
+//! it.
 //!
-//! Promises: [`Object::is_in`] is true exactly when applying would change nothing that we set. Fields that
-//! others set or the API server filled in do not count.
+//! Promises: [`Object::is_in`] is true exactly when applying would change nothing that we set.
+//! Fields that others set or the API server filled in do not count.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
@@ -80,8 +81,8 @@ impl Object {
         Self { kind, name, body }
     }
 
-    /// Whether `observed` has everything this object sets, and nothing that an earlier version of it
-    /// set and this one does not.
+    /// Whether `observed` has everything this object sets, and nothing that an earlier version of
+    /// it set and this one does not.
     #[must_use]
     pub fn is_in(&self, observed: &Value) -> bool {
         contains(observed, &self.body)
@@ -122,9 +123,9 @@ pub fn holder(observed: &Value, cluster_name: &str, owner_uid: &str) -> Holder {
     }
 }
 
-/// Whether `observed` says all that `wanted` says. Lists: each wanted item has its own match among the
-/// observed, in order, so that items added by others do not count. Empty equals absent: the API server
-/// drops what is empty.
+/// Whether `observed` says all that `wanted` says. Lists: each wanted item has its own match among
+/// the observed, in order, so that items added by others do not count. Empty equals absent: the API
+/// server drops what is empty.
 fn contains(observed: &Value, wanted: &Value) -> bool {
     match (observed, wanted) {
         (Value::Object(observed), Value::Object(wanted)) => wanted

@@ -1,5 +1,5 @@
-//! Reads what a cluster has of what it should own, from the API server itself: a plan made by a stale
-//! cache is how operators delete what is needed. Judges nothing.
+//! Reads what a cluster has of what it should own, from the API server itself: a plan made by a
+//! stale cache is how operators delete what is needed. Judges nothing.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! What has to be done, in order. Pure: no choice is left to whoever carries it out.
 //!
-//! Promises: the plan of a converged cluster is empty; a plan has at most one disruptive step, the record
-//! of it in status comes first; a pod is restarted only when the StatefulSet that will replace it is as
-//! wanted and its controller has seen it.
+//! Promises: the plan of a converged cluster is empty; a plan has at most one disruptive step, the
+//! record of it in status comes first; a pod is restarted only when the StatefulSet that will
+//! replace it is as wanted and its controller has seen it.
 
 use millrace_crds::BrokerClusterStatus;
 use serde_json::Value;
@@ -141,7 +141,8 @@ fn obstacle(desired: &Desired, observed: &Observed, objects: &[Object]) -> Optio
         TokenState::Missing | TokenState::Present => {}
     }
     let leaving_claim = observed.claims.iter().find(|claim| claim.leaving)?;
-    // With its pod still there the claim stays until the pod goes; making a pod now would tie it down.
+    // With its pod still there the claim stays until the pod goes; making a pod now would tie it
+    // down.
     let in_use = !observed.pods.is_empty();
     (!in_use).then(|| leaving(&format!("claim {}", leaving_claim.name)))
 }

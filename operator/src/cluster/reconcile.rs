@@ -194,8 +194,8 @@ async fn unreadable(
     Ok(Action::await_change())
 }
 
-/// Writes all of status, with the uid: a cluster created again meanwhile is not meant. One that is gone
-/// needs no status.
+/// Writes all of status, with the uid: a cluster created again meanwhile is not meant. One that is
+/// gone needs no status.
 pub(super) async fn write_status(
     ctx: &Context,
     cluster: &BrokerCluster,

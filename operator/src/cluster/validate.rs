@@ -1,7 +1,7 @@
 //! From a BrokerCluster as written to [`Desired`]: the last place that sees raw YAML. Pure.
 //!
-//! The schema refuses most of what is refused here; this is for API servers with an older schema, and for
-//! what a schema cannot see.
+//! The schema refuses most of what is refused here; this is for API servers with an older schema,
+//! and for what a schema cannot see.
 
 use std::collections::BTreeMap;
 
@@ -106,8 +106,8 @@ fn key(cluster: &BrokerCluster) -> Result<ClusterKey, Invalid> {
     Ok(ClusterKey::new(namespace, name))
 }
 
-/// One id from claims, StatefulSet and status: they agree, or nothing is done. The claims come first in
-/// the message because they hold the data.
+/// One id from claims, StatefulSet and status: they agree, or nothing is done. The claims come
+/// first in the message because they hold the data.
 fn identity(cluster: &BrokerCluster, references: &References) -> Result<ClusterId, Invalid> {
     let claims = references.claims.iter().filter_map(|claim| {
         let id = claim.cluster_id.clone()?;

@@ -35,8 +35,8 @@ impl ResourceKind {
     }
 }
 
-/// The resource an address belongs to; `None` for what no resource declares by itself, as a queue's own
-/// dead-letter queue.
+/// The resource an address belongs to; `None` for what no resource declares by itself, as a queue's
+/// own dead-letter queue.
 #[must_use]
 pub fn resource_of<'a>(address: &'a str, namespace: &str) -> Option<(ResourceKind, &'a str)> {
     let mut parts = address.split('/');
@@ -100,8 +100,8 @@ impl Declares for Topic {
 pub struct Declared {
     /// What the cluster should have, by address.
     pub objects: BTreeMap<String, TopologyObject>,
-    /// Resources that exist and may be the cluster's, but do not say what it should have: broken, or
-    /// with a reference that leads nowhere just now. What the broker has of them stays.
+    /// Resources that exist and may be the cluster's, but do not say what it should have: broken,
+    /// or with a reference that leads nowhere just now. What the broker has of them stays.
     pub kept: Vec<String>,
 }
 

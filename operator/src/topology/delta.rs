@@ -1,6 +1,8 @@
-//! The difference between what is declared and what the broker has, in pages the broker takes. Pure.
+//! The difference between what is declared and what the broker has, in pages the broker takes.
+//! Pure.
 //!
-//! Promises: nothing is removed here; what seems to be gone is a candidate that `removal` has to confirm.
+//! Promises: nothing is removed here; what seems to be gone is a candidate that `removal` has to
+//! confirm.
 
 use std::collections::VecDeque;
 
@@ -33,8 +35,8 @@ pub struct Candidate {
     pub uid: String,
 }
 
-/// Compares. A resource deleted and created again under its name is an upsert: its messages are taken
-/// over, never dropped on the way.
+/// Compares. A resource deleted and created again under its name is an upsert: its messages are
+/// taken over, never dropped on the way.
 #[must_use]
 pub fn delta(namespace: &str, declared: &Declared, answer: &Answer) -> Delta {
     let mut upserts: Vec<TopologyObject> = declared

@@ -98,8 +98,8 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Sends pages one after the other, each against the revision the one before it made. Returns the
-    /// objects that were refused.
+    /// Sends pages one after the other, each against the revision the one before it made. Returns
+    /// the objects that were refused.
     ///
     /// # Errors
     /// The broker does not answer, or has another topology than was looked at. What was sent before

@@ -1,8 +1,8 @@
 //! Makes certain that a resource is gone before the broker is told so. Reads only.
 //!
-//! Promises: a candidate is confirmed only by a complete list read from the API server itself, while the
-//! kind is defined and not being removed, and while the cluster is there and stays. Everything else
-//! freezes: what the broker has is left as it is.
+//! Promises: a candidate is confirmed only by a complete list read from the API server itself,
+//! while the kind is defined and not being removed, and while the cluster is there and stays.
+//! Everything else freezes: what the broker has is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -102,8 +102,8 @@ pub async fn confirm(
     Ok(gone(candidates, &there))
 }
 
-/// Candidates whose address no resource has, or only one created later, which was not the one that the
-/// broker knows. Pure.
+/// Candidates whose address no resource has, or only one created later, which was not the one that
+/// the broker knows. Pure.
 fn gone(candidates: Vec<Candidate>, there: &BTreeMap<String, String>) -> Vec<Candidate> {
     candidates
         .into_iter()

@@ -1,5 +1,5 @@
-//! What is known of a cluster's topology, for those who write status: the result of one exchange with
-//! its broker. Replaced as a whole, never changed.
+//! What is known of a cluster's topology, for those who write status: the result of one exchange
+//! with its broker. Replaced as a whole, never changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,8 @@ pub struct Report {
     pub broker: Broker,
     /// Objects it refused, with its words, by address. What it had of them before is unchanged.
     pub refused: BTreeMap<String, Refused>,
-    /// Why nothing was removed although resources seem to be gone; `None` when nothing was held back.
+    /// Why nothing was removed although resources seem to be gone; `None` when nothing was held
+    /// back.
     pub frozen: Option<String>,
 }
 

@@ -23,8 +23,8 @@ use crate::context::{Context, Guarded};
 use crate::names::{self, ClusterKey};
 use crate::reasons;
 
-/// A broker that has everything is asked again after this long: it may have been restored from older
-/// disks, and nobody would tell.
+/// A broker that has everything is asked again after this long: it may have been restored from
+/// older disks, and nobody would tell.
 const RESYNC: Duration = Duration::from_secs(60);
 /// Shards take what is declared within a moment; asking more often would only cost.
 const SETTLING: Duration = Duration::from_millis(500);
@@ -195,8 +195,8 @@ fn declared(ctx: &Context, key: &ClusterKey) -> Declared {
     declared
 }
 
-/// Whether the broker's digest is that of what is declared. Only meant where it serves exactly that: what
-/// it keeps besides is in its digest, too, and not known here.
+/// Whether the broker's digest is that of what is declared. Only meant where it serves exactly
+/// that: what it keeps besides is in its digest, too, and not known here.
 fn agrees(declared: &Declared, looked: &Looked) -> bool {
     if looked.digest.is_empty() || !serves_exactly(declared, &looked.answer) {
         return true;

@@ -1,5 +1,5 @@
-//! Golden files of every object the operator builds for a cluster. A difference in a StatefulSet's pod
-//! template restarts every broker when the operator is upgraded, so it has to be meant.
+//! Golden files of every object the operator builds for a cluster. A difference in a StatefulSet's
+//! pod template restarts every broker when the operator is upgraded, so it has to be meant.
 //!
 //! `MILLRACE_WRITE_GOLDEN=1 cargo test -p millrace-operator` writes the files anew.
 

@@ -111,6 +111,6 @@ pub(crate) fn golden(name: &str, actual: &str) {
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         actual == expected,
-        "{name} differs; if that is meant, run with MILLRACE_WRITE_GOLDEN=1 and look at the diff:\n{actual}"
+        "{name} differs; if meant, run with MILLRACE_WRITE_GOLDEN=1 and look at the diff:\n{actual}"
     );
 }

@@ -8,8 +8,8 @@ use super::meta;
 use crate::cluster::desired::Desired;
 use crate::labels;
 
-/// One pod at a time, stated as what may be missing: with a single broker `kubectl drain` goes through,
-/// where a minimum of one pod would block it for ever.
+/// One pod at a time, stated as what may be missing: with a single broker `kubectl drain` goes
+/// through, where a minimum of one pod would block it for ever.
 pub(super) fn budget(desired: &Desired) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: meta(desired, desired.key.budget()),

@@ -1,5 +1,5 @@
-//! The broker's settings. They are environment variables read at start; the pod template's hash covers
-//! them, so that a change restarts the broker.
+//! The broker's settings. They are environment variables read at start; the pod template's hash
+//! covers them, so that a change restarts the broker.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 

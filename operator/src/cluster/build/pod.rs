@@ -1,7 +1,7 @@
 //! The broker pod. Satisfies the `restricted` Pod Security Standard.
 //!
-//! Whatever changes the template of an unchanged cluster restarts every broker once when the operator is
-//! upgraded: the golden files show it, the changelog must say it.
+//! Whatever changes the template of an unchanged cluster restarts every broker once when the
+//! operator is upgraded: the golden files show it, the changelog must say it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -115,7 +115,8 @@ fn broker(desired: &Desired) -> Container {
             failure_threshold: Some(2),
             ..probe("/readyz")
         }),
-        // A minute without any answer: slower than the slowest disk, a broker that hangs all the same.
+        // A minute without any answer: slower than the slowest disk, a broker that hangs all the
+        // same.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(6),

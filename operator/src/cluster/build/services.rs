@@ -20,8 +20,8 @@ pub(super) fn client(desired: &Desired) -> Service {
     }
 }
 
-/// A name in DNS for each pod, ready or not: the operator and other brokers must reach one that is not
-/// ready yet.
+/// A name in DNS for each pod, ready or not: the operator and other brokers must reach one that is
+/// not ready yet.
 pub(super) fn nodes(desired: &Desired) -> Service {
     Service {
         metadata: meta(desired, desired.key.nodes_service()),

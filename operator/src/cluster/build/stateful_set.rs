@@ -18,8 +18,8 @@ use crate::{labels, names};
 /// Old revisions kept: the operator never rolls back by them.
 const REVISIONS_KEPT: i32 = 2;
 
-/// `OnDelete`, because only the operator knows when a broker may stop. `Parallel`, because brokers that
-/// wait for each other's start would wait for ever. Claims outlive it.
+/// `OnDelete`, because only the operator knows when a broker may stop. `Parallel`, because brokers
+/// that wait for each other's start would wait for ever. Claims outlive it.
 pub(super) fn stateful_set(desired: &Desired) -> StatefulSet {
     StatefulSet {
         metadata: meta(desired, desired.key.stateful_set()),
