@@ -411,7 +411,8 @@ fn covered(resource: &str) -> Rule {
         "!has({limits}) || !has({requests}) || \
          quantity(string({requests})).compareTo(quantity(string({limits}))) <= 0"
     ))
-    .message(format!("requests.{resource} must not exceed limits.{resource}").as_str())
+    .message(format!("must not exceed limits.{resource}").as_str())
+    .field_path(format!(".requests.{resource}"))
 }
 
 fn selector(_: &mut SchemaGenerator) -> Schema {

@@ -180,7 +180,8 @@ pub struct Backoff {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.queueRef) || !has(self.limits)")
-        .message("limits are those of the queue's own dead-letter queue; not with queueRef")
+        .message("are those of the queue's own dead-letter queue; not with queueRef")
+        .field_path(".limits")
 )]
 pub struct DeadLetter {
     /// Another queue of the same cluster; it may be created later. Default: the queue's own

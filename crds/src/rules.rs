@@ -10,6 +10,7 @@ pub(crate) fn unchangeable(field: &str) -> Rule {
          (!has(self.{field}) || self.{field} == oldSelf.{field})"
     ))
     .message(format!("{field} cannot be changed, added or removed").as_str())
+    .field_path(format!(".{field}"))
 }
 
 /// A field that stays as it was created.

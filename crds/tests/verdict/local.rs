@@ -50,12 +50,42 @@ fn every_valid_document_compiles() {
 }
 
 #[test]
-fn examples_are_accepted_without_a_warning() {
-    for (file, text) in examples() {
-        let report = check(&text, DEFAULT_NAMESPACE);
-        assert!(report.is_accepted(), "{}:\n{report}", file.display());
-        assert_eq!(report.warnings, [], "{}", file.display());
-        load(&text).unwrap();
+fn every_example_is_accepted_without_a_warning_and_compiles() {
+    let expected: [(&str, &[&str]); 4] = [
+        (
+            "dead-letters.yaml",
+            &[
+                "queue/default/payments",
+                "queue/default/refunds",
+                "queue/default/to-look-at",
+                "queue/default/mails",
+            ],
+        ),
+        ("queue.yaml", &["queue/default/invoices"]),
+        ("single-node.yaml", &[]),
+        (
+            "topic-with-bindings.yaml",
+            &[
+                "topic/default/orders",
+                "queue/default/billing",
+                "queue/default/urgent-exports",
+            ],
+        ),
+    ];
+    let examples = examples();
+    assert_eq!(
+        examples.len(),
+        expected.len(),
+        "every example is in the list"
+    );
+    for ((file, text), (name, addresses)) in examples.iter().zip(expected) {
+        assert_eq!(file, name);
+        let report = check(text, DEFAULT_NAMESPACE);
+        assert!(report.is_accepted(), "{name}:\n{report}");
+        assert_eq!(report.warnings, [], "{name}");
+        let objects = load(text).unwrap();
+        let compiled: Vec<&str> = objects.iter().map(|o| o.address.as_str()).collect();
+        assert_eq!(compiled, addresses, "{name}");
     }
 }
 
