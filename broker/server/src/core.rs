@@ -6,23 +6,51 @@
 //! any protocol: that is `services`.
 
 mod api;
+mod bodies;
 mod broker;
+mod checkpoint_plan;
+mod clock;
+mod connection;
 mod consumer;
+mod data_shard;
 mod facts;
+mod figures;
+mod gate;
+mod inbox;
+mod input;
+mod logs;
+mod message;
+mod metadata_shard;
+mod node;
 mod options;
+mod outbound;
 mod partition;
+mod proposals;
+mod pumps;
+mod recovery;
+mod replica;
+mod reply;
+mod retention;
+mod settle;
+mod start;
+mod tag;
 mod view;
+mod waiters;
+mod worker;
+
+#[cfg(test)]
+mod tests;
 
 pub use api::{
     Acknowledged, Batch, Credit, Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState,
     Position, Read, ReadAnswer, Receive, Record, Resume, SettleTag,
 };
-pub use broker::{Broker, Failure, PublishFuture};
+pub use broker::{Broker, Failure, PublishFuture, TopologyDelta};
 pub use consumer::{Consumer, ConsumerEvent, ConsumerEvents, SettleResults};
 pub use facts::{
     Admission, BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, Metadata,
-    ObjectState, PartitionFacts, Problem, QueueFacts, ShardFacts, Stats, Summary, SummaryKind,
-    TopicFacts,
+    ObjectState, PartitionFacts, Problem, QueueFacts, QueueStats, ShardFacts, Stats, Summary,
+    SummaryKind, TopicFacts,
 };
 pub use options::{CoreOptions, MESSAGES_MAX, StartError, WAIT_MAX};
 pub use partition::partition_for;

@@ -1,26 +1,40 @@
-//! The handle that services work with. Cheap to clone.
+//! The handle that services work with. Cheap to clone. Starting and stopping are here; what clients
+//! ask for is in the files below.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+mod consume;
+mod inspect;
+mod publish;
+mod read;
+mod topology;
 
-use millrace_types::{Address, ErrorCode, Offset, Refusal};
-use tokio::sync::watch;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use super::api::{
-    Acknowledged, Batch, Delivered, OpenConsumer, Peek, PeekAnswer, Read, ReadAnswer, Receive,
-    SettleTag,
-};
-use super::consumer::{Consumer, ConsumerEvents};
-use super::facts::{Admission, Description, List, Listed, Metadata, Stats};
+use millrace_types::Refusal;
+use tokio::sync::{OnceCell, watch};
+
+use super::facts::Admission;
+use super::input::Input;
+use super::node::{Node, Phase};
 use super::options::{CoreOptions, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, StartError};
+use super::reply::Reply;
+use super::start;
 use super::view::CatalogueView;
 
+pub use publish::PublishFuture;
+pub use topology::TopologyDelta;
+
 /// The running core of the broker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Broker {
-    view: watch::Receiver<Arc<CatalogueView>>,
+    node: Arc<Node>,
+    running: Arc<Running>,
+}
+
+struct Running {
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    drained: OnceCell<()>,
 }
 
 /// Why the core stopped by itself; the process must end with exit code 70.
@@ -28,139 +42,34 @@ pub struct Broker {
 #[error("{0}")]
 pub struct Failure(pub String);
 
-/// One result for each batch, in their order.
-pub struct PublishFuture(Pin<Box<dyn Future<Output = Vec<Result<Acknowledged, Refusal>>> + Send>>);
-
-impl Future for PublishFuture {
-    type Output = Vec<Result<Acknowledged, Refusal>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
-    }
-}
-
-fn unbuilt<T>() -> Result<T, Refusal> {
-    Err(Refusal::new(
-        ErrorCode::ShardUnavailable,
-        "the core is being built",
-    ))
-}
-
 impl Broker {
     /// Opens the data directory, replays it and starts the threads. Blocks on the disk; must be
-    /// called inside a tokio runtime, whose blocking pool it uses for reads.
+    /// called inside a tokio runtime, whose blocking pool it uses for reads. A damaged shard does
+    /// not keep the others from serving.
     ///
     /// # Errors
-    /// When the directory is another cluster's, locked, damaged beyond one shard, of a newer
+    /// When the directory is another cluster's, in use, damaged beyond one shard, of a newer
     /// version; when a thread cannot be started.
-    pub fn start(_options: CoreOptions) -> Result<Self, StartError> {
-        let (_sender, view) = watch::channel(Arc::default());
-        Ok(Self { view })
-    }
-
-    /// Publishes batches; each is decided on its own. They are on their way when this returns: two
-    /// calls one after the other keep their order for one queue or partition, without waiting.
-    /// Dropping the future does not take them back.
-    pub fn publish(&self, _address: &Address, batches: Vec<Batch>) -> PublishFuture {
-        PublishFuture(Box::pin(async move {
-            batches.iter().map(|_| unbuilt()).collect()
-        }))
+    pub fn start(options: CoreOptions) -> Result<Self, StartError> {
+        let started = start::start(options)?;
+        let threads = Mutex::new(started.threads);
+        let running = Arc::new(Running {
+            threads,
+            drained: OnceCell::new(),
+        });
+        Ok(Self {
+            node: started.node,
+            running,
+        })
     }
 
     /// The catalogue, and a way to wait for its next change.
     #[must_use]
     pub fn catalogue(&self) -> watch::Receiver<Arc<CatalogueView>> {
-        self.view.clone()
+        self.node.view.subscribe()
     }
 
-    /// Takes messages from a queue, waiting for the first one; none is no error.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub async fn receive(&self, _receive: Receive) -> Result<Vec<Delivered>, Refusal> {
-        unbuilt()
-    }
-
-    /// Ends leases, one result for each tag in order. With an address, tags of other queues are
-    /// `INVALID_TAG`.
-    pub async fn settle(
-        &self,
-        _address: Option<&Address>,
-        tags: Vec<SettleTag>,
-    ) -> Vec<Result<(), Refusal>> {
-        tags.iter().map(|_| unbuilt()).collect()
-    }
-
-    /// Opens or resumes a session.
-    ///
-    /// # Errors
-    /// The refusal; `SESSION_EXPIRED` when a session to resume is gone.
-    pub async fn open_consumer(
-        &self,
-        _open: OpenConsumer,
-    ) -> Result<(Consumer, ConsumerEvents), Refusal> {
-        unbuilt()
-    }
-
-    /// Shows messages of a queue without taking them.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub async fn peek(&self, _peek: Peek) -> Result<PeekAnswer, Refusal> {
-        unbuilt()
-    }
-
-    /// Reads a partition once; nothing there is no error.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub async fn read(&self, _read: Read) -> Result<ReadAnswer, Refusal> {
-        unbuilt()
-    }
-
-    /// Waits until the partition holds a message at `beyond` or later: its end is above `beyond`.
-    ///
-    /// # Errors
-    /// The refusal; also when the partition is removed meanwhile or the node drains.
-    pub async fn wait_for(
-        &self,
-        _address: &Address,
-        _partition: u32,
-        _beyond: Offset,
-    ) -> Result<(), Refusal> {
-        unbuilt()
-    }
-
-    /// Who this cluster is and which topology it has.
-    ///
-    /// # Errors
-    /// `SHARD_UNAVAILABLE`.
-    pub async fn metadata(&self) -> Result<Metadata, Refusal> {
-        unbuilt()
-    }
-
-    /// A page of what is declared or kept.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`.
-    pub async fn list(&self, _list: List) -> Result<Listed, Refusal> {
-        unbuilt()
-    }
-
-    /// One queue or topic in full.
-    ///
-    /// # Errors
-    /// `NO_SUCH_QUEUE`, `NO_SUCH_TOPIC`, `SHARD_UNAVAILABLE`.
-    pub async fn describe(&self, _address: &Address) -> Result<Description, Refusal> {
-        unbuilt()
-    }
-
-    /// Figures for metrics.
-    pub async fn stats(&self) -> Stats {
-        Stats::default()
-    }
-
-    /// How much publishers may have under way.
+    /// How much publishers may have under way in one shard before they are refused.
     #[must_use]
     pub const fn admission(&self) -> Admission {
         Admission {
@@ -170,19 +79,123 @@ impl Broker {
     }
 
     /// Refuses new work with `DRAINING` from now on and tells consumers; settling goes on.
-    pub fn begin_drain(&self) {}
-
-    /// Resolves when the drain has begun.
-    pub async fn draining(&self) {
-        std::future::pending().await
+    pub fn begin_drain(&self) {
+        let begun = self.node.phase.send_if_modified(|phase| {
+            let begin = *phase == Phase::Serving;
+            if begin {
+                *phase = Phase::Draining;
+            }
+            begin
+        });
+        if begun {
+            self.tell_workers(|| Input::BeginDrain);
+        }
     }
 
-    /// Begins the drain if that has not happened, lets what is in flight finish, makes a checkpoint
-    /// and ends the threads. Afterwards everything is refused.
-    pub async fn drain(&self) {}
+    /// Resolves when the node takes nothing new: it drains, or has failed.
+    pub async fn draining(&self) {
+        let mut phase = self.node.phase.subscribe();
+        // The sender lives as long as this handle.
+        phase.wait_for(|phase| *phase != Phase::Serving).await.ok();
+    }
+
+    /// Begins the drain if that has not happened, lets what is in flight finish, makes checkpoints
+    /// and ends the threads. Afterwards everything is refused. Every call waits for the end.
+    pub async fn drain(&self) {
+        self.running.drained.get_or_init(|| self.drain_once()).await;
+    }
+
+    async fn drain_once(&self) {
+        self.begin_drain();
+        self.node.pumps.stop().await;
+        let mut drained = Vec::new();
+        for inbox in &self.node.inboxes {
+            let (reply, pending) = Reply::channel();
+            inbox.send(Input::Drain(reply));
+            drained.push(pending);
+        }
+        for pending in drained {
+            // A worker that has stopped already has nothing left to finish.
+            pending.answer().await.ok();
+        }
+        self.stop().await;
+    }
 
     /// Resolves when the core has failed: the disk could not be written. Never resolves otherwise.
     pub async fn failed(&self) -> Failure {
-        std::future::pending().await
+        let mut phase = self.node.phase.subscribe();
+        loop {
+            if let Phase::Failed(reason) = &*phase.borrow_and_update() {
+                return Failure(reason.clone());
+            }
+            if phase.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Stops at once, as if the process were killed: nothing is finished, no checkpoint made.
+    #[cfg(test)]
+    pub(super) async fn abort(self) {
+        self.node.pumps.stop().await;
+        self.stop().await;
+    }
+
+    async fn stop(&self) {
+        self.tell_workers(|| Input::Stop);
+        let (node, running) = (Arc::clone(&self.node), Arc::clone(&self.running));
+        let stopping = tokio::task::spawn_blocking(move || {
+            let mut threads = running
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for thread in threads.drain(..) {
+                if thread.join().is_err() {
+                    tracing::error!("a worker panicked");
+                }
+            }
+            node.journal.shutdown();
+            node.checkpointer.shutdown();
+        });
+        if stopping.await.is_err() {
+            tracing::error!("the core's threads could not be ended");
+        }
+        self.node.phase.send_if_modified(|phase| {
+            let stop = !matches!(phase, Phase::Failed(_));
+            if stop {
+                *phase = Phase::Stopped;
+            }
+            stop
+        });
+    }
+
+    fn tell_workers(&self, input: impl Fn() -> Input) {
+        self.node
+            .inboxes
+            .iter()
+            .for_each(|inbox| inbox.send(input()));
+    }
+
+    /// A queue or topic that is in the catalogue and unknown to its shard is being configured.
+    fn unconfigured(&self, refusal: Refusal) -> Refusal {
+        use millrace_types::ErrorCode::{
+            NoSuchPartition, NoSuchQueue, NoSuchTopic, ShardUnavailable,
+        };
+        if matches!(refusal.code, NoSuchQueue | NoSuchTopic | NoSuchPartition) {
+            return Refusal::new(
+                ShardUnavailable,
+                "it was declared just now; its shard follows",
+            )
+            .retry_after_millis(super::options::RETRY_AFTER_MS);
+        }
+        refusal
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("phase", &*self.node.phase.borrow())
+            .finish_non_exhaustive()
     }
 }

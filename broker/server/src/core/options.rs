@@ -3,30 +3,41 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millrace_storage::{JournalOptions, OpenError};
 use millrace_types::SHARDS_DEFAULT;
 
 /// Longest wait of a `Receive`: below the idle timeouts of common proxies.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Reads that hit the disk, at a time: a few keep it busy, many only wait for each other.
+pub(super) const READERS_MAX: usize = 16;
 /// Messages of one `Receive`, `Peek` or page of a list: bounds the work of one call.
 pub const MESSAGES_MAX: u32 = 1_000;
 /// `Receive` calls waiting at one queue: each holds memory and is looked at when a message arrives.
-pub const WAITING_RECEIVES_MAX: usize = 1_000;
+pub(super) const WAITING_RECEIVES_MAX: usize = 1_000;
 /// Publishes on their way to the disk, in bytes, for one shard: several full journal batches, so
 /// that the disk never starves, and no more than a small pod can hold.
-pub const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
+pub(super) const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// The same in entries: bounds what one sync has to apply.
-pub const IN_FLIGHT_ENTRIES_MAX: u64 = 10_000;
+pub(super) const IN_FLIGHT_ENTRIES_MAX: u64 = 10_000;
 /// A client that is told to come back does so after about two syncs of a slow disk.
-pub const RETRY_AFTER_MS: u64 = 50;
+pub(super) const RETRY_AFTER_MS: u64 = 50;
 /// Free space kept for settling, deleting and one checkpoint.
-pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
+pub(super) const DISK_RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
 /// Bodies kept in memory unless configured.
-pub const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
+pub(super) const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
 /// A session that hears nothing from its client for this long is detached, and closed when as much
 /// time has passed again.
-pub const SESSION_TTL_DEFAULT: Duration = Duration::from_secs(30);
+pub(super) const SESSION_TTL_DEFAULT: Duration = Duration::from_secs(30);
 /// A consumer that takes nothing for this long gives back what waits for it.
-pub const STALL_DEFAULT: Duration = Duration::from_secs(10);
+pub(super) const STALL_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Data shards at least: so that what crosses shards is at work in every installation.
+pub(super) const SHARDS_MIN: u32 = 2;
+/// A checkpoint starts when bodies take this part of the memory limit: the rest is for what comes
+/// while it is written.
+pub(super) const CHECKPOINT_MEMORY_PARTS: u64 = 8;
+/// Bytes in flight of one consumer at most, and unless it asks for less.
+pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
 
 /// What the core is started with.
 #[derive(Clone, Debug)]
@@ -50,8 +61,10 @@ pub struct CoreOptions {
     pub checkpoint_entries: u64,
     /// Silence after which a session is detached.
     pub session_ttl: Duration,
-    /// See [`STALL_DEFAULT`].
+    /// A consumer that takes nothing for this long gives back what waits for it.
     pub consumer_stall: Duration,
+    /// Sizes of the journal.
+    pub journal: JournalOptions,
 }
 
 impl CoreOptions {
@@ -70,6 +83,7 @@ impl CoreOptions {
             checkpoint_entries: 200_000,
             session_ttl: SESSION_TTL_DEFAULT,
             consumer_stall: STALL_DEFAULT,
+            journal: JournalOptions::default(),
         }
     }
 }
@@ -78,13 +92,16 @@ impl CoreOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Fewer than two data shards, or too many.
-    #[error("shards must be 2..={max}, not {given}")]
+    #[error("shards must be {SHARDS_MIN}..={max}, not {given}")]
     Shards {
         /// What was asked for.
         given: u32,
         /// The limit.
         max: u32,
     },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),

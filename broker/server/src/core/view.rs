@@ -13,6 +13,8 @@ pub struct CatalogueView {
     pub(crate) revision: u64,
     pub(crate) applied_revision: u64,
     pub(crate) objects: Arc<BTreeMap<Address, Object>>,
+    /// Why there is no catalogue: the metadata shard is damaged.
+    pub(crate) unavailable: Option<Refusal>,
 }
 
 /// One queue or topic.
@@ -73,8 +75,11 @@ impl CatalogueView {
     /// What is behind an address.
     ///
     /// # Errors
-    /// `NO_SUCH_QUEUE` or `NO_SUCH_TOPIC`.
+    /// `NO_SUCH_QUEUE` or `NO_SUCH_TOPIC`; `SHARD_UNAVAILABLE` when the catalogue cannot be read.
     pub fn require(&self, address: &Address) -> Result<&Object, Refusal> {
+        if let Some(refusal) = &self.unavailable {
+            return Err(refusal.clone());
+        }
         self.lookup(address).ok_or_else(|| {
             let code = if address.is_queue() {
                 ErrorCode::NoSuchQueue

@@ -1,0 +1,102 @@
+//! Reads bodies for those who may not block: at once when they are in memory, on the blocking pool when
+//! they are on disk.
+
+use std::sync::Arc;
+
+use millrace_storage::{Limits, ReadError, Store, StoredRecord};
+use millrace_types::{ErrorCode, LogId, Offset, Refusal};
+use tokio::sync::Semaphore;
+
+/// The way to one shard's bodies.
+#[derive(Clone)]
+pub(super) struct Bodies {
+    store: Arc<Store>,
+    readers: Arc<Semaphore>,
+}
+
+impl Bodies {
+    /// Of this store, with the node's limit of readers.
+    pub(super) const fn new(store: Arc<Store>, readers: Arc<Semaphore>) -> Self {
+        Self { store, readers }
+    }
+
+    /// These messages, in order; one result for each.
+    pub(super) async fn each(
+        &self,
+        log: LogId,
+        offsets: Vec<Offset>,
+    ) -> Vec<Result<StoredRecord, ReadError>> {
+        let (Some(first), Some(last)) = (offsets.iter().min(), offsets.iter().max()) else {
+            return Vec::new();
+        };
+        if self.store.is_resident(log, *first..last.plus(1)) {
+            return read_each(&self.store, log, &offsets);
+        }
+        self.on_disk(move |store| read_each(store, log, &offsets))
+            .await
+    }
+
+    /// What is there from an offset on, `first..end` at most.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) async fn range(
+        &self,
+        log: LogId,
+        from: Offset,
+        end: Offset,
+        limits: Limits,
+    ) -> Result<Vec<StoredRecord>, ReadError> {
+        let last = from.plus(limits.messages_max as u64).min(end);
+        let mut records = if self.store.is_resident(log, from..last) {
+            self.store.read(log, from, limits)?
+        } else {
+            self.on_disk(move |store| store.read(log, from, limits))
+                .await?
+        };
+        // The store may be ahead: what is not applied yet is not there for readers.
+        records.retain(|record| record.offset < end);
+        Ok(records)
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> T {
+        let permit = Arc::clone(&self.readers).acquire_owned().await;
+        let store = Arc::clone(&self.store);
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            read(&store)
+        });
+        match reading.await {
+            Ok(records) => records,
+            // Only when the runtime ends or the store panics; nobody is served by going on.
+            Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+        }
+    }
+}
+
+/// All at once; one by one when some cannot be read, so that the others are.
+fn read_each(
+    store: &Store,
+    log: LogId,
+    offsets: &[Offset],
+) -> Vec<Result<StoredRecord, ReadError>> {
+    if let Ok(records) = store.read_many(log, offsets) {
+        return records.into_iter().map(Ok).collect();
+    }
+    let one = |offset| {
+        let mut records = store.read_many(log, &[offset])?;
+        records.pop().ok_or(ReadError::Missing { log, offset })
+    };
+    offsets.iter().map(|offset| one(*offset)).collect()
+}
+
+/// What a client is told about bodies that cannot be read.
+pub(super) fn unreadable(error: &ReadError) -> Refusal {
+    Refusal::new(
+        ErrorCode::Internal,
+        format!("a stored message cannot be read: {error}"),
+    )
+}

@@ -1,0 +1,379 @@
+//! Taking messages from queues: single calls, sessions, and ending leases.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use millrace_engine::command::{Command, Held, Settle, Settlement, Window};
+use millrace_engine::outcome::{Delivery, MessageState};
+use millrace_storage::ReadError;
+use millrace_types::{
+    Address, ErrorCode, IN_FLIGHT_MAX, LogId, Offset, Refusal, SessionId, ShardId,
+};
+use tokio::sync::oneshot;
+
+use super::Broker;
+use crate::core::api::{
+    Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState, Receive, Resume, SettleTag,
+};
+use crate::core::bodies::{Bodies, unreadable};
+use crate::core::connection::Connection;
+use crate::core::consumer::{Consumer, ConsumerEvents, delivered};
+use crate::core::input::{Caller, Proposal};
+use crate::core::node::Node;
+use crate::core::options::{CONSUMER_BYTES_MAX, MESSAGES_MAX, WAIT_MAX};
+use crate::core::reply::Reply;
+use crate::core::settle;
+use crate::core::tag::Tag;
+use crate::core::view::ObjectKind;
+use crate::core::waiters::Waiter;
+
+impl Broker {
+    /// Takes messages from a queue, waiting for the first one; none is no error. Messages leased
+    /// for a call that is dropped go back to the queue.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn receive(&self, receive: Receive) -> Result<Vec<Delivered>, Refusal> {
+        self.node
+            .check_serving()
+            .map_err(|refusal| self.node.figures.refused(refusal))?;
+        check_count(receive.messages_max)?;
+        let (shard, queue) = self.node.view.borrow().require_queue(&receive.address)?;
+        let (reply, answer) = oneshot::channel();
+        let owner = random_session()?;
+        let lease_ms = receive
+            .lease
+            .map(|lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+        let waiter = Waiter {
+            owner,
+            messages_max: receive.messages_max,
+            bytes_max: receive.bytes_max,
+            lease_ms,
+            until: Instant::now() + receive.wait.min(WAIT_MAX),
+            reply,
+        };
+        let command = Command::Acquire {
+            queue,
+            owner,
+            messages_max: receive.messages_max,
+            bytes_max: receive.bytes_max,
+            lease_ms,
+        };
+        let (body, caller) = (Bytes::new(), Caller::Receiver(waiter));
+        self.node.propose(Proposal {
+            shard,
+            command,
+            body,
+            caller,
+        });
+        let deliveries = match answer.await {
+            Ok(answer) => answer.map_err(|refusal| self.unconfigured(refusal))?,
+            Err(_) => return Err(self.gone()),
+        };
+        let leased = Leased {
+            node: Arc::clone(&self.node),
+            shard,
+            queue,
+            owner,
+            deliveries,
+        };
+        self.hand_over(leased).await
+    }
+
+    async fn hand_over(&self, mut leased: Leased) -> Result<Vec<Delivered>, Refusal> {
+        let Leased {
+            shard,
+            queue,
+            owner,
+            ..
+        } = leased;
+        let offsets = leased
+            .deliveries
+            .iter()
+            .map(|delivery| delivery.offset)
+            .collect();
+        let records = self.bodies(shard)?.each(queue, offsets).await;
+        let mut out = Vec::with_capacity(records.len());
+        let mut failed = None;
+        for (delivery, record) in leased.deliveries.iter().zip(records) {
+            match record {
+                Ok(record) => {
+                    let held = Held {
+                        offset: delivery.offset,
+                        acquired: delivery.acquired,
+                    };
+                    out.push(delivered(
+                        Tag {
+                            shard,
+                            queue,
+                            owner,
+                            held,
+                        },
+                        delivery,
+                        record,
+                    ));
+                }
+                // The lease ran out meanwhile and somebody else was quicker.
+                Err(ReadError::Discarded { .. }) => {}
+                Err(error) => {
+                    tracing::error!(%queue, offset = %delivery.offset, %error,
+                        "a message cannot be read; its lease will run out");
+                    failed = Some(unreadable(&error));
+                }
+            }
+        }
+        leased.deliveries.clear();
+        match failed {
+            Some(refusal) if out.is_empty() => Err(refusal),
+            _ => {
+                self.node.figures.delivered_messages.add(out.len() as u64);
+                Ok(out)
+            }
+        }
+    }
+
+    /// Ends leases, one result for each tag in order. With an address, tags of other queues are
+    /// `INVALID_TAG`.
+    pub async fn settle(
+        &self,
+        address: Option<&Address>,
+        tags: Vec<SettleTag>,
+    ) -> Vec<Result<(), Refusal>> {
+        let only = address.map(|address| self.node.view.borrow().require_queue(address));
+        let only = match only.transpose() {
+            Ok(only) => only,
+            Err(refusal) => return tags.iter().map(|_| Err(refusal.clone())).collect(),
+        };
+        let count = tags.len();
+        let (sender, results) = oneshot::channel();
+        settle::start(&self.node, only, tags, move |results| {
+            // A caller that has gone away does not want to know.
+            sender.send(results).ok();
+        });
+        match results.await {
+            Ok(results) => results,
+            Err(_) => (0..count).map(|_| Err(self.gone())).collect(),
+        }
+    }
+
+    /// Opens or resumes a session.
+    ///
+    /// # Errors
+    /// The refusal; `SESSION_EXPIRED` when a session to resume is gone.
+    pub async fn open_consumer(
+        &self,
+        open: OpenConsumer,
+    ) -> Result<(Consumer, ConsumerEvents), Refusal> {
+        self.node
+            .check_serving()
+            .map_err(|refusal| self.node.figures.refused(refusal))?;
+        let view = self.node.view.borrow().clone();
+        let (shard, queue) = view.require_queue(&open.address)?;
+        let in_flight_max = match &view.require(&open.address)?.kind {
+            ObjectKind::Queue { in_flight_max, .. } => *in_flight_max,
+            ObjectKind::Topic { .. } => IN_FLIGHT_MAX,
+        };
+        let window = Window {
+            messages: or_limit(open.in_flight.messages, in_flight_max),
+            bytes: or_limit(open.in_flight.bytes, CONSUMER_BYTES_MAX),
+        };
+        let (session, command) = match open.resume {
+            None => {
+                let session = random_session()?;
+                let ttl = self.node.options.session_ttl;
+                let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                let consumer = open.consumer;
+                (
+                    session,
+                    Command::OpenSession {
+                        session,
+                        queue,
+                        consumer,
+                        window,
+                        ttl_ms,
+                    },
+                )
+            }
+            Some(resume) => {
+                self.check_session(shard, queue, resume.session).await?;
+                let (session, held) = (resume.session, held(&resume, queue));
+                (
+                    session,
+                    Command::AttachSession {
+                        session,
+                        window,
+                        held,
+                    },
+                )
+            }
+        };
+        let place = (shard, queue);
+        let connection = Connection::new(session, place, window, open.credit, Instant::now());
+        let connection = Arc::new(connection);
+        let bodies = self.bodies(shard)?;
+        // Made before the command is applied: dropping it, should this call be dropped, detaches.
+        let halves = Consumer::new(Arc::clone(&self.node), Arc::clone(&connection), bodies);
+        let (reply, pending) = Reply::channel();
+        let (body, caller) = (Bytes::new(), Caller::Connection(connection, reply));
+        self.node.propose(Proposal {
+            shard,
+            command,
+            body,
+            caller,
+        });
+        pending
+            .answer()
+            .await
+            .map_err(|refusal| self.unconfigured(refusal))?;
+        Ok(halves)
+    }
+
+    async fn check_session(
+        &self,
+        shard: ShardId,
+        queue: LogId,
+        session: SessionId,
+    ) -> Result<(), Refusal> {
+        let of = self
+            .node
+            .ask(shard, move |shard| shard.session(session))
+            .await?;
+        if of == Some(queue) {
+            return Ok(());
+        }
+        Err(self.node.figures.refused(Refusal::new(
+            ErrorCode::SessionExpired,
+            "the session to resume has ended, or is of another queue",
+        )))
+    }
+
+    /// Shows messages of a queue without taking them.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn peek(&self, peek: Peek) -> Result<PeekAnswer, Refusal> {
+        check_count(peek.messages_max)?;
+        let (shard, log) = self.node.view.borrow().require_queue(&peek.address)?;
+        let count = peek.messages_max as usize;
+        let from = peek.from;
+        let views = self
+            .node
+            .ask(shard, move |shard| {
+                let queue = shard.queue(log)?;
+                Some(queue.unsettled(from).take(count + 1).collect::<Vec<_>>())
+            })
+            .await?
+            .unwrap_or_default();
+        let next = views.get(count).map(|view| view.offset);
+        let offsets: Vec<Offset> = views.iter().take(count).map(|view| view.offset).collect();
+        let records = self.bodies(shard)?.each(log, offsets).await;
+        let mut messages = Vec::with_capacity(records.len());
+        for (view, record) in views.iter().zip(records) {
+            let record = match record {
+                Ok(record) => record,
+                // Settled since we looked.
+                Err(ReadError::Discarded { .. }) => continue,
+                Err(error) => return Err(unreadable(&error)),
+            };
+            messages.push(Peeked {
+                message: record.message,
+                offset: view.offset,
+                state: match view.state {
+                    MessageState::Ready => PeekedState::Ready,
+                    MessageState::InFlight => PeekedState::InFlight,
+                    MessageState::Delayed => PeekedState::Delayed,
+                    MessageState::Dying => PeekedState::Dying,
+                },
+                attempts: view.attempts,
+                acquired: view.acquired,
+                stored_at: record.stored_at,
+            });
+        }
+        Ok(PeekAnswer { messages, next })
+    }
+
+    /// The way to a shard's bodies.
+    pub(super) fn bodies(&self, shard: ShardId) -> Result<Bodies, Refusal> {
+        Ok(Bodies::new(
+            self.node.store(shard)?,
+            Arc::clone(&self.node.readers),
+        ))
+    }
+
+    fn gone(&self) -> Refusal {
+        Refusal::new(
+            ErrorCode::ShardUnavailable,
+            "the node stopped before it could answer",
+        )
+        .unknown()
+    }
+}
+
+/// Leases that go back unless they are handed over.
+struct Leased {
+    node: Arc<Node>,
+    shard: ShardId,
+    queue: LogId,
+    owner: SessionId,
+    deliveries: Vec<Delivery>,
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if self.deliveries.is_empty() {
+            return;
+        }
+        let settlements = self.deliveries.iter().map(|delivery| Settlement {
+            owner: self.owner,
+            held: Held {
+                offset: delivery.offset,
+                acquired: delivery.acquired,
+            },
+            settle: Settle::Release { delay_ms: 0 },
+        });
+        let command = Command::Settle {
+            queue: self.queue,
+            settlements: settlements.collect(),
+        };
+        self.node.propose(Proposal::silent(self.shard, command));
+    }
+}
+
+/// What a client still holds of a queue; tags of others are none of its.
+fn held(resume: &Resume, queue: LogId) -> Vec<Held> {
+    let tags = resume.held.iter().filter_map(|tag| Tag::decode(tag));
+    tags.filter(|tag| tag.queue == queue && tag.owner == resume.session)
+        .map(|tag| tag.held)
+        .collect()
+}
+
+/// What was asked for within the limit; 0 asks for all of it.
+fn or_limit<T: Ord + Default>(asked: T, limit: T) -> T {
+    if asked == T::default() {
+        limit
+    } else {
+        asked.min(limit)
+    }
+}
+
+fn check_count(messages_max: u32) -> Result<(), Refusal> {
+    if (1..=MESSAGES_MAX).contains(&messages_max) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::InvalidArgument,
+        format!("messages_max must be 1..={MESSAGES_MAX}, not {messages_max}"),
+    )
+    .with("field", "messages_max"))
+}
+
+/// An id that cannot be guessed.
+fn random_session() -> Result<SessionId, Refusal> {
+    getrandom::u64().map(SessionId::new).map_err(|error| {
+        Refusal::new(
+            ErrorCode::Internal,
+            format!("the system gives no random numbers: {error}"),
+        )
+    })
+}

@@ -1,0 +1,338 @@
+//! Looking at queues and topics, and figures for metrics.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use millrace_engine::outcome::{QueueStats, SessionView};
+use millrace_engine::spec::BoundPartition;
+use millrace_types::{Address, ErrorCode, LogId, Offset, Refusal, ShardId};
+
+use super::Broker;
+use crate::core::facts::{
+    BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, PartitionFacts,
+    QueueFacts, ShardFacts, Stats, Summary, SummaryKind, TopicFacts,
+};
+use crate::core::input::Input;
+use crate::core::options::MESSAGES_MAX;
+use crate::core::pumps::Job;
+use crate::core::reply::Reply;
+use crate::core::view::{CatalogueView, Object, ObjectKind};
+
+/// Figures of one log.
+#[derive(Clone, Debug)]
+enum LogFacts {
+    Queue(QueueStats),
+    Partition(PartitionFacts),
+}
+
+impl Broker {
+    /// A page of what is declared or kept.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`; `SHARD_UNAVAILABLE` when the catalogue cannot be read.
+    pub async fn list(&self, list: List) -> Result<Listed, Refusal> {
+        let limit = MESSAGES_MAX as usize;
+        if !(1..=limit).contains(&list.objects_max) {
+            let given = list.objects_max;
+            return Err(Refusal::new(
+                ErrorCode::InvalidArgument,
+                format!("a page has 1..={limit} objects, not {given}"),
+            )
+            .with("field", "page_size"));
+        }
+        let view = self.node.view.borrow().clone();
+        if let Some(refusal) = &view.unavailable {
+            return Err(refusal.clone());
+        }
+        let mut page: Vec<(&Address, &Object)> = view
+            .iter()
+            .filter(|(address, _)| list.after.as_ref().is_none_or(|after| *address > after))
+            .filter(|(address, _)| match address {
+                Address::Queue { .. } => list.queues,
+                Address::Topic { .. } => list.topics,
+                Address::DeadLetter { .. } => false,
+            })
+            .filter(|(address, _)| {
+                list.namespace
+                    .as_ref()
+                    .is_none_or(|namespace| address.namespace() == namespace)
+            })
+            .take(list.objects_max + 1)
+            .collect();
+        let more = page.len() > list.objects_max;
+        page.truncate(list.objects_max);
+        let next = if more {
+            page.last().map(|(address, _)| (*address).clone())
+        } else {
+            None
+        };
+        let items = self.summaries(&view, &page).await;
+        Ok(Listed { items, next })
+    }
+
+    async fn summaries(&self, view: &CatalogueView, page: &[(&Address, &Object)]) -> Vec<Summary> {
+        let mut logs = Vec::new();
+        for (address, object) in page {
+            logs.extend(places(object));
+            let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
+            logs.extend(dead.into_iter().flat_map(places));
+        }
+        let facts = self.log_facts(logs).await;
+        page.iter()
+            .map(|(address, object)| summary(view, address, object, &facts))
+            .collect()
+    }
+
+    /// Figures of logs; those of shards that do not serve are missing.
+    async fn log_facts(&self, logs: Vec<(ShardId, LogId)>) -> HashMap<LogId, LogFacts> {
+        let mut by_shard: BTreeMap<ShardId, Vec<LogId>> = BTreeMap::new();
+        for (shard, log) in logs {
+            by_shard.entry(shard).or_default().push(log);
+        }
+        let mut facts = HashMap::new();
+        for (id, logs) in by_shard {
+            let found = self.node.ask(id, move |shard| {
+                logs.into_iter()
+                    .filter_map(|log| Some((log, log_facts(shard, log)?)))
+                    .collect()
+            });
+            let found: Vec<(LogId, LogFacts)> = found.await.unwrap_or_default();
+            facts.extend(found);
+        }
+        facts
+    }
+
+    /// One queue or topic in full.
+    ///
+    /// # Errors
+    /// `NO_SUCH_QUEUE`, `NO_SUCH_TOPIC`, `SHARD_UNAVAILABLE`.
+    pub async fn describe(&self, address: &Address) -> Result<Description, Refusal> {
+        let view = self.node.view.borrow().clone();
+        let object = view.require(address)?;
+        let mut logs = places(object);
+        let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
+        logs.extend(dead.into_iter().flat_map(places));
+        let facts = self.log_facts(logs).await;
+        let mut description = Description {
+            summary: summary(&view, address, object, &facts),
+            wire: object.wire.clone(),
+            consumers: Vec::new(),
+            bindings: Vec::new(),
+            partitions: Vec::new(),
+        };
+        match &object.kind {
+            ObjectKind::Topic { partitions } => {
+                description.partitions = partitions
+                    .iter()
+                    .filter_map(|(_, log)| match facts.get(log) {
+                        Some(LogFacts::Partition(partition)) => Some(partition.clone()),
+                        _ => None,
+                    })
+                    .collect();
+            }
+            ObjectKind::Queue { shard, log, .. } => {
+                self.describe_queue(*shard, *log, &mut description).await?;
+            }
+        }
+        Ok(description)
+    }
+
+    async fn describe_queue(
+        &self,
+        shard: ShardId,
+        log: LogId,
+        description: &mut Description,
+    ) -> Result<(), Refusal> {
+        let found = self.node.ask(shard, move |shard| {
+            let queue = shard.queue(log)?;
+            let sessions: Vec<SessionView> = queue.sessions().collect();
+            let bindings: Vec<(BoundPartition, Offset)> = queue
+                .spec()
+                .bindings
+                .iter()
+                .filter_map(|binding| Some((binding.clone(), queue.cursor(binding.log)?)))
+                .collect();
+            Some((sessions, bindings))
+        });
+        let Some((sessions, bindings)) = found.await? else {
+            return Ok(());
+        };
+        description.consumers = sessions
+            .into_iter()
+            .map(|session| ConsumerFacts {
+                name: session.consumer,
+                in_flight: session.in_flight,
+                connected: session.attached,
+            })
+            .collect();
+        let stalled = self.node.pumps.blocked(Job::Transfer { shard, queue: log });
+        let stalled = stalled.map(|problem| problem.message).unwrap_or_default();
+        description.bindings = bindings
+            .into_iter()
+            .map(|(binding, cursor)| {
+                let end = self
+                    .node
+                    .logs
+                    .extent(binding.log)
+                    .map_or(cursor, |e| e.borrow().end);
+                let lag = cursor.until(end);
+                BindingFacts {
+                    topic: binding.topic,
+                    partition: binding.partition,
+                    cursor,
+                    lag,
+                    stalled: if lag > 0 {
+                        stalled.clone()
+                    } else {
+                        String::new()
+                    },
+                }
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Figures for metrics.
+    pub async fn stats(&self) -> Stats {
+        let figures = &self.node.figures;
+        let mut stats = Stats {
+            journal: self.journal_facts(),
+            disk_free_bytes: self.node.disk_free_bytes(),
+            disk_reserve_bytes: self.node.options.disk_reserve_bytes,
+            published_messages: figures.published_messages.get(),
+            published_bytes: figures.published_bytes.get(),
+            delivered_messages: figures.delivered_messages.get(),
+            settled_messages: figures.settled_messages.get(),
+            transferred_messages: figures.transferred_messages.get(),
+            dead_lettered_messages: figures.dead_lettered_messages.get(),
+            missed_messages: figures.missed_messages.get(),
+            refusals: figures.refusals(),
+            ..Stats::default()
+        };
+        for inbox in &self.node.inboxes {
+            let (reply, pending) = Reply::channel();
+            Arc::clone(inbox).send(Input::Facts(reply));
+            if let Ok(facts) = pending.answer().await {
+                stats.waiting_receives += facts.waiting_receives;
+                stats.shards.extend(facts.shards);
+            }
+        }
+        for (number, slot) in (0..).zip(&self.node.slots) {
+            let id = ShardId::new(number);
+            if let Some(damage) = &slot.damage {
+                let unavailable = Some(damage.clone());
+                stats.shards.insert(
+                    id,
+                    ShardFacts {
+                        unavailable,
+                        ..ShardFacts::default()
+                    },
+                );
+            } else if id != ShardId::METADATA {
+                self.add_logs(id, &mut stats).await;
+            }
+        }
+        stats
+    }
+
+    async fn add_logs(&self, shard: ShardId, stats: &mut Stats) {
+        let found = self.node.ask(shard, |shard| {
+            let queues = shard
+                .queues()
+                .map(|queue| (queue.address().clone(), queue.stats()));
+            let partitions = shard.partitions().map(|partition| {
+                let messages = partition.first().until(partition.end());
+                (partition.topic().clone(), messages, partition.bytes())
+            });
+            (queues.collect::<Vec<_>>(), partitions.collect::<Vec<_>>())
+        });
+        let Ok((queues, partitions)) = found.await else {
+            return;
+        };
+        stats.queues.extend(queues);
+        for (topic, messages, bytes) in partitions {
+            let facts = stats.topics.entry(topic).or_default();
+            facts.partitions += 1;
+            facts.messages += messages;
+            facts.bytes += bytes;
+        }
+    }
+
+    fn journal_facts(&self) -> JournalFacts {
+        let stats = self.node.journal.stats();
+        JournalFacts {
+            fsyncs: stats.fsyncs,
+            records: stats.records,
+            bytes: stats.bytes,
+            live_bytes: stats.live_bytes.values().sum(),
+            last_sync: stats.sync.last,
+        }
+    }
+}
+
+fn places(object: &Object) -> Vec<(ShardId, LogId)> {
+    match &object.kind {
+        ObjectKind::Queue { shard, log, .. } => vec![(*shard, *log)],
+        ObjectKind::Topic { partitions } => partitions.clone(),
+    }
+}
+
+fn log_facts(shard: &millrace_engine::Shard, log: LogId) -> Option<LogFacts> {
+    if let Some(queue) = shard.queue(log) {
+        return Some(LogFacts::Queue(queue.stats()));
+    }
+    let partition = shard.partition(log)?;
+    Some(LogFacts::Partition(PartitionFacts {
+        partition: partition.partition(),
+        shard: shard.id(),
+        offsets: partition.first()..partition.end(),
+        bytes: partition.bytes(),
+        oldest: partition.oldest(),
+    }))
+}
+
+fn summary(
+    view: &CatalogueView,
+    address: &Address,
+    object: &Object,
+    facts: &HashMap<LogId, LogFacts>,
+) -> Summary {
+    let queue = |log: &LogId| match facts.get(log) {
+        Some(LogFacts::Queue(stats)) => Some(*stats),
+        _ => None,
+    };
+    let kind = match &object.kind {
+        ObjectKind::Queue { log, .. } => queue(log).map(|stats| {
+            let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
+            let dead = dead
+                .into_iter()
+                .flat_map(places)
+                .find_map(|(_, log)| queue(&log));
+            let unsettled = |s: QueueStats| s.ready + s.in_flight + s.delayed + s.dying;
+            SummaryKind::Queue(QueueFacts {
+                stats,
+                dead_lettered: dead.map_or(0, unsettled),
+            })
+        }),
+        ObjectKind::Topic { partitions } => {
+            let mut topic = TopicFacts {
+                partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
+                ..TopicFacts::default()
+            };
+            let mut found = false;
+            for (_, log) in partitions {
+                if let Some(LogFacts::Partition(partition)) = facts.get(log) {
+                    topic.messages += partition.offsets.start.until(partition.offsets.end);
+                    topic.bytes += partition.bytes;
+                    found = true;
+                }
+            }
+            found.then_some(SummaryKind::Topic(topic))
+        }
+    };
+    Summary {
+        address: address.clone(),
+        orphaned: object.orphaned,
+        kind,
+    }
+}

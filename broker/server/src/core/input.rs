@@ -1,0 +1,91 @@
+//! What a worker can be asked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_engine::Shard;
+use millrace_engine::catalogue::{Catalogue, CatalogueCommand};
+use millrace_engine::command::Command;
+use millrace_engine::outcome::Outcome;
+use millrace_storage::CheckpointError;
+use millrace_types::{LogIndex, Refusal, ShardId};
+
+use super::connection::Connection;
+use super::gate::Permit;
+use super::reply::Reply;
+use super::waiters::Waiter;
+use super::worker::Facts;
+
+/// A question about a data shard, answered on its thread: it must be short.
+pub(super) type Question = Box<dyn FnOnce(Result<&Shard, Refusal>) + Send>;
+/// A question about the catalogue.
+pub(super) type CatalogueQuestion = Box<dyn FnOnce(Result<&Catalogue, Refusal>) + Send>;
+
+/// One thing to do.
+pub(super) enum Input {
+    /// Propose a command.
+    Propose(Proposal),
+    /// Propose a change of the catalogue; the answer is its revision.
+    ProposeCatalogue(CatalogueCommand, Reply<u64>),
+    /// Answer a question.
+    Ask(ShardId, Question),
+    /// Answer a question about the catalogue.
+    AskCatalogue(CatalogueQuestion),
+    /// A connection ended.
+    Detach(Arc<Connection>),
+    /// A paused connection takes messages again.
+    Resume(Arc<Connection>),
+    /// These shards' logs are synced up to here.
+    Synced(Vec<(ShardId, LogIndex)>),
+    /// A checkpoint is done, or is not.
+    Checkpointed(ShardId, Result<LogIndex, CheckpointError>),
+    /// A data shard has, or has not, logged its configuration up to a revision.
+    Configured(ShardId, Result<u64, Refusal>),
+    /// Give figures of all shards of the worker.
+    Facts(Reply<Facts>),
+    /// Tell consumers that the node is going down.
+    BeginDrain,
+    /// Finish what is in flight, make checkpoints, then answer.
+    Drain(Reply<()>),
+    /// End the thread at once.
+    Stop,
+}
+
+/// A command to propose.
+pub(super) struct Proposal {
+    /// To which data shard.
+    pub(super) shard: ShardId,
+    /// What.
+    pub(super) command: Command,
+    /// The records it carries; empty for most.
+    pub(super) body: Bytes,
+    /// Who waits.
+    pub(super) caller: Caller,
+}
+
+/// Who waits for a command, and what that means when it is applied.
+pub(super) enum Caller {
+    /// Somebody, or nobody.
+    Reply(Reply<Outcome>),
+    /// A publisher.
+    Publisher(
+        Reply<Outcome>,
+        #[expect(dead_code, reason = "makes room when it is dropped with the caller")] Permit,
+    ),
+    /// A `Receive` call, which may have to wait for a message.
+    Receiver(Waiter),
+    /// A connection that opens or attaches to a session.
+    Connection(Arc<Connection>, Reply<Outcome>),
+}
+
+impl Proposal {
+    /// A command without records that nobody waits for.
+    pub(super) const fn silent(shard: ShardId, command: Command) -> Self {
+        Self {
+            shard,
+            command,
+            body: Bytes::new(),
+            caller: Caller::Reply(Reply::none()),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Where queues and partitions live, how far partitions reach, and which queues are bound to them: what
+//! readers and pumps need to know without asking a shard. Kept current by the shards' threads, which
+//! own what they publish here; never an authority over them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use millrace_types::{LogId, Offset, ShardId};
+use tokio::sync::watch;
+
+/// What a partition holds: `first..end`, synced and applied.
+pub(super) type Extent = Range<Offset>;
+
+/// Everything that is configured on this node.
+#[derive(Debug, Default)]
+pub(super) struct Logs(RwLock<Maps>);
+
+#[derive(Debug, Default)]
+struct Maps {
+    shards: HashMap<LogId, ShardId>,
+    extents: HashMap<LogId, watch::Sender<Extent>>,
+    /// By partition: the bound queues, and how far each has come.
+    bound: HashMap<LogId, HashMap<LogId, Offset>>,
+    /// By queue: its partitions.
+    bindings: HashMap<LogId, Vec<LogId>>,
+}
+
+impl Logs {
+    /// A partition exists; gives the place where its extent is published.
+    pub(super) fn add_partition(
+        &self,
+        shard: ShardId,
+        log: LogId,
+        extent: Extent,
+    ) -> watch::Sender<Extent> {
+        let mut maps = self.write();
+        maps.shards.insert(log, shard);
+        maps.extents
+            .entry(log)
+            .or_insert_with(|| watch::Sender::new(extent))
+            .clone()
+    }
+
+    /// A queue exists, bound to these partitions, where it has come this far.
+    pub(super) fn set_queue(&self, shard: ShardId, queue: LogId, cursors: Vec<(LogId, Offset)>) {
+        let mut maps = self.write();
+        maps.unbind(queue);
+        maps.shards.insert(queue, shard);
+        for (partition, cursor) in &cursors {
+            maps.bound
+                .entry(*partition)
+                .or_default()
+                .insert(queue, *cursor);
+        }
+        if !cursors.is_empty() {
+            let partitions = cursors
+                .into_iter()
+                .map(|(partition, _)| partition)
+                .collect();
+            maps.bindings.insert(queue, partitions);
+        }
+    }
+
+    /// A queue has come this far with a partition.
+    pub(super) fn set_cursor(&self, queue: LogId, partition: LogId, cursor: Offset) {
+        let mut maps = self.write();
+        if let Some(known) = maps
+            .bound
+            .get_mut(&partition)
+            .and_then(|q| q.get_mut(&queue))
+        {
+            *known = cursor;
+        }
+    }
+
+    /// A queue or partition is no more; those who wait for its extent are woken.
+    pub(super) fn remove(&self, log: LogId) {
+        let mut maps = self.write();
+        maps.unbind(log);
+        maps.shards.remove(&log);
+        maps.extents.remove(&log);
+    }
+
+    /// Where a queue or partition lives.
+    pub(super) fn shard(&self, log: LogId) -> Option<ShardId> {
+        self.read().shards.get(&log).copied()
+    }
+
+    /// What a partition holds, and a way to wait for more; `None` when it is not configured yet.
+    pub(super) fn extent(&self, log: LogId) -> Option<watch::Receiver<Extent>> {
+        self.read().extents.get(&log).map(watch::Sender::subscribe)
+    }
+
+    /// The queues bound to a partition.
+    pub(super) fn bound_queues(&self, partition: LogId) -> Vec<LogId> {
+        let maps = self.read();
+        maps.bound
+            .get(&partition)
+            .map(|q| q.keys().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// The first offset of a partition that some bound queue has not looked at.
+    pub(super) fn lowest_cursor(&self, partition: LogId) -> Option<Offset> {
+        self.read().bound.get(&partition)?.values().copied().min()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Maps> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Maps> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maps {
+    fn unbind(&mut self, queue: LogId) {
+        for partition in self.bindings.remove(&queue).unwrap_or_default() {
+            if let Some(queues) = self.bound.get_mut(&partition) {
+                queues.remove(&queue);
+                if queues.is_empty() {
+                    self.bound.remove(&partition);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARD: ShardId = ShardId::new(1);
+
+    fn log(id: u64) -> LogId {
+        LogId::new(id)
+    }
+
+    fn at(offset: u64) -> Offset {
+        Offset::new(offset)
+    }
+
+    #[test]
+    fn the_lowest_cursor_is_the_slowest_bound_queues() {
+        let logs = Logs::default();
+        logs.set_queue(SHARD, log(1), vec![(log(9), at(5))]);
+        logs.set_queue(SHARD, log(2), vec![(log(9), at(3)), (log(8), at(0))]);
+        assert_eq!(logs.lowest_cursor(log(9)), Some(at(3)));
+        logs.set_cursor(log(2), log(9), at(7));
+        assert_eq!(logs.lowest_cursor(log(9)), Some(at(5)));
+        logs.set_queue(SHARD, log(1), Vec::new());
+        assert_eq!(logs.lowest_cursor(log(9)), Some(at(7)));
+        logs.remove(log(2));
+        assert_eq!(logs.lowest_cursor(log(9)), None);
+        assert!(logs.bound_queues(log(8)).is_empty());
+        assert_eq!(logs.shard(log(1)), Some(SHARD));
+    }
+
+    #[tokio::test]
+    async fn a_reader_learns_of_growth_and_of_removal() {
+        let logs = Logs::default();
+        let sender = logs.add_partition(SHARD, log(9), at(0)..at(0));
+        let mut extent = logs.extent(log(9)).unwrap();
+        sender.send_replace(at(0)..at(4));
+        extent.wait_for(|extent| extent.end > at(3)).await.unwrap();
+        logs.remove(log(9));
+        drop(sender);
+        assert!(extent.wait_for(|extent| extent.end > at(9)).await.is_err());
+        assert!(logs.extent(log(9)).is_none());
+    }
+}

@@ -1,0 +1,287 @@
+//! Leader of the metadata shard: orders changes of the catalogue, publishes its view, and tells every
+//! data shard what it still lacks until all have logged it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use millrace_engine::catalogue::{
+    Catalogue, CatalogueCommand, CatalogueEntry, DeclaredSpec, Placed, PlacedState, Placement,
+};
+use millrace_storage::{CheckpointError, Store};
+use millrace_types::{LogIndex, Refusal, ShardId};
+
+use super::checkpoint_plan::{self, CheckpointPlan};
+use super::clock::Clock;
+use super::facts::ShardFacts;
+use super::input::{Caller, Input, Proposal};
+use super::node::Node;
+use super::outbound::Outbound;
+use super::proposals::Proposals;
+use super::recovery::Metadata;
+use super::reply::Reply;
+use super::view::{CatalogueView, Object, ObjectKind};
+
+/// The catalogue and those who change it.
+pub(super) struct MetadataShard {
+    node: Arc<Node>,
+    catalogue: Catalogue,
+    /// Holds no bodies; a checkpoint wants one.
+    store: Arc<Store>,
+    proposals: Proposals<(CatalogueEntry, Reply<u64>)>,
+    clock: Clock,
+    plan: CheckpointPlan,
+    /// What each data shard that serves has logged.
+    configured: BTreeMap<ShardId, u64>,
+    /// Data shards with a push under way.
+    pushing: BTreeSet<ShardId>,
+}
+
+impl MetadataShard {
+    /// Takes over a recovered catalogue; `configured` is what each data shard that serves has logged.
+    pub(super) fn new(
+        node: &Arc<Node>,
+        recovered: Metadata,
+        plan: CheckpointPlan,
+        proposals: Proposals<(CatalogueEntry, Reply<u64>)>,
+        configured: BTreeMap<ShardId, u64>,
+        now: Instant,
+    ) -> Self {
+        let this = Self {
+            node: Arc::clone(node),
+            catalogue: recovered.catalogue,
+            store: recovered.store,
+            proposals,
+            clock: Clock::new(recovered.wall, recovered.elapsed, now),
+            plan,
+            configured,
+            pushing: BTreeSet::new(),
+        };
+        this.publish();
+        this
+    }
+
+    /// For questions.
+    pub(super) const fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// First commands of a leader: the number of shards, and what they have done already.
+    pub(super) fn lead(&mut self, now: Instant, out: &mut Outbound) {
+        let data_shards = self.node.data_shards();
+        if self.catalogue.data_shards() < data_shards {
+            self.propose(
+                CatalogueCommand::Init { data_shards },
+                Reply::none(),
+                now,
+                out,
+            );
+        }
+        if self.catalogue.applied_revision() < self.catalogue.revision() {
+            for (shard, revision) in self.configured.clone() {
+                let command = CatalogueCommand::ShardConfigured { shard, revision };
+                self.propose(command, Reply::none(), now, out);
+            }
+        }
+        self.push();
+    }
+
+    /// Puts a change on its way.
+    pub(super) fn propose(
+        &mut self,
+        command: CatalogueCommand,
+        reply: Reply<u64>,
+        now: Instant,
+        out: &mut Outbound,
+    ) {
+        let stamp = self.clock.stamp(now, SystemTime::now());
+        let entry = CatalogueEntry { stamp, command };
+        let header = entry.encode();
+        out.push(self.proposals.propose(header, Bytes::new(), (entry, reply)));
+    }
+
+    /// Applies everything up to an index.
+    pub(super) fn synced(&mut self, upto: LogIndex) {
+        let mut changed = false;
+        while let Some(proposed) = self.proposals.next_synced(upto) {
+            let (entry, reply) = proposed.entry;
+            self.plan.applied(proposed.bytes);
+            let applied = self.catalogue.apply(proposed.index, &entry);
+            if applied.changed {
+                changed = true;
+                // Before the answer, so that who has it finds what it declared.
+                self.publish();
+            }
+            reply.answer(
+                applied
+                    .outcome
+                    .map_err(|refusal| self.node.figures.refused(refusal)),
+            );
+        }
+        if changed {
+            self.push();
+        }
+    }
+
+    /// A data shard has, or has not, logged its configuration.
+    pub(super) fn configured(
+        &mut self,
+        shard: ShardId,
+        result: Result<u64, Refusal>,
+        now: Instant,
+        out: &mut Outbound,
+    ) {
+        self.pushing.remove(&shard);
+        match result {
+            Ok(revision) => {
+                self.configured.insert(shard, revision);
+                let command = CatalogueCommand::ShardConfigured { shard, revision };
+                self.propose(command, Reply::none(), now, out);
+                self.push();
+            }
+            Err(refusal) => tracing::warn!(%shard, %refusal, "a shard was not configured"),
+        }
+    }
+
+    /// Sends every data shard what it lacks, one push at a time for each.
+    fn push(&mut self) {
+        let revision = self.catalogue.revision();
+        let behind: Vec<(ShardId, u64)> = self
+            .configured
+            .iter()
+            .filter(|(shard, done)| **done < revision && !self.pushing.contains(shard))
+            .map(|(shard, done)| (*shard, *done))
+            .collect();
+        for (shard, done) in behind {
+            let mut commands = self.catalogue.commands_for(shard, done);
+            let Some(last) = commands.pop() else {
+                continue;
+            };
+            self.pushing.insert(shard);
+            for command in commands {
+                self.node.propose(Proposal::silent(shard, command));
+            }
+            let node = Arc::clone(&self.node);
+            let reply = Reply::to(move |outcome: Result<_, Refusal>| {
+                if let Ok(slot) = node.slot(ShardId::METADATA) {
+                    slot.inbox
+                        .send(Input::Configured(shard, outcome.map(|_| revision)));
+                }
+            });
+            let (body, caller) = (Bytes::new(), Caller::Reply(reply));
+            self.node.propose(Proposal {
+                shard,
+                command: last,
+                body,
+                caller,
+            });
+        }
+    }
+
+    /// Replaces the view that everybody else has.
+    fn publish(&self) {
+        let catalogue = &self.catalogue;
+        self.node.view.send_modify(|view| {
+            let objects = if view.revision == catalogue.revision() && view.revision > 0 {
+                Arc::clone(&view.objects)
+            } else {
+                let objects = catalogue.objects();
+                Arc::new(
+                    objects
+                        .map(|placed| (placed.address.clone(), object(placed)))
+                        .collect(),
+                )
+            };
+            *view = Arc::new(CatalogueView {
+                revision: catalogue.revision(),
+                applied_revision: catalogue.applied_revision(),
+                objects,
+                unavailable: None,
+            });
+        });
+    }
+
+    /// Tries again what did not work; called about once a second.
+    pub(super) fn housekeeping(&mut self) {
+        self.push();
+    }
+
+    /// Whether `housekeeping` has anything to look at.
+    pub(super) fn needs_housekeeping(&self) -> bool {
+        let revision = self.catalogue.revision();
+        self.plan.covered() < self.catalogue.applied()
+            || self.configured.values().any(|done| *done < revision)
+    }
+
+    /// Starts a checkpoint when it is due, or possible and `wanted`.
+    pub(super) fn checkpoint(&mut self, wanted: bool, now: Instant) {
+        let applied = self.catalogue.applied();
+        let start =
+            self.plan.is_due(applied, 0, now) || (wanted && self.plan.is_possible(applied, now));
+        if !start {
+            return;
+        }
+        self.plan.started();
+        let snapshot = self.catalogue.snapshot().into();
+        checkpoint_plan::start(
+            &self.node,
+            &self.store,
+            (ShardId::METADATA, applied),
+            snapshot,
+        );
+    }
+
+    /// A checkpoint is done, or is not.
+    pub(super) fn checkpointed(&mut self, result: Result<LogIndex, CheckpointError>, now: Instant) {
+        checkpoint_plan::finish(&self.node, ShardId::METADATA, &mut self.plan, result, now);
+    }
+
+    /// Whether nothing is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.proposals.is_empty() && !self.plan.is_running()
+    }
+
+    /// Whether a checkpoint covers everything.
+    pub(super) fn is_covered(&self, now: Instant) -> bool {
+        !self.plan.is_possible(self.catalogue.applied(), now)
+    }
+
+    /// Figures for metrics.
+    pub(super) fn facts(&self) -> ShardFacts {
+        ShardFacts {
+            unavailable: None,
+            applied: self.catalogue.applied(),
+            checkpoint: self.plan.covered(),
+            in_flight_entries: self.proposals.len(),
+            in_flight_bytes: self.proposals.bytes(),
+            ..ShardFacts::default()
+        }
+    }
+}
+
+fn object(placed: &Placed) -> Object {
+    Object {
+        uid: placed.uid.clone(),
+        generation: placed.generation,
+        orphaned: placed.state == PlacedState::Orphaned,
+        wire: placed.wire.clone(),
+        message_bytes_max: placed.spec.message_bytes_max(),
+        kind: match (&placed.placement, &placed.spec) {
+            (Placement::Topic { partitions }, _) => ObjectKind::Topic {
+                partitions: partitions.clone(),
+            },
+            (Placement::Queue { shard, log }, DeclaredSpec::Queue(queue)) => ObjectKind::Queue {
+                shard: *shard,
+                log: *log,
+                in_flight_max: queue.in_flight_max,
+            },
+            // The catalogue never places a topic as a queue.
+            (Placement::Queue { shard, log }, DeclaredSpec::Topic(_)) => ObjectKind::Queue {
+                shard: *shard,
+                log: *log,
+                in_flight_max: 0,
+            },
+        },
+    }
+}

@@ -1,0 +1,300 @@
+//! What all parts of the core share: the shards' inboxes and stores, the journal, the catalogue's view
+//! and whether the node serves. Ways to propose, to ask and to read; decides nothing about messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use millrace_engine::Shard;
+use millrace_engine::catalogue::Catalogue;
+use millrace_engine::command::Command;
+use millrace_engine::outcome::Outcome;
+use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile, Store};
+use millrace_types::{ErrorCode, Refusal, ShardId};
+use tokio::sync::{Semaphore, watch};
+
+use super::figures::Figures;
+use super::gate::{self, Gate, Permit};
+use super::inbox::Inbox;
+use super::input::{Caller, Input, Proposal};
+use super::logs::Logs;
+use super::options::CoreOptions;
+use super::pumps::Pumps;
+use super::reply::{Pending, Reply};
+use super::view::CatalogueView;
+
+/// How long a look at the disk's free space is good for.
+const DISK_LOOK_MS: u64 = 200;
+
+/// One broker node's shared parts.
+pub(super) struct Node {
+    pub(super) options: CoreOptions,
+    pub(super) data_dir: DataDir,
+    pub(super) journal: JournalHandle,
+    pub(super) checkpointer: CheckpointerHandle,
+    /// By number: the metadata shard first.
+    pub(super) slots: Vec<Slot>,
+    /// One for each worker.
+    pub(super) inboxes: Vec<Arc<Inbox<Input>>>,
+    pub(super) logs: Logs,
+    pub(super) view: watch::Sender<Arc<CatalogueView>>,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) figures: Figures,
+    pub(super) pumps: Pumps,
+    /// Reads that hit the disk, at a time.
+    pub(super) readers: Arc<Semaphore>,
+    pub(super) disk: DiskLook,
+}
+
+/// One shard, seen from outside.
+pub(super) struct Slot {
+    /// Of the worker that owns it.
+    pub(super) inbox: Arc<Inbox<Input>>,
+    /// Its bodies; `None` when it is quarantined.
+    pub(super) store: Option<Arc<Store>>,
+    /// Its publishers.
+    pub(super) gate: Arc<Gate>,
+    /// Why it does not serve.
+    pub(super) damage: Option<String>,
+}
+
+/// What the node does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Everything.
+    Serving,
+    /// Nothing new.
+    Draining,
+    /// Nothing.
+    Stopped,
+    /// Nothing, and the process has to end.
+    Failed(String),
+}
+
+/// The last look at the disk's free space.
+#[derive(Debug)]
+pub(super) struct DiskLook {
+    start: Instant,
+    /// Milliseconds since `start`, plus one; 0: never looked.
+    looked: AtomicU64,
+    free: AtomicU64,
+}
+
+impl DiskLook {
+    /// Before the first look.
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            looked: AtomicU64::new(0),
+            free: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Node {
+    /// A shard that serves.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE`.
+    pub(super) fn slot(&self, shard: ShardId) -> Result<&Slot, Refusal> {
+        let slot = usize::try_from(shard.get())
+            .ok()
+            .and_then(|place| self.slots.get(place));
+        let Some(slot) = slot else {
+            return Err(Refusal::new(
+                ErrorCode::ShardUnavailable,
+                format!("this node has no shard {shard}"),
+            ));
+        };
+        match &slot.damage {
+            None => Ok(slot),
+            Some(damage) => Err(quarantined(shard, damage)),
+        }
+    }
+
+    /// The bodies of a shard that serves.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE`.
+    pub(super) fn store(&self, shard: ShardId) -> Result<Arc<Store>, Refusal> {
+        let slot = self.slot(shard)?;
+        slot.store
+            .clone()
+            .ok_or_else(|| quarantined(shard, "it has no store"))
+    }
+
+    /// Refuses when the node takes no new work.
+    ///
+    /// # Errors
+    /// `DRAINING`, `SHARD_UNAVAILABLE`.
+    pub(super) fn check_serving(&self) -> Result<(), Refusal> {
+        match &*self.phase.borrow() {
+            Phase::Serving => Ok(()),
+            Phase::Draining | Phase::Stopped => Err(draining()),
+            Phase::Failed(reason) => Err(Refusal::new(
+                ErrorCode::ShardUnavailable,
+                format!("the node has failed: {reason}"),
+            )),
+        }
+    }
+
+    /// Lets a publish in.
+    ///
+    /// # Errors
+    /// `DRAINING`, `OVERLOADED`, `DISK_FULL`, `SHARD_UNAVAILABLE`.
+    pub(super) fn admit(&self, shard: ShardId, bytes: u64) -> Result<Permit, Refusal> {
+        self.check_serving()?;
+        let slot = self.slot(shard)?;
+        self.check_room()?;
+        slot.gate.enter(shard, bytes)
+    }
+
+    /// Whether there is room for more messages in memory and on disk.
+    ///
+    /// # Errors
+    /// `OVERLOADED`, `DISK_FULL`.
+    pub(super) fn check_room(&self) -> Result<(), Refusal> {
+        gate::check_disk(self.disk_free_bytes(), self.options.disk_reserve_bytes)?;
+        gate::check_memory(self.resident_bytes(), self.options.memory_bytes_max)
+    }
+
+    /// Bodies in memory, of all shards.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.slots
+            .iter()
+            .flat_map(|slot| &slot.store)
+            .map(|store| store.memory_bytes())
+            .sum()
+    }
+
+    /// Free on the disk, as of a moment ago; 0 when the journal cannot get its next file.
+    pub(super) fn disk_free_bytes(&self) -> u64 {
+        let disk = &self.disk;
+        let elapsed = u64::try_from(disk.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = elapsed.saturating_add(1);
+        let looked = disk.looked.load(Ordering::Acquire);
+        if looked != 0 && now.saturating_sub(looked) < DISK_LOOK_MS {
+            return disk.free.load(Ordering::Acquire);
+        }
+        let free = match self.journal.room() {
+            Ok(room) if room.next_file == NextFile::Refused => 0,
+            Ok(room) => room.free_bytes,
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell how much of the disk is free");
+                // Not knowing is no reason to refuse: a full disk makes itself felt.
+                u64::MAX
+            }
+        };
+        disk.free.store(free, Ordering::Release);
+        disk.looked.store(now, Ordering::Release);
+        free
+    }
+
+    /// Sends a command to its shard; the reply says what came of it, in any case.
+    pub(super) fn propose(&self, proposal: Proposal) {
+        match self.slot(proposal.shard) {
+            Ok(slot) => slot.inbox.send(Input::Propose(proposal)),
+            Err(refusal) => proposal.caller.refuse(refusal),
+        }
+    }
+
+    /// Sends a command and gives the way to its outcome.
+    pub(super) fn start(&self, shard: ShardId, command: Command, body: Bytes) -> Pending<Outcome> {
+        let (reply, pending) = Reply::channel();
+        self.propose(Proposal {
+            shard,
+            command,
+            body,
+            caller: Caller::Reply(reply),
+        });
+        pending
+    }
+
+    /// Asks a data shard; the question must be short.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE`.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        shard: ShardId,
+        question: impl FnOnce(&Shard) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let slot = self.slot(shard)?;
+        let (reply, pending) = Reply::channel();
+        let ask = move |shard: Result<&Shard, Refusal>| reply.answer(shard.map(question));
+        slot.inbox.send(Input::Ask(shard, Box::new(ask)));
+        pending.answer().await
+    }
+
+    /// Asks the catalogue.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE`.
+    pub(super) async fn ask_catalogue<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Catalogue) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let slot = self.slot(ShardId::METADATA)?;
+        let (reply, pending) = Reply::channel();
+        let ask = move |catalogue: Result<&Catalogue, Refusal>| {
+            reply.answer(catalogue.map(question));
+        };
+        slot.inbox.send(Input::AskCatalogue(Box::new(ask)));
+        pending.answer().await
+    }
+
+    /// The node cannot go on; the first reason stays.
+    pub(super) fn fail(&self, reason: String) {
+        fail(&self.phase, reason);
+    }
+
+    /// Number of data shards.
+    pub(super) fn data_shards(&self) -> u32 {
+        self.data_dir.data_shards()
+    }
+}
+
+impl Caller {
+    /// Answers without having asked the shard.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        match self {
+            Self::Reply(reply) | Self::Publisher(reply, _) | Self::Connection(_, reply) => {
+                reply.answer(Err(refusal));
+            }
+            Self::Receiver(waiter) => {
+                // A caller that has gone away does not want to know.
+                waiter.reply.send(Err(refusal)).ok();
+            }
+        }
+    }
+}
+
+/// Notes that the node cannot go on; the first reason stays.
+pub(super) fn fail(phase: &watch::Sender<Phase>, reason: String) {
+    phase.send_if_modified(|phase| {
+        if matches!(phase, Phase::Failed(_)) {
+            return false;
+        }
+        tracing::error!(%reason, "the node stops");
+        *phase = Phase::Failed(reason);
+        true
+    });
+}
+
+/// What a client is told when the node takes nothing new.
+pub(super) fn draining() -> Refusal {
+    Refusal::new(ErrorCode::Draining, "the node is going down").retry_after_millis(DRAIN_RETRY_MS)
+}
+
+/// A restart takes about that long.
+const DRAIN_RETRY_MS: u64 = 1_000;
+
+/// What a client is told about a damaged shard.
+pub(super) fn quarantined(shard: ShardId, damage: &str) -> Refusal {
+    Refusal::new(
+        ErrorCode::ShardUnavailable,
+        format!("shard {shard} is quarantined: {damage}"),
+    )
+    .with("shard", shard.to_string())
+}

@@ -1,0 +1,216 @@
+//! Moves messages between logs: from topics into bound queues, and from queues into their dead-letter
+//! queues. Woken by effects; a pump runs until it has caught up or cannot go on, then ends. All state
+//! is in the engine (cursors, numbers), so a pump can be lost at any point and started again.
+
+mod dead;
+mod transfer;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use millrace_types::{LogId, ShardId};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::facts::Problem;
+use super::node::Node;
+
+/// Pumps at work at a time: each keeps a batch in memory.
+const RUNNING_MAX: usize = 32;
+/// Bytes of one step: small beside a journal batch, so that clients' commands are not held up.
+const STEP_BYTES_MAX: u64 = 1 << 20;
+/// Messages of one step.
+const STEP_MESSAGES_MAX: usize = 1_000;
+
+/// How often a pump that waits for room on the disk looks again.
+const ROOM_LOOK: Duration = Duration::from_millis(500);
+
+/// Something to pump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Job {
+    /// Into this queue, from what it is bound to.
+    Transfer {
+        /// Where it lives.
+        shard: ShardId,
+        /// Which.
+        queue: LogId,
+    },
+    /// The dead letters of this queue.
+    Dead {
+        /// Where it lives.
+        shard: ShardId,
+        /// Which.
+        queue: LogId,
+    },
+}
+
+/// Why a pump ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// Nothing is left to do.
+    CaughtUp,
+    /// The queue has no room; go on when it has. For people.
+    Full(String),
+    /// It cannot go on before somebody changes something, for people.
+    Stuck(String),
+}
+
+/// All pumps of a node.
+pub(super) struct Pumps {
+    runtime: Handle,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether it has to look again when it is done.
+    running: HashMap<Job, bool>,
+    /// Dead letters that wait for room in a queue.
+    waiting: HashMap<LogId, HashSet<Job>>,
+    /// Why pumps do not go on.
+    blocked: HashMap<Job, Problem>,
+}
+
+impl Pumps {
+    /// None at work yet.
+    pub(super) fn new(runtime: Handle) -> Self {
+        Self {
+            runtime,
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            permits: Arc::new(Semaphore::new(RUNNING_MAX)),
+            state: Mutex::default(),
+        }
+    }
+
+    /// There is, or may be, something to do.
+    pub(super) fn wake(node: &Arc<Node>, job: Job) {
+        let pumps = &node.pumps;
+        if pumps.stop.is_cancelled() {
+            return;
+        }
+        {
+            let mut state = pumps.lock();
+            state.blocked.remove(&job);
+            if let Some(again) = state.running.get_mut(&job) {
+                *again = true;
+                return;
+            }
+            state.running.insert(job, false);
+        }
+        let run = run(Arc::clone(node), job);
+        pumps.tracker.spawn_on(run, &pumps.runtime);
+    }
+
+    /// Says that this pump may find no room in a queue: `room` will wake it. To be called before it
+    /// tries, so that room which comes at that moment is not missed.
+    fn expect_room(&self, queue: LogId, job: Job) {
+        self.lock().waiting.entry(queue).or_default().insert(job);
+    }
+
+    /// A queue has, or may have, room: dead letters that wait for it move on.
+    pub(super) fn room(node: &Arc<Node>, queue: LogId) {
+        let waiting = node.pumps.lock().waiting.remove(&queue).unwrap_or_default();
+        for job in waiting {
+            Self::wake(node, job);
+        }
+    }
+
+    /// Why a pump does not go on; `None` when it does or has nothing to do.
+    pub(super) fn blocked(&self, job: Job) -> Option<Problem> {
+        self.lock().blocked.get(&job).cloned()
+    }
+
+    /// Everything that keeps messages from moving into and out of a queue.
+    pub(super) fn problems(&self, shard: ShardId, queue: LogId) -> Vec<Problem> {
+        let jobs = [Job::Transfer { shard, queue }, Job::Dead { shard, queue }];
+        let state = self.lock();
+        jobs.iter()
+            .filter_map(|job| state.blocked.get(job).cloned())
+            .collect()
+    }
+
+    /// Waits while the node has no room for more messages in memory or on disk.
+    async fn wait_for_room(node: &Node) {
+        while node.check_room().is_err() {
+            // Nobody says when a disk has room again.
+            tokio::time::sleep(ROOM_LOOK).await;
+        }
+    }
+
+    /// Stops all of them; each ends after the step it is at.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it, so the state is whole even when poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how a pump ended; whether it has to look again.
+    fn ended(&self, job: Job, ended: &Ended) -> bool {
+        let mut state = self.lock();
+        let again = state.running.get(&job).copied().unwrap_or(false);
+        match ended {
+            Ended::CaughtUp => {
+                state.blocked.remove(&job);
+            }
+            Ended::Full(message) => {
+                let problem = Problem {
+                    reason: "TargetFull".into(),
+                    message: message.clone(),
+                };
+                state.blocked.insert(job, problem);
+            }
+            Ended::Stuck(message) => {
+                let problem = Problem {
+                    reason: "Stalled".into(),
+                    message: message.clone(),
+                };
+                state.blocked.insert(job, problem);
+            }
+        }
+        if again {
+            state.running.insert(job, false);
+        } else {
+            state.running.remove(&job);
+        }
+        again
+    }
+}
+
+async fn run(node: Arc<Node>, job: Job) {
+    loop {
+        // The semaphore is never closed.
+        let Ok(_permit) = node.pumps.permits.acquire().await else {
+            return;
+        };
+        let ended = tokio::select! {
+            biased;
+            () = node.pumps.stop.cancelled() => return,
+            ended = step(&node, job) => ended,
+        };
+        if let Ended::Stuck(why) = &ended {
+            tracing::warn!(?job, %why, "messages cannot be moved on");
+        }
+        if !node.pumps.ended(job, &ended) {
+            return;
+        }
+    }
+}
+
+async fn step(node: &Arc<Node>, job: Job) -> Ended {
+    match job {
+        Job::Transfer { shard, queue } => transfer::run(node, shard, queue).await,
+        Job::Dead { shard, queue } => dead::run(node, shard, queue).await,
+    }
+}

@@ -1,0 +1,163 @@
+//! From a queue into its dead-letter queue: reads the bodies of what the outbox holds, adds why each
+//! died, proposes them under their numbers to the target's shard, and confirms what has arrived. Both
+//! queues may live in one shard or in two.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_engine::Queue;
+use millrace_engine::command::{BatchHeader, Command};
+use millrace_engine::outcome::{DeadLetter, Outcome, Room};
+use millrace_storage::records::{framed_bytes, push_record};
+use millrace_storage::{ReadError, StoredRecord};
+use millrace_types::{Address, Count, ErrorCode, LogId, Refusal, ShardId};
+
+use super::{Ended, Job, Pumps, STEP_BYTES_MAX};
+use crate::core::bodies::Bodies;
+use crate::core::message;
+use crate::core::node::Node;
+
+/// Dead letters of one step: a note of up to 1 KiB comes with each.
+const STEP_LETTERS_MAX: usize = 256;
+
+/// A queue's outbox, at one moment.
+struct Outbox {
+    address: Address,
+    target: LogId,
+    letters: Vec<DeadLetter>,
+}
+
+/// Runs until the outbox is empty.
+pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended {
+    loop {
+        let outbox = match ask(node, shard, queue).await {
+            Ok(Some(outbox)) => outbox,
+            // Empty, gone, or without a target: that is a change which wakes this pump again.
+            Ok(None) => return Ended::CaughtUp,
+            Err(refusal) => return Ended::Stuck(refusal.to_string()),
+        };
+        if let Err(ended) = send(node, (shard, queue), &outbox).await {
+            return ended;
+        }
+    }
+}
+
+async fn ask(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<Outbox>, Refusal> {
+    node.ask(shard, move |shard| {
+        let queue = shard.queue(queue)?;
+        let letters = queue.dead_letters(queue.first_dead_letter(), STEP_LETTERS_MAX);
+        let target = queue.spec().dead_letter.as_ref()?.log?;
+        let address = queue.address().clone();
+        (!letters.is_empty()).then_some(Outbox {
+            address,
+            target,
+            letters,
+        })
+    })
+    .await
+}
+
+async fn send(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(), Ended> {
+    let stuck = |refusal: Refusal| Ended::Stuck(refusal.to_string());
+    let (shard, queue) = place;
+    node.pumps
+        .expect_room(outbox.target, Job::Dead { shard, queue });
+    let Some(home) = node.logs.shard(outbox.target) else {
+        // Not configured yet: that wakes this pump again, like room does.
+        return Err(Ended::CaughtUp);
+    };
+    let store = node.store(shard).map_err(stuck)?;
+    let offsets = outbox.letters.iter().map(|letter| letter.offset).collect();
+    let bodies = Bodies::new(store, Arc::clone(&node.readers))
+        .each(queue, offsets)
+        .await;
+    let target = outbox.target;
+    let room = node
+        .ask(home, move |shard| shard.queue(target).map(Queue::room))
+        .await;
+    let Some(room) = room.map_err(stuck)? else {
+        return Err(Ended::CaughtUp);
+    };
+    let (records, count) = encode(outbox, bodies, room)?;
+    let number = outbox.letters.first().map_or(0, |letter| letter.number);
+    Pumps::wait_for_room(node).await;
+    let next = accept(node, home, outbox.target, queue, (number, count, records)).await?;
+    let command = Command::ConfirmDead {
+        queue,
+        number: next,
+    };
+    match node.start(shard, command, Bytes::new()).answer().await {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(Ended::Stuck(refusal.to_string())),
+    }
+}
+
+/// One past the last letter that has arrived.
+async fn accept(
+    node: &Node,
+    home: ShardId,
+    target: LogId,
+    source: LogId,
+    (number, count, records): (u64, Count, Vec<u8>),
+) -> Result<u64, Ended> {
+    let batch = BatchHeader {
+        count,
+        bytes: records.len() as u64,
+    };
+    let command = Command::AcceptDead {
+        queue: target,
+        source,
+        number,
+        batch,
+    };
+    match node.start(home, command, records.into()).answer().await {
+        // Some arrived before a restart; the rest follows with the next step.
+        Ok(Outcome::Numbered(next)) => Ok(next),
+        Ok(_) => {
+            node.figures.dead_lettered_messages.add(u64::from(count));
+            Ok(number + u64::from(count))
+        }
+        Err(refusal) => Err(match refusal.code {
+            ErrorCode::QueueFull | ErrorCode::Orphaned | ErrorCode::NoSuchQueue => {
+                Ended::Full(refusal.message)
+            }
+            _ => Ended::Stuck(refusal.to_string()),
+        }),
+    }
+}
+
+/// As many letters as a step takes and the target has room for; one in any case, so that the target
+/// knows that somebody waits.
+fn encode(
+    outbox: &Outbox,
+    bodies: Vec<Result<StoredRecord, ReadError>>,
+    room: Room,
+) -> Result<(Vec<u8>, Count), Ended> {
+    let mut records = Vec::new();
+    let mut count = 0;
+    for (letter, body) in outbox.letters.iter().zip(bodies) {
+        let buried = body.map_err(|error| error.to_string()).and_then(|body| {
+            message::bury(&body.message, &outbox.address, letter).map_err(|error| error.to_string())
+        });
+        let buried = match buried {
+            Ok(buried) => buried,
+            // Those before it are sent first.
+            Err(_) if count > 0 => break,
+            Err(why) => {
+                let at = letter.offset;
+                return Err(Ended::Stuck(format!(
+                    "the dead letter at offset {at}: {why}"
+                )));
+            }
+        };
+        let bytes = records.len() + framed_bytes(buried.len());
+        let fits =
+            bytes as u64 <= STEP_BYTES_MAX.min(room.bytes) && u64::from(count) < room.messages;
+        if !fits && count > 0 {
+            break;
+        }
+        push_record(&mut records, &buried);
+        count += 1;
+    }
+    Ok((records, count))
+}

@@ -1,0 +1,261 @@
+//! Brings a node up from its data directory: opens it, replays the journal over the checkpoints,
+//! quarantines shards that are damaged, and starts the threads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use millrace_storage::{
+    Checkpointer, DataDir, DiskFailure, Expect, Journal, RealDisk, Recovery, ShardRecovery,
+};
+use millrace_types::{SHARDS_MAX, ShardId};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+
+use super::data_shard::DataShard;
+use super::figures::Figures;
+use super::inbox::Inbox;
+use super::input::Input;
+use super::logs::Logs;
+use super::metadata_shard::MetadataShard;
+use super::node::{DiskLook, Node, Phase, Slot, quarantined};
+use super::options::{CoreOptions, READERS_MAX, SHARDS_MIN, StartError};
+use super::outbound::Outbound;
+use super::proposals::Proposals;
+use super::pumps::Pumps;
+use super::recovery::{self, Data, Metadata, Recovered, Unusable};
+use super::view::CatalogueView;
+use super::worker::Worker;
+
+/// A running node and its threads.
+pub(super) struct Started {
+    /// What everybody shares.
+    pub(super) node: Arc<Node>,
+    /// The workers.
+    pub(super) threads: Vec<JoinHandle<()>>,
+}
+
+/// What was found on disk, shard by shard.
+struct Found {
+    metadata: Result<Recovered<Metadata>, String>,
+    data: BTreeMap<ShardId, Result<Recovered<Data>, String>>,
+}
+
+/// Starts a node. Blocks on the disk.
+///
+/// # Errors
+/// As `Broker::start`.
+pub(super) fn start(options: CoreOptions) -> Result<Started, StartError> {
+    if !(SHARDS_MIN..=SHARDS_MAX).contains(&options.shards) {
+        return Err(StartError::Shards {
+            given: options.shards,
+            max: SHARDS_MAX,
+        });
+    }
+    let cluster_id = options.cluster_id.as_deref();
+    let expect = Expect {
+        cluster_id,
+        shards: options.shards,
+    };
+    let dir = DataDir::open(Arc::new(RealDisk), &options.data_dir, expect)?;
+    let (journal, recovery) = Journal::open(&dir, options.journal)?;
+    let found = recover(&dir, recovery)?;
+
+    let workers = options.workers.max(1);
+    let inboxes: Vec<Arc<Inbox<Input>>> = (0..workers).map(|_| Arc::new(Inbox::new())).collect();
+    let phase = watch::Sender::new(Phase::Serving);
+    let journal = journal
+        .start(on_failure(&phase, &inboxes))
+        .map_err(StartError::Thread)?;
+    let checkpointer =
+        Checkpointer::start(on_failure(&phase, &inboxes)).map_err(StartError::Thread)?;
+    let view = CatalogueView {
+        unavailable: found
+            .metadata
+            .as_ref()
+            .err()
+            .map(|why| quarantined(ShardId::METADATA, why)),
+        ..CatalogueView::default()
+    };
+    let node = Arc::new(Node {
+        slots: slots(&found, &inboxes),
+        options,
+        data_dir: dir,
+        journal,
+        checkpointer,
+        inboxes,
+        logs: Logs::default(),
+        view: watch::Sender::new(Arc::new(view)),
+        phase,
+        figures: Figures::default(),
+        pumps: Pumps::new(Handle::current()),
+        readers: Arc::new(Semaphore::new(READERS_MAX)),
+        disk: DiskLook::new(),
+    });
+    let threads = spawn(&node, workers_of(&node, found))?;
+    Ok(Started { node, threads })
+}
+
+fn recover(dir: &DataDir, recovery: Recovery) -> Result<Found, StartError> {
+    if let Some(torn) = &recovery.torn {
+        tracing::info!(path = %torn.path.display(), at = torn.at, bytes = torn.bytes,
+            "the journal's torn tail was cut; nothing in it was acknowledged");
+    }
+    let mut shards = recovery.shards;
+    let mut take = |shard| shards.remove(&shard).unwrap_or_default();
+    let metadata = usable(ShardId::METADATA, take(ShardId::METADATA), |records| {
+        recovery::metadata(dir, records)
+    })?;
+    let mut data = BTreeMap::new();
+    for shard in dir.shards().filter(|shard| *shard != ShardId::METADATA) {
+        let recovered = usable(shard, take(shard), |records| {
+            recovery::data(dir, shard, records)
+        })?;
+        data.insert(shard, recovered);
+    }
+    Ok(Found { metadata, data })
+}
+
+/// A recovered shard, or why it is quarantined.
+fn usable<T>(
+    shard: ShardId,
+    recovery: ShardRecovery,
+    recover: impl FnOnce(ShardRecovery) -> Result<T, Unusable>,
+) -> Result<Result<T, String>, StartError> {
+    let why = match recover(recovery) {
+        Ok(recovered) => return Ok(Ok(recovered)),
+        Err(Unusable::Node(error)) => return Err(error.into()),
+        Err(Unusable::Shard(why)) => why,
+    };
+    tracing::error!(%shard, %why, "shard quarantined: it does not serve, the others do");
+    Ok(Err(why))
+}
+
+/// One handler for whatever fails on the disk: nothing more is acknowledged, the process has to end.
+fn on_failure(
+    phase: &watch::Sender<Phase>,
+    inboxes: &[Arc<Inbox<Input>>],
+) -> Box<dyn FnOnce(DiskFailure) + Send> {
+    let (phase, inboxes) = (phase.clone(), inboxes.to_vec());
+    Box::new(move |failure| {
+        let reason = format!("{failure}: {}", failure.source);
+        super::node::fail(&phase, reason);
+        for inbox in inboxes {
+            inbox.send(Input::Stop);
+        }
+    })
+}
+
+/// The worker that owns a shard.
+fn worker_of(shard: ShardId, workers: usize) -> usize {
+    usize::try_from(shard.get()).map_or(0, |shard| shard.saturating_sub(1) % workers)
+}
+
+fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
+    let slot = |shard, store, damage: Option<&String>| Slot {
+        inbox: Arc::clone(&inboxes[worker_of(shard, inboxes.len())]),
+        store,
+        gate: Arc::default(),
+        damage: damage.cloned(),
+    };
+    let metadata = &found.metadata;
+    let store = metadata
+        .as_ref()
+        .ok()
+        .map(|found| Arc::clone(&found.state.store));
+    let mut slots = vec![slot(ShardId::METADATA, store, metadata.as_ref().err())];
+    for (shard, found) in &found.data {
+        let store = found
+            .as_ref()
+            .ok()
+            .map(|found| Arc::clone(&found.state.replica.store));
+        slots.push(slot(*shard, store, found.as_ref().err()));
+    }
+    slots
+}
+
+fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
+    let now = Instant::now();
+    let mut workers: Vec<Worker> = node
+        .inboxes
+        .iter()
+        .map(|inbox| Worker {
+            node: Arc::clone(node),
+            inbox: Arc::clone(inbox),
+            metadata: None,
+            shards: BTreeMap::new(),
+            out: Outbound::default(),
+            housekeeping_at: None,
+            draining: None,
+        })
+        .collect();
+    let count = workers.len();
+    let proposals = |shard, last| {
+        let replica = node.data_dir.replica(shard).unwrap_or_default();
+        (shard, replica, last)
+    };
+    let mut configured = BTreeMap::new();
+    for (shard, found) in found.data {
+        let Ok(found) = found else {
+            continue;
+        };
+        node.journal.release(shard, found.covered);
+        configured.insert(shard, found.state.replica.shard.configured_revision());
+        let (shard, replica, last) = proposals(shard, found.last);
+        let log = Proposals::new(shard, replica, last);
+        let plan = found.plan(&node.options);
+        let data = DataShard::new(node, found.state.replica, plan, log, now);
+        workers[worker_of(shard, count)].shards.insert(shard, data);
+    }
+    if let Ok(found) = found.metadata {
+        node.journal.release(ShardId::METADATA, found.covered);
+        let (shard, replica, last) = proposals(ShardId::METADATA, found.last);
+        let log = Proposals::new(shard, replica, last);
+        let plan = found.plan(&node.options);
+        let metadata = MetadataShard::new(node, found.state, plan, log, configured, now);
+        workers[worker_of(shard, count)].metadata = Some(metadata);
+    }
+    workers
+}
+
+fn spawn(node: &Arc<Node>, workers: Vec<Worker>) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let mut threads = Vec::new();
+    for (number, worker) in workers.into_iter().enumerate() {
+        let watched = Watched {
+            node: Arc::clone(node),
+            inbox: Arc::clone(&worker.inbox),
+        };
+        let spawned = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let _watched = watched;
+                worker.run();
+            });
+        match spawned {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                node.inboxes
+                    .iter()
+                    .for_each(|inbox| inbox.send(Input::Stop));
+                return Err(StartError::Thread(error));
+            }
+        }
+    }
+    Ok(threads)
+}
+
+/// A worker that panics takes its shards with it: the node cannot go on.
+struct Watched {
+    node: Arc<Node>,
+    inbox: Arc<Inbox<Input>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.inbox.close();
+        if std::thread::panicking() {
+            self.node.fail("a worker panicked".into());
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! One damaged shard does not take the others with it.
+
+use std::path::PathBuf;
+
+use millrace_types::{ErrorCode, ShardId};
+
+use super::*;
+use crate::core::ObjectKind;
+
+fn shard_of(running: &Running, queue: &str) -> ShardId {
+    let view = running.broker.catalogue().borrow().clone();
+    match view.lookup(&address(queue)).unwrap().kind {
+        ObjectKind::Queue { shard, .. } => shard,
+        ObjectKind::Topic { .. } => panic!("{queue} is a topic"),
+    }
+}
+
+fn checkpoint_of(running: &Running, shard: ShardId) -> PathBuf {
+    let directory = running.dir.path().join("shards").join(shard.to_string());
+    let mut names = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    names
+        .find(|path| path.to_string_lossy().contains("checkpoint-"))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_shard_is_quarantined_by_name_and_the_others_serve() {
+    let running = running();
+    let names: Vec<String> = (0..8).map(|n| format!("queue/test/q{n}")).collect();
+    running
+        .declare(names.iter().map(|name| queue(name)).collect())
+        .await;
+    for name in &names {
+        running.publish(name, &["x"]).await;
+    }
+    let running = running.restarted().await;
+    let damaged = shard_of(&running, &names[0]);
+    let sound = names
+        .iter()
+        .find(|name| shard_of(&running, name) != damaged)
+        .unwrap()
+        .clone();
+    let path = checkpoint_of(&running, damaged);
+    let Running {
+        broker,
+        options,
+        dir,
+    } = running;
+    broker.abort().await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 0xff;
+    std::fs::write(&path, bytes).unwrap();
+
+    let broker = Broker::start(options.clone()).unwrap();
+    let running = Running {
+        broker,
+        options,
+        dir,
+    };
+    let refusal = running.try_publish(&names[0], &["y"]).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::ShardUnavailable);
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(refusal.message.contains(&name), "{refusal}");
+    assert!(refusal.message.contains("at byte"), "{refusal}");
+    assert_eq!(texts(&running.receive(&sound, 1).await), ["x"]);
+    running.publish(&sound, &["y"]).await;
+    let stats = running.broker.stats().await;
+    assert!(stats.shards[&damaged].unavailable.is_some());
+    let metadata = running.broker.metadata().await.unwrap();
+    let object = metadata
+        .objects
+        .iter()
+        .find(|o| o.address == address(&names[0]))
+        .unwrap();
+    assert_eq!(object.problems[0].reason, "ShardUnavailable");
+}

@@ -1,0 +1,236 @@
+//! What moves between logs: bindings and dead letters, within a shard and across.
+
+use millrace_types::ShardId;
+
+use super::*;
+use crate::core::ObjectKind;
+
+fn shard_of(view: &CatalogueView, queue: &str) -> ShardId {
+    match view.lookup(&address(queue)).unwrap().kind {
+        ObjectKind::Queue { shard, .. } => shard,
+        ObjectKind::Topic { .. } => panic!("{queue} is a topic"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_queue_gets_what_its_pattern_matches() {
+    let running = running();
+    running
+        .declare(vec![
+            topic("topic/test/events", 3),
+            bound("queue/test/orders", "topic/test/events", "orders.*"),
+            bound("queue/test/all", "topic/test/events", "#"),
+        ])
+        .await;
+    for (text, subject) in [
+        ("1", "orders.new"),
+        ("2", "bills.new"),
+        ("3", "orders.paid"),
+    ] {
+        running
+            .try_send("topic/test/events", &[message(text, subject)])
+            .await
+            .unwrap();
+    }
+    let mut orders = Vec::new();
+    while orders.len() < 2 {
+        orders.extend(running.receive("queue/test/orders", 10).await);
+    }
+    let mut orders = texts(&orders);
+    orders.sort_unstable();
+    assert_eq!(orders, ["1", "3"]);
+    let mut all = Vec::new();
+    while all.len() < 3 {
+        all.extend(running.receive("queue/test/all", 10).await);
+    }
+    assert_eq!(all.len(), 3);
+    assert!(running.look("queue/test/orders").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_moves_each_message_once_over_kills() {
+    let mut running = running();
+    let names = ["queue/test/a", "queue/test/b"];
+    let mut objects = vec![topic("topic/test/events", 2)];
+    objects.extend(names.map(|name| bound(name, "topic/test/events", "#")));
+    running.declare(objects).await;
+    for round in 0..4 {
+        for n in 0..10 {
+            running
+                .publish("topic/test/events", &[&format!("{round}-{n}")])
+                .await;
+        }
+        running = running.killed().await;
+    }
+    for name in names {
+        let mut got = Vec::new();
+        while got.len() < 40 {
+            got.extend(texts(&running.receive(name, 100).await));
+        }
+        got.sort_unstable();
+        let mut expected: Vec<String> = (0..4)
+            .flat_map(|round| (0..10).map(move |n| format!("{round}-{n}")))
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(got, expected);
+        assert!(running.look(name).await.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_stalls_its_binding_until_it_has_room() {
+    let running = running();
+    let small = queue_with("queue/test/small", |queue| {
+        queue.bindings.push(binding("topic/test/events", "#"));
+        queue.limits.messages_max = Some(2);
+    });
+    running
+        .declare(vec![topic("topic/test/events", 1), small])
+        .await;
+    running
+        .publish("topic/test/events", &["1", "2", "3", "4", "5"])
+        .await;
+    until("the binding stalls", || async {
+        let metadata = running.broker.metadata().await.unwrap();
+        metadata
+            .objects
+            .iter()
+            .flat_map(|o| &o.problems)
+            .any(|p| p.reason == "TargetFull")
+    })
+    .await;
+    let described = running
+        .broker
+        .describe(&address("queue/test/small"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            described.bindings[0].cursor.get(),
+            described.bindings[0].lag
+        ),
+        (2, 3)
+    );
+    assert!(
+        described.bindings[0].stalled.contains("full"),
+        "{described:?}"
+    );
+
+    let mut got = Vec::new();
+    while got.len() < 5 {
+        let some = running.receive("queue/test/small", 1).await;
+        got.extend(texts(&some));
+        running.accept(&some).await;
+    }
+    assert_eq!(got, ["1", "2", "3", "4", "5"]);
+    until("nothing stalls", || async {
+        let metadata = running.broker.metadata().await.unwrap();
+        metadata
+            .objects
+            .iter()
+            .all(|object| object.problems.is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_message_reaches_the_implicit_dead_letter_queue() {
+    let running = running();
+    running.declare(vec![queue("queue/test/orders")]).await;
+    running.publish("queue/test/orders", &["bad"]).await;
+    let got = running.receive("queue/test/orders", 1).await;
+    let reject = Settle::Reject {
+        note: "cannot be parsed".into(),
+    };
+    running.settle(&got, reject).await.remove(0).unwrap();
+    let dead = running.receive("queue/test/orders/dead", 1).await;
+    let death = decoded(&dead[0]).death.unwrap();
+    assert_eq!(texts(&dead), ["bad"]);
+    assert_eq!(
+        (death.queue.as_str(), death.note.as_str()),
+        ("queue/test/orders", "cannot be parsed")
+    );
+    assert_eq!((death.count, death.offset), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_cross_shards_once_over_kills() {
+    let mut running = running();
+    let targets: Vec<Declared> = (0..4)
+        .map(|n| queue(&format!("queue/test/dead-{n}")))
+        .collect();
+    running.declare(targets).await;
+    running.declare(vec![queue("queue/test/orders")]).await;
+    let view = running.broker.catalogue().borrow().clone();
+    let home = shard_of(&view, "queue/test/orders");
+    let target = (0..4)
+        .map(|n| format!("queue/test/dead-{n}"))
+        .find(|name| shard_of(&view, name) != home)
+        .expect("queues are spread over shards");
+    let changed = queue_with("queue/test/orders", |queue| {
+        queue.deliveries_max = 1;
+        queue.dead_letter.queue = Some(address(&target));
+    });
+    running
+        .declare(vec![Declared {
+            generation: 2,
+            ..changed
+        }])
+        .await;
+
+    for round in 0..4 {
+        let message_texts: Vec<String> = (0..10).map(|n| format!("{round}-{n}")).collect();
+        let message_texts: Vec<&str> = message_texts.iter().map(String::as_str).collect();
+        running.publish("queue/test/orders", &message_texts).await;
+        let got = running.receive("queue/test/orders", 10).await;
+        let retry = Settle::Retry {
+            delay_ms: None,
+            note: String::new(),
+        };
+        for result in running.settle(&got, retry).await {
+            result.unwrap();
+        }
+        running = running.killed().await;
+    }
+    let mut dead = Vec::new();
+    while dead.len() < 40 {
+        dead.extend(running.receive(&target, 100).await);
+    }
+    let mut arrived = texts(&dead);
+    arrived.sort_unstable();
+    arrived.dedup();
+    assert_eq!((arrived.len(), dead.len()), (40, 40));
+    assert!(
+        dead.iter()
+            .all(|one| decoded(one).death.unwrap().attempts == 1)
+    );
+    until("the outbox is empty", || async {
+        let stats = running.broker.stats().await;
+        stats.queues[&address("queue/test/orders")].dying == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_wait_for_room_in_their_queue() {
+    let running = running();
+    let small = queue_with("queue/test/orders", |queue| {
+        queue.dead_letter.limits.messages_max = Some(1);
+    });
+    running.declare(vec![small]).await;
+    running.publish("queue/test/orders", &["1", "2", "3"]).await;
+    for _ in 0..3 {
+        let got = running.receive("queue/test/orders", 1).await;
+        let reject = Settle::Reject {
+            note: String::new(),
+        };
+        running.settle(&got, reject).await.remove(0).unwrap();
+    }
+    let mut dead = Vec::new();
+    while dead.len() < 3 {
+        let some = running.receive("queue/test/orders/dead", 1).await;
+        dead.extend(texts(&some));
+        running.accept(&some).await;
+    }
+    assert_eq!(dead, ["1", "2", "3"]);
+}
