@@ -91,7 +91,7 @@ pub(crate) struct Context {
     pub(crate) control_port: u16,
     pub(crate) stores: Stores,
     pub(crate) bells: Bells,
-    pub(crate) reports: Reports,
+    pub(crate) reports: Arc<Reports>,
     pub(crate) absences: Absences,
     /// Failures in a row, by controller and object.
     pub(crate) backoffs: Backoffs<(&'static str, String)>,

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::bells::{Listeners, Rung, bells};
-use crate::context::{Context, Guarded};
+use crate::context::{Context, Guarded, Reports};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::watches::{Watches, stores};
@@ -46,11 +46,13 @@ pub(crate) async fn run(
 ) {
     let (stores, writers) = stores();
     let (bells, listeners) = bells();
+    let reports = Arc::new(Reports::default());
     let watches = Watches {
         client: shared.client.clone(),
         namespace,
         stores: stores.clone(),
         bells: bells.clone(),
+        reports: Arc::clone(&reports),
         metrics: Arc::clone(&shared.metrics),
     };
     let ctx = Arc::new(Context {
@@ -61,7 +63,7 @@ pub(crate) async fn run(
         control_port: crate::names::CONTROL_PORT,
         stores,
         bells,
-        reports: Default::default(),
+        reports,
         absences: Default::default(),
         backoffs: Default::default(),
     });

@@ -25,7 +25,7 @@ use millrace_crds::{BrokerCluster, Queue, Topic};
 use serde::de::DeserializeOwned;
 
 use crate::bells::Bells;
-use crate::context::{Guarded, Stores};
+use crate::context::{Guarded, Reports, Stores};
 use crate::labels;
 use crate::metrics::Metrics;
 use crate::names::ClusterKey;
@@ -60,6 +60,7 @@ pub(crate) struct Watches {
     pub(crate) namespace: Option<String>,
     pub(crate) stores: Stores,
     pub(crate) bells: Bells,
+    pub(crate) reports: Arc<Reports>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -69,8 +70,11 @@ impl Watches {
         let watches = Arc::new(self);
         let all: Vec<BoxFuture<'_, ()>> = vec![
             watches.resources(writers.clusters, |w, namespace, name| {
-                w.bells
-                    .cluster_changed(&ClusterKey::new(namespace, name), &w.stores);
+                let key = ClusterKey::new(namespace, name);
+                if w.stores.clusters.get(&key.object_ref()).is_none() {
+                    w.reports.forget(&key);
+                }
+                w.bells.cluster_changed(&key, &w.stores);
             }),
             watches.resources(writers.queues, |w, namespace, name| {
                 w.bells.queue_changed(namespace, name, &w.stores);

@@ -74,10 +74,9 @@ pub(crate) async fn apply(
                     .await
                     .map_err(api)?;
             }
-            Step::RestartPod { name, uid } => {
-                restart(ctx, cluster, &desired.key.namespace, &name, uid)
-                    .await
-                    .map_err(api)?;
+            Step::RestartPod { name, uid, message } => {
+                let pod = pod_ref(&desired.key.namespace, &name, &uid);
+                restart(ctx, cluster, pod, &message).await.map_err(api)?;
             }
         }
         ctx.metrics.wrote();
@@ -155,37 +154,41 @@ async fn adopt(client: &Client, namespace: &str, claim: &str, id: &ClusterId) ->
     Ok(())
 }
 
+fn pod_ref(namespace: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// Says what it does, then deletes the pod; in the background, so that its address works until it
 /// has stopped. One that is gone or replaced meanwhile is what was wanted.
 async fn restart(
     ctx: &Context,
     cluster: &BrokerCluster,
-    namespace: &str,
-    name: &str,
-    uid: String,
+    pod: ObjectReference,
+    why: &str,
 ) -> kube::Result<()> {
-    let pod = ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        uid: Some(uid.clone()),
-        ..ObjectReference::default()
-    };
+    let name = pod.name.clone().unwrap_or_default();
+    let namespace = pod.namespace.clone().unwrap_or_default();
+    let parameters = DeleteParams::background().preconditions(Preconditions {
+        uid: pod.uid.clone(),
+        resource_version: None,
+    });
     let note = Note {
         reason: reasons::RESTARTING_POD,
         action: "Restart",
-        message: format!("Restarting pod {name}: image, settings or pod template changed"),
+        message: format!("Restarting pod {name}: {why}"),
         related: Some(pod),
     };
     ctx.events.normal(cluster, note).await;
-    tracing::info!(namespace, pod = name, "pod is restarted");
-    let api: Api<KubePod> = Api::namespaced(ctx.client.clone(), namespace);
-    let parameters = DeleteParams::background().preconditions(Preconditions {
-        uid: Some(uid),
-        resource_version: None,
-    });
-    match api.delete(name, &parameters).await {
+    tracing::info!(namespace, pod = name, why, "pod is restarted");
+    let api: Api<KubePod> = Api::namespaced(ctx.client.clone(), &namespace);
+    match api.delete(&name, &parameters).await {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         other => other.map(drop),
     }

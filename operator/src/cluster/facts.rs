@@ -71,6 +71,8 @@ pub struct Pod {
     pub uid: String,
     /// Hash of the template and settings it started with.
     pub template_hash: Option<String>,
+    /// The image it was made with.
+    pub image: String,
     /// It is being deleted.
     pub leaving: bool,
     /// It serves.

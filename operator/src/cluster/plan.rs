@@ -44,6 +44,8 @@ pub enum Step {
         name: String,
         /// No other pod of that name is deleted.
         uid: String,
+        /// Why, for people.
+        message: String,
     },
 }
 
@@ -194,9 +196,10 @@ fn restart(desired: &Desired, observed: &Observed) -> Plan {
             }),
         };
     }
+    let message = why(desired, pod);
     let record = Step::Record(Record::Restart {
         pod: pod.name.clone(),
-        message: "image, settings or pod template changed".to_owned(),
+        message: message.clone(),
     });
     let recorded = observed.status.as_ref().and_then(|s| s.operation.as_ref());
     let recorded = recorded.is_some_and(|operation| {
@@ -205,6 +208,7 @@ fn restart(desired: &Desired, observed: &Observed) -> Plan {
     let delete = Step::RestartPod {
         name: pod.name.clone(),
         uid: pod.uid.clone(),
+        message,
     };
     let steps = if recorded {
         vec![delete]
@@ -214,6 +218,15 @@ fn restart(desired: &Desired, observed: &Observed) -> Plan {
     Plan {
         steps,
         waiting: None,
+    }
+}
+
+fn why(desired: &Desired, pod: &Pod) -> String {
+    let wanted = &desired.image.name;
+    if pod.image == *wanted {
+        "its settings or its pod template changed".to_owned()
+    } else {
+        format!("its image changes from {} to {wanted}", pod.image)
     }
 }
 

@@ -305,6 +305,7 @@ pub fn pod_facts(pod: &KubePod) -> Pod {
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
         template_hash: annotations.and_then(|a| a.get(labels::TEMPLATE_HASH).cloned()),
+        image: broker_image(pod).unwrap_or_default(),
         leaving: meta.deletion_timestamp.is_some(),
         ready,
         address: pod
@@ -313,6 +314,14 @@ pub fn pod_facts(pod: &KubePod) -> Pod {
             .and_then(|s| s.pod_ip.as_ref()?.parse().ok()),
         trouble: trouble(pod),
     }
+}
+
+fn broker_image(pod: &KubePod) -> Option<String> {
+    let containers = &pod.spec.as_ref()?.containers;
+    let broker = containers
+        .iter()
+        .find(|c| c.name == names::BROKER_CONTAINER)?;
+    broker.image.clone()
 }
 
 fn trouble(pod: &KubePod) -> Option<Trouble> {

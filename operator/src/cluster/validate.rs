@@ -20,6 +20,8 @@ use crate::reasons;
 
 /// Environment variable of the number of data shards.
 const SHARDS_VARIABLE: &str = "MILLRACE_SHARDS";
+/// Environment variable of the time a broker has to finish what it has begun.
+const DRAIN_VARIABLE: &str = "MILLRACE_DRAIN_TIMEOUT";
 
 /// Why a cluster cannot be reconciled until somebody changes something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +82,7 @@ pub fn validate(cluster: &BrokerCluster, references: References) -> Result<Desir
             class: spec.storage.storage_class_name.clone(),
         },
         resources: resources(&spec.resources)?,
-        settings: BTreeMap::from([(SHARDS_VARIABLE.to_owned(), spec.config.shards.to_string())]),
+        settings: settings(spec),
         drain_timeout: spec
             .shutdown
             .drain_timeout
@@ -144,6 +146,14 @@ fn image(spec: &BrokerClusterSpec, pinned: Option<String>, default: String) -> I
             })
             .collect(),
     }
+}
+
+fn settings(spec: &BrokerClusterSpec) -> BTreeMap<String, String> {
+    let drain_timeout = spec.shutdown.drain_timeout.as_str().to_owned();
+    BTreeMap::from([
+        (SHARDS_VARIABLE.to_owned(), spec.config.shards.to_string()),
+        (DRAIN_VARIABLE.to_owned(), drain_timeout),
+    ])
 }
 
 fn replicas(spec: &BrokerClusterSpec) -> Result<u32, Invalid> {

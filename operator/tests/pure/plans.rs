@@ -7,7 +7,9 @@ use millrace_operator::cluster::plan::{Plan, RESTART_POD, Record, Step, plan};
 use millrace_operator::reasons;
 use serde_json::json;
 
-use crate::support::{claim, claimless, cluster, converged, pod, validated, with_spec};
+use crate::support::{
+    DEFAULT_IMAGE, claim, claimless, cluster, converged, pod, validated, with_spec,
+};
 
 fn desired() -> Desired {
     validated(&cluster(), claimless())
@@ -21,7 +23,7 @@ fn words(plan: &Plan) -> Vec<String> {
         Step::CreateToken => "token".to_owned(),
         Step::Apply(object) => format!("{} {}", object.kind.name(), object.name),
         Step::Adopt { claim, .. } => format!("adopt {claim}"),
-        Step::RestartPod { name, uid } => format!("delete {name} {uid}"),
+        Step::RestartPod { name, uid, .. } => format!("delete {name} {uid}"),
     };
     plan.steps.iter().map(word).collect()
 }
@@ -163,6 +165,13 @@ fn changed_settings_are_applied_first_and_restart_the_pod_afterwards() {
     assert_eq!(
         words(&second),
         ["record restart", "delete orders-0 pod-uid"]
+    );
+    let Some(Step::RestartPod { message, .. }) = second.steps.last() else {
+        panic!("{second:?}");
+    };
+    assert_eq!(
+        message,
+        &format!("its image changes from {DEFAULT_IMAGE} to millrace:new")
     );
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn pod(template_hash: &str) -> Pod {
         name: "orders-0".to_owned(),
         uid: "pod-uid".to_owned(),
         template_hash: Some(template_hash.to_owned()),
+        image: DEFAULT_IMAGE.to_owned(),
         leaving: false,
         ready: true,
         address: None,
