@@ -1,9 +1,9 @@
-//! The heart of the broker: the threads that own the shards, and the [`Broker`] handle through which
-//! services reach them.
+//! The heart of the broker: the threads that own the shards, and the [`Broker`] handle through
+//! which services reach them.
 //!
 //! Promises: nothing is acknowledged before the `fdatasync` that covers it returned; commands of a
-//! shard are applied in the order of their indexes; every wait has an end or a limit. Does not speak
-//! any protocol: that is `services`.
+//! shard are applied in the order of their indexes; every wait has an end or a limit. Does not
+//! speak any protocol: that is `services`.
 
 mod api;
 mod bodies;

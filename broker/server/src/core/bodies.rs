@@ -1,5 +1,5 @@
-//! Reads bodies for those who may not block: at once when they are in memory, on the blocking pool when
-//! they are on disk.
+//! Reads bodies for those who may not block: at once when they are in memory, on the blocking pool
+//! when they are on disk.
 
 use std::sync::Arc;
 

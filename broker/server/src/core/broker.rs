@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use millrace_storage::{Disk, RealDisk};
 use millrace_types::Refusal;
 use tokio::sync::{OnceCell, watch};
 
@@ -51,7 +52,12 @@ impl Broker {
     /// When the directory is another cluster's, in use, damaged beyond one shard, of a newer
     /// version; when a thread cannot be started.
     pub fn start(options: CoreOptions) -> Result<Self, StartError> {
-        let started = start::start(options)?;
+        Self::start_on(Arc::new(RealDisk), options)
+    }
+
+    /// The same, on a disk that may be a model or fail on purpose.
+    pub(super) fn start_on(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Self, StartError> {
+        let started = start::start(disk, options)?;
         let threads = Mutex::new(started.threads);
         let running = Arc::new(Running {
             threads,

@@ -1,5 +1,5 @@
-//! When a shard makes a checkpoint, and the two steps around making it. `CheckpointPlan` is pure: it
-//! counts what came since the last one.
+//! When a shard makes a checkpoint, and the two steps around making it. `CheckpointPlan` is pure:
+//! it counts what came since the last one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use super::input::Input;
 use super::node::Node;
 use super::proposals::FIRST_TERM;
 
-/// After a disk that was full, the next try waits this long: room seldom comes at once, and each try
-/// writes.
+/// After a disk that was full, the next try waits this long: room seldom comes at once, and each
+/// try writes.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What makes a checkpoint due.
@@ -105,8 +105,8 @@ impl CheckpointPlan {
     }
 }
 
-/// Hands a snapshot of everything applied up to an index to the checkpointer; the shard's inbox hears
-/// of the end.
+/// Hands a snapshot of everything applied up to an index to the checkpointer; the shard's inbox
+/// hears of the end.
 pub(super) fn start(
     node: &Node,
     store: &Arc<Store>,

@@ -26,7 +26,7 @@ impl Clock {
     pub(super) fn stamp(&mut self, now: Instant, system: SystemTime) -> Stamp {
         let millis = system
             .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| millis(since));
+            .map_or(0, millis);
         self.wall = self.wall.max(Wall::from_millis(millis));
         Stamp {
             wall: self.wall,
@@ -40,8 +40,8 @@ impl Clock {
             .plus_millis(millis(now.saturating_duration_since(self.started)))
     }
 
-    /// When shard time will be `elapsed`. A deadline of a millisecond is due when it is over, so one
-    /// more is added: a thread woken a little early would find nothing to do and wake again.
+    /// When shard time will be `elapsed`. A deadline of a millisecond is due when it is over, so
+    /// one more is added: a thread woken a little early would find nothing to do and wake again.
     pub(super) fn instant(&self, elapsed: Elapsed) -> Instant {
         let ahead = elapsed.millis_since(self.elapsed_at_start);
         self.started + Duration::from_millis(ahead.saturating_add(1).min(FAR_MS))

@@ -1,6 +1,6 @@
-//! One consumer's connection, between the shard's thread that leases messages to it and the task that
-//! writes to its socket. Keeps what is leased but not sent, what may be sent, and when the client was
-//! last heard. Bodies are not in here: they are read when they can be sent.
+//! One consumer's connection, between the shard's thread that leases messages to it and the task
+//! that writes to its socket. Keeps what is leased but not sent, what may be sent, and when the
+//! client was last heard. Bodies are not in here: they are read when they can be sent.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
-//! A consumer's connection to its session, as services hold it: what the client says goes in through
-//! [`Consumer`], what it is told comes out of [`ConsumerEvents`]. Bodies are read when they are asked
-//! for, so a slow socket costs no memory; nothing is sent beyond the client's credit.
+//! A consumer's connection to its session, as services hold it: what the client says goes in
+//! through [`Consumer`], what it is told comes out of [`ConsumerEvents`]. Bodies are read when they
+//! are asked for, so a slow socket costs no memory; nothing is sent beyond the client's credit.
 
 use std::fmt;
 use std::future::Future;
@@ -36,11 +36,14 @@ pub struct ConsumerEvents {
     reading: Option<Reading>,
 }
 
+/// One result for each message asked for.
+type Found = Vec<Result<StoredRecord, ReadError>>;
+
 /// Bodies on their way from the disk; kept over a dropped `next`, so that a busy caller does not
 /// start the same read again and again.
 struct Reading {
     deliveries: Vec<Delivery>,
-    records: Pin<Box<dyn Future<Output = Vec<Result<StoredRecord, ReadError>>> + Send>>,
+    records: Pin<Box<dyn Future<Output = Found> + Send>>,
 }
 
 /// What a connection is told.

@@ -1,5 +1,5 @@
-//! Leader of one data shard, on its worker's thread: stamps and orders commands, applies them once they
-//! are synced, answers who waits, and carries out the effects.
+//! Leader of one data shard, on its worker's thread: stamps and orders commands, applies them once
+//! they are synced, answers who waits, and carries out the effects.
 
 mod connections;
 mod upkeep;

@@ -1,4 +1,5 @@
-//! What a worker is asked to do. One lock, taken once for everything that waits; senders never block.
+//! What a worker is asked to do. One lock, taken once for everything that waits; senders never
+//! block.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -22,6 +22,10 @@ pub(super) type Question = Box<dyn FnOnce(Result<&Shard, Refusal>) + Send>;
 pub(super) type CatalogueQuestion = Box<dyn FnOnce(Result<&Catalogue, Refusal>) + Send>;
 
 /// One thing to do.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the largest is by far the most frequent; a box would cost an allocation each time"
+)]
 pub(super) enum Input {
     /// Propose a command.
     Propose(Proposal),

@@ -1,6 +1,6 @@
-//! Where queues and partitions live, how far partitions reach, and which queues are bound to them: what
-//! readers and pumps need to know without asking a shard. Kept current by the shards' threads, which
-//! own what they publish here; never an authority over them.
+//! Where queues and partitions live, how far partitions reach, and which queues are bound to them:
+//! what readers and pumps need to know without asking a shard. Kept current by the shards' threads,
+//! which own what they publish here; never an authority over them.
 
 use std::collections::HashMap;
 use std::ops::Range;

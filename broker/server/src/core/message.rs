@@ -1,5 +1,5 @@
-//! The little that the core knows of an encoded `millrace.v1.Message`: what routing looks at, and how
-//! a message becomes a dead letter. The payload is skipped, never copied or decoded.
+//! The little that the core knows of an encoded `millrace.v1.Message`: what routing looks at, and
+//! how a message becomes a dead letter. The payload is skipped, never copied or decoded.
 
 use bytes::Bytes;
 use millrace_engine::outcome::DeadLetter;
@@ -58,8 +58,8 @@ fn text_is(header: &Header, wanted: &str) -> bool {
     }
 }
 
-/// The message with why it died appended, in place of what was known of an earlier death, whose count
-/// it carries on.
+/// The message with why it died appended, in place of what was known of an earlier death, whose
+/// count it carries on.
 pub(super) fn bury(
     message: &Bytes,
     queue: &Address,
@@ -71,7 +71,8 @@ pub(super) fn bury(
         .as_ref()
         .map_or(0, |death| death.count)
         .saturating_add(1);
-    // Fields of two `death`s would be merged one by one: an empty note would bring the old one back.
+    // Fields of two `death`s would be merged one by one: an empty note would bring the old one
+    // back.
     let mut buried = match earlier {
         None => message.to_vec(),
         Some(_) => without_death(message).map_err(unreadable)?,

@@ -1,5 +1,5 @@
-//! Leader of the metadata shard: orders changes of the catalogue, publishes its view, and tells every
-//! data shard what it still lacks until all have logged it.
+//! Leader of the metadata shard: orders changes of the catalogue, publishes its view, and tells
+//! every data shard what it still lacks until all have logged it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,7 +39,8 @@ pub(super) struct MetadataShard {
 }
 
 impl MetadataShard {
-    /// Takes over a recovered catalogue; `configured` is what each data shard that serves has logged.
+    /// Takes over a recovered catalogue; `configured` is what each data shard that serves has
+    /// logged.
     pub(super) fn new(
         node: &Arc<Node>,
         recovered: Metadata,

@@ -1,5 +1,6 @@
-//! What all parts of the core share: the shards' inboxes and stores, the journal, the catalogue's view
-//! and whether the node serves. Ways to propose, to ask and to read; decides nothing about messages.
+//! What all parts of the core share: the shards' inboxes and stores, the journal, the catalogue's
+//! view and whether the node serves. Ways to propose, to ask and to read; decides nothing about
+//! messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Journal records that a worker has gathered in one wake-up, all its shards together: one append, one
-//! place in the next sync.
+//! Journal records that a worker has gathered in one wake-up, all its shards together: one append,
+//! one place in the next sync.
 
 use std::sync::Arc;
 

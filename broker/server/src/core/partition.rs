@@ -5,8 +5,8 @@
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// The partition of `key` among `partitions`: 64-bit FNV-1a of the key's bytes, modulo the number of
-/// partitions. 0 when there are none.
+/// The partition of `key` among `partitions`: 64-bit FNV-1a of the key's bytes, modulo the number
+/// of partitions. 0 when there are none.
 #[must_use]
 pub fn partition_for(key: &str, partitions: u32) -> u32 {
     let hash = key.bytes().fold(FNV_OFFSET, |hash, byte| {
@@ -23,15 +23,21 @@ mod tests {
 
     #[test]
     fn the_partition_of_a_key_never_changes() {
-        // Computed once, by hand-checked FNV-1a vectors: "" and "a" are the published ones.
-        assert_eq!(
-            partition_for("", u32::MAX),
-            0xcbf2_9ce4_8422_2325_u64.rem_euclid(0xffff_ffff) as u32
-        );
-        assert_eq!(
-            partition_for("a", u32::MAX),
-            0xaf63_dc4c_8601_ec8c_u64.rem_euclid(0xffff_ffff) as u32
-        );
+        // From another implementation of FNV-1a.
+        let golden = [
+            ("", 7, 2),
+            ("a", 7, 5),
+            ("order-1", 8, 5),
+            ("customer/42", 12, 8),
+            ("é", 1000, 617),
+        ];
+        for (key, partitions, partition) in golden {
+            assert_eq!(
+                partition_for(key, partitions),
+                partition,
+                "{key:?} of {partitions}"
+            );
+        }
         assert_eq!(partition_for("anything", 1), 0);
         assert_eq!(partition_for("anything", 0), 0);
     }

@@ -1,6 +1,7 @@
-//! Moves messages between logs: from topics into bound queues, and from queues into their dead-letter
-//! queues. Woken by effects; a pump runs until it has caught up or cannot go on, then ends. All state
-//! is in the engine (cursors, numbers), so a pump can be lost at any point and started again.
+//! Moves messages between logs: from topics into bound queues, and from queues into their
+//! dead-letter queues. Woken by effects; a pump runs until it has caught up or cannot go on, then
+//! ends. All state is in the engine (cursors, numbers), so a pump can be lost at any point and
+//! started again.
 
 mod dead;
 mod transfer;
@@ -200,7 +201,7 @@ async fn run(node: Arc<Node>, job: Job) {
             ended = step(&node, job) => ended,
         };
         if let Ended::Stuck(why) = &ended {
-            tracing::warn!(?job, %why, "messages cannot be moved on");
+            tracing::error!(?job, %why, "messages cannot be moved on");
         }
         if !node.pumps.ended(job, &ended) {
             return;

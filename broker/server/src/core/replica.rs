@@ -1,5 +1,5 @@
-//! A data shard's state as it stands on disk and in memory: the engine and the bodies, changed together.
-//! The same steps replay a journal and follow live commands, so both give the same state.
+//! A data shard's state as it stands on disk and in memory: the engine and the bodies, changed
+//! together. The same steps replay a journal and follow live commands, so both give the same state.
 
 use std::sync::Arc;
 

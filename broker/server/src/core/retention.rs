@@ -1,5 +1,5 @@
-//! What retention lets go of a partition. It waits for bound queues that have not looked yet, but not
-//! for ever: a partition never holds more than twice what it is allowed because somebody lags.
+//! What retention lets go of a partition. It waits for bound queues that have not looked yet, but
+//! not for ever: a partition never holds more than twice what it is allowed because somebody lags.
 
 use millrace_engine::Partition;
 use millrace_types::{Offset, Wall};

@@ -1,5 +1,5 @@
-//! Ends leases by their tags, whatever queues and shards they are of: sorts them by queue, proposes one
-//! command for each, and puts the answers back into the order of the tags.
+//! Ends leases by their tags, whatever queues and shards they are of: sorts them by queue, proposes
+//! one command for each, and puts the answers back into the order of the tags.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

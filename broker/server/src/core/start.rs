@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use millrace_storage::{
-    Checkpointer, DataDir, DiskFailure, Expect, Journal, RealDisk, Recovery, ShardRecovery,
+    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, Recovery, ShardRecovery,
 };
 use millrace_types::{SHARDS_MAX, ShardId};
 use tokio::runtime::Handle;
@@ -42,11 +42,11 @@ struct Found {
     data: BTreeMap<ShardId, Result<Recovered<Data>, String>>,
 }
 
-/// Starts a node. Blocks on the disk.
+/// Starts a node on a disk. Blocks on the disk.
 ///
 /// # Errors
 /// As `Broker::start`.
-pub(super) fn start(options: CoreOptions) -> Result<Started, StartError> {
+pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started, StartError> {
     if !(SHARDS_MIN..=SHARDS_MAX).contains(&options.shards) {
         return Err(StartError::Shards {
             given: options.shards,
@@ -58,7 +58,7 @@ pub(super) fn start(options: CoreOptions) -> Result<Started, StartError> {
         cluster_id,
         shards: options.shards,
     };
-    let dir = DataDir::open(Arc::new(RealDisk), &options.data_dir, expect)?;
+    let dir = DataDir::open(disk, &options.data_dir, expect)?;
     let (journal, recovery) = Journal::open(&dir, options.journal)?;
     let found = recover(&dir, recovery)?;
 
@@ -132,7 +132,8 @@ fn usable<T>(
     Ok(Err(why))
 }
 
-/// One handler for whatever fails on the disk: nothing more is acknowledged, the process has to end.
+/// One handler for whatever fails on the disk: nothing more is acknowledged, the process has to
+/// end.
 fn on_failure(
     phase: &watch::Sender<Phase>,
     inboxes: &[Arc<Inbox<Input>>],

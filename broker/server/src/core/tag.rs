@@ -1,5 +1,6 @@
-//! Delivery tags: which lease a client talks about. Opaque to clients, versioned, checksummed so that
-//! garbage is told from a stale tag. Not a secret: what cannot be guessed is the owner's id in it.
+//! Delivery tags: which lease a client talks about. Opaque to clients, versioned, checksummed so
+//! that garbage is told from a stale tag. Not a secret: what cannot be guessed is the owner's id in
+//! it.
 
 use bytes::Bytes;
 use millrace_engine::command::Held;

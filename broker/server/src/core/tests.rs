@@ -1,6 +1,8 @@
-//! The core on a real disk, from the handle's side: what is promised to clients, also over restarts.
+//! The core on a real disk, from the handle's side: what is promised to clients, also over
+//! restarts.
 
 mod consumers;
+mod crashes;
 mod damage;
 mod flow;
 mod limits;

@@ -1,5 +1,5 @@
-//! What the catalogue says, as everybody but the metadata shard sees it: a value, replaced as a whole
-//! whenever something changes.
+//! What the catalogue says, as everybody but the metadata shard sees it: a value, replaced as a
+//! whole whenever something changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -62,8 +62,8 @@ impl Waiters {
         Ok(())
     }
 
-    /// The calls to try again when `ready` messages are there: one for each message, as a call takes
-    /// at least one. Calls that were given up are skipped.
+    /// The calls to try again when `ready` messages are there: one for each message, as a call
+    /// takes at least one. Calls that were given up are skipped.
     pub(super) fn take(&mut self, queue: LogId, ready: u64) -> Vec<Waiter> {
         let mut taken = Vec::new();
         let Some(waiting) = self.queues.get_mut(&queue) else {

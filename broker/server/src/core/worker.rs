@@ -1,6 +1,6 @@
-//! A thread that owns some of the node's shards: takes everything that waits in one wake-up, lets the
-//! shards order it, hands all of it to the journal at once, and applies what has been synced. Nothing
-//! else touches those shards.
+//! A thread that owns some of the node's shards: takes everything that waits in one wake-up, lets
+//! the shards order it, hands all of it to the journal at once, and applies what has been synced.
+//! Nothing else touches those shards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use super::reply::Reply;
 
 /// How often connections, retention and old journal files are looked after, while there are any.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
-/// A shard that holds on to this many thresholds' worth of journal files makes a checkpoint though it
-/// has written little itself.
+/// A shard that holds on to this many thresholds' worth of journal files makes a checkpoint though
+/// it has written little itself.
 const PINNED_FACTOR: u64 = 4;
 
 /// One worker.

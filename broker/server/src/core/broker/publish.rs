@@ -22,11 +22,14 @@ use crate::core::view::{CatalogueView, Object, ObjectKind};
 /// Whose turn it is among the partitions of topics; one for all, as only the spread counts.
 static TURN: AtomicU32 = AtomicU32::new(0);
 
+/// What came of each batch, in their order.
+type Results = Vec<Result<Acknowledged, Refusal>>;
+
 /// One result for each batch, in their order.
-pub struct PublishFuture(Pin<Box<dyn Future<Output = Vec<Result<Acknowledged, Refusal>>> + Send>>);
+pub struct PublishFuture(Pin<Box<dyn Future<Output = Results> + Send>>);
 
 impl Future for PublishFuture {
-    type Output = Vec<Result<Acknowledged, Refusal>>;
+    type Output = Results;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(context)

@@ -1,5 +1,5 @@
-//! Connections of consumers to sessions of the shard: attaching, detaching, and letting go of those that
-//! are silent or take nothing.
+//! Connections of consumers to sessions of the shard: attaching, detaching, and letting go of those
+//! that are silent or take nothing.
 
 use std::sync::Arc;
 use std::time::Instant;

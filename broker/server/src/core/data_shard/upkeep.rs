@@ -15,7 +15,8 @@ use crate::core::outbound::Outbound;
 use crate::core::retention;
 
 impl DataShard {
-    /// When the thread has to look again by itself, for leases, backoff, sessions and waiting calls.
+    /// When the thread has to look again by itself, for leases, backoff, sessions and waiting
+    /// calls.
     pub(in crate::core) fn next_deadline(&self) -> Option<Instant> {
         let tick = self.replica.shard.next_deadline().filter(|_| !self.tick);
         let tick = tick.map(|elapsed| self.clock.instant(elapsed));

@@ -1,6 +1,6 @@
-//! From a queue into its dead-letter queue: reads the bodies of what the outbox holds, adds why each
-//! died, proposes them under their numbers to the target's shard, and confirms what has arrived. Both
-//! queues may live in one shard or in two.
+//! From a queue into its dead-letter queue: reads the bodies of what the outbox holds, adds why
+//! each died, proposes them under their numbers to the target's shard, and confirms what has
+//! arrived. Both queues may live in one shard or in two.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! From topics into a bound queue: reads on from the cursor, keeps what the filters want, and proposes
-//! both the messages and the cursor's move as one command.
+//! From topics into a bound queue: reads on from the cursor, keeps what the filters want, and
+//! proposes both the messages and the cursor's move as one command.
 
 use std::sync::Arc;
 
@@ -203,7 +203,7 @@ impl<'a> Lane<'a> {
 
     async fn propose(&mut self, step: Step) -> Stepped {
         let count = step.count;
-        let batch = (count > 0).then(|| BatchHeader {
+        let batch = (count > 0).then_some(BatchHeader {
             count,
             bytes: step.records.len() as u64,
         });
