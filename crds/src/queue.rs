@@ -64,8 +64,8 @@ pub struct QueueSpec {
     /// changed, added or removed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_ref: Option<ClusterRef>,
-    /// Topics whose messages are copied into the queue. At most 32. A message that matches several
-    /// bindings to one topic arrives once.
+    /// Topics whose messages are copied into the queue, from the earliest that a topic still keeps.
+    /// At most 32. A message that matches several bindings to one topic arrives once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub bindings: Vec<Binding>,

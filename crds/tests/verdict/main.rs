@@ -5,4 +5,5 @@ mod api_server;
 mod columns;
 mod corpus;
 mod local;
+mod mutants;
 mod updates;
