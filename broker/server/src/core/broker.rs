@@ -12,13 +12,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use millrace_storage::{Disk, RealDisk};
-use millrace_types::Refusal;
+use millrace_types::{Address, ErrorCode, Refusal};
 use tokio::sync::{OnceCell, watch};
 
 use super::facts::Admission;
 use super::input::Input;
 use super::node::{Node, Phase};
-use super::options::{CoreOptions, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, StartError};
+use super::options::{
+    CoreOptions, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, RETRY_AFTER_MS, StartError,
+};
 use super::reply::Reply;
 use super::start;
 use super::view::CatalogueView;
@@ -182,19 +184,19 @@ impl Broker {
             .for_each(|inbox| inbox.send(input()));
     }
 
-    /// A queue or topic that is in the catalogue and unknown to its shard is being configured.
-    fn unconfigured(&self, refusal: Refusal) -> Refusal {
-        use millrace_types::ErrorCode::{
-            NoSuchPartition, NoSuchQueue, NoSuchTopic, ShardUnavailable,
-        };
-        if matches!(refusal.code, NoSuchQueue | NoSuchTopic | NoSuchPartition) {
-            return Refusal::new(
-                ShardUnavailable,
-                "it was declared just now; its shard follows",
-            )
-            .retry_after_millis(super::options::RETRY_AFTER_MS);
+    /// What is in the catalogue and unknown to its shard is being configured.
+    fn unconfigured(&self, address: &Address, refusal: Refusal) -> Refusal {
+        let unknown = matches!(
+            refusal.code,
+            ErrorCode::NoSuchQueue | ErrorCode::NoSuchTopic | ErrorCode::NoSuchPartition
+        );
+        if !unknown || self.node.view.borrow().lookup(address).is_none() {
+            return refusal;
         }
-        refusal
+        let message = format!("{address} was declared just now; its shard follows");
+        Refusal::new(ErrorCode::ShardUnavailable, message)
+            .with("address", address.to_string())
+            .retry_after_millis(RETRY_AFTER_MS)
     }
 }
 

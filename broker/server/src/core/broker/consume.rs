@@ -68,7 +68,7 @@ impl Broker {
             caller,
         });
         let deliveries = match answer.await {
-            Ok(answer) => answer.map_err(|refusal| self.unconfigured(refusal))?,
+            Ok(answer) => answer.map_err(|refusal| self.unconfigured(&receive.address, refusal))?,
             Err(_) => return Err(self.gone()),
         };
         let leased = Leased {
@@ -225,7 +225,7 @@ impl Broker {
         pending
             .answer()
             .await
-            .map_err(|refusal| self.unconfigured(refusal))?;
+            .map_err(|refusal| self.unconfigured(&open.address, refusal))?;
         Ok(halves)
     }
 

@@ -102,7 +102,7 @@ impl Broker {
                 format!("publishing to {address} was answered with {other:?}"),
             )
             .unknown()),
-            Err(refusal) => Err(self.unconfigured(refusal)),
+            Err(refusal) => Err(self.unconfigured(address, refusal)),
         }
     }
 }
