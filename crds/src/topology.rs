@@ -13,10 +13,6 @@ use crate::{
     check,
 };
 
-/// UID of a resource that no API server has seen: the same for the same address, so that a restart
-/// from the same file changes nothing.
-const STANDALONE_UID: &str = "standalone:";
-
 /// A resource that cannot be compiled. Does not happen to one that passed the API server or
 /// [`check`](crate::check()).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -144,7 +140,7 @@ impl<'a> Place<'a> {
         let address = self.address(kind, self.name);
         let uid = self
             .uid
-            .map_or_else(|| format!("{STANDALONE_UID}{address}"), str::to_owned);
+            .map_or_else(|| standalone_uid(&address), str::to_owned);
         v1::TopologyObject {
             address,
             uid,
@@ -152,6 +148,15 @@ impl<'a> Place<'a> {
             spec: Some(spec),
         }
     }
+}
+
+/// UID of a resource that no API server has seen: the same for the same address, so that a restart
+/// from the same file changes nothing; short, whatever the address (FNV-1a, 64 bits).
+fn standalone_uid(address: &str) -> String {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    format!("standalone-{:016x}", address.bytes().fold(OFFSET, step))
 }
 
 fn binding(binding: &Binding, place: &Place<'_>) -> v1::Binding {
@@ -313,7 +318,7 @@ mod tests {
     fn identity_comes_from_the_api_server_or_from_the_address() {
         let mut queue = queue(json!({}));
         let alone = compile_queue(&queue).unwrap();
-        assert_eq!(alone.uid, "standalone:queue/shop/orders");
+        assert_eq!(alone.uid, "standalone-7a9a813b98f2462b");
         assert_eq!(alone.generation, 1);
 
         queue.metadata.uid = Some("8f0c".to_owned());
