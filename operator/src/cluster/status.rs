@@ -372,9 +372,13 @@ fn trouble(pod: &KubePod) -> Option<Trouble> {
                 .as_ref()
                 .and_then(|s| s.terminated.as_ref());
             let code = last.map_or(0, |terminated| terminated.exit_code);
+            let said = last.and_then(|terminated| terminated.message.as_deref());
+            let said = said
+                .and_then(|said| said.trim_end().lines().next_back())
+                .unwrap_or_default();
             let restarts = broker.restart_count;
             let message =
-                format!("pod {name} exited {restarts} times, last with code {code}; see its log");
+                format!("pod {name} exited {restarts} times, last with code {code}: {said}");
             Some(Trouble {
                 reason: reasons::POD_CRASHING,
                 message,

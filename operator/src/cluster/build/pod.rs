@@ -102,6 +102,8 @@ fn broker(desired: &Desired) -> Container {
             port(names::METRICS_PORT_NAME, names::METRICS_PORT),
         ]),
         resources: desired.resources.clone(),
+        // Why a broker gave up, in the pod's status, without a look at its log.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(container_security()),
         startup_probe: Some(Probe {
             period_seconds: Some(START_PROBE_PERIOD_S),
