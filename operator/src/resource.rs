@@ -141,11 +141,13 @@ async fn announce<K: Resource<DynamicType = ()>>(
         message: is.message.clone(),
         related: None,
     };
-    let passing = [reasons::SYNCING, reasons::BROKER_UNAVAILABLE];
+    if is.reason == reasons::SYNCING {
+        return;
+    }
     let was_ready = was.is_some_and(|was| was.status == Truth::True.as_str());
     if is.status == Truth::True.as_str() {
         ctx.events.normal(resource, note).await;
-    } else if was_ready || !passing.contains(&is.reason.as_str()) {
+    } else if was_ready || is.reason != reasons::BROKER_UNAVAILABLE {
         ctx.events.warn(resource, note).await;
     }
 }

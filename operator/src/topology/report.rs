@@ -44,6 +44,14 @@ pub struct Answer {
     pub objects: BTreeMap<String, Held>,
 }
 
+impl Answer {
+    /// Whether every shard works by all that the broker has.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.revision == self.applied_revision && self.objects.values().all(|held| held.applied)
+    }
+}
+
 /// What the broker has of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {

@@ -28,6 +28,8 @@ use crate::reasons;
 const RESYNC: Duration = Duration::from_secs(60);
 /// Shards take what is declared within a moment; asking more often would only cost.
 const SETTLING: Duration = Duration::from_millis(500);
+/// Waits between looks at a broker that has just been sent something: shards need a few syncs.
+const SETTLING_MS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 /// Without the right to see definitions go, a resource must be absent this long before it counts as
 /// gone: by then the definition itself has disappeared, and lists fail.
 const ABSENCE_MIN: Duration = Duration::from_secs(15);
@@ -96,8 +98,7 @@ fn next(ctx: &Context, key: &ClusterKey, report: &Report) -> Action {
     match &report.broker {
         Broker::Answered(answer) if report.frozen.is_none() => {
             ctx.backoffs.reset(&object);
-            let settled = answer.revision == answer.applied_revision
-                && answer.objects.values().all(|held| held.applied);
+            let settled = answer.is_settled();
             Action::requeue(if settled { RESYNC } else { SETTLING })
         }
         Broker::Answered(_) | Broker::Unavailable { .. } => {
@@ -174,10 +175,23 @@ async fn converse(
     let pages = pages(upserts, removals);
     let refused = exchange.push(looked.answer.revision, pages).await?;
     Ok(Report {
-        broker: Broker::Answered(exchange.look().await?.answer),
+        broker: Broker::Answered(settled(exchange).await?),
         refused,
         frozen,
     })
+}
+
+/// What the broker has once every shard works by it, or a moment later: a report of each step on the
+/// way would be a write to every resource it is about.
+async fn settled(exchange: &Exchange<'_>) -> Result<Answer, exchange::Failure> {
+    for wait_ms in SETTLING_MS {
+        let answer = exchange.look().await?.answer;
+        if answer.is_settled() {
+            return Ok(answer);
+        }
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
+    Ok(exchange.look().await?.answer)
 }
 
 fn declared(ctx: &Context, key: &ClusterKey) -> Declared {
