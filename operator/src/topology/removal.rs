@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, Client, CustomResourceExt, Resource};
 use millrace_crds::{BrokerCluster, Queue, Topic};
@@ -20,11 +22,18 @@ use crate::names::ClusterKey;
 /// Objects of one page of a list: metadata only, about a kilobyte each.
 const PAGE_OBJECTS: u32 = 500;
 
+/// How long resources have to come back after their definition did: GitOps applies again within
+/// minutes, and people who restore from a backup need some more.
+const RETURN_LIMIT: SignedDuration = SignedDuration::from_mins(10);
+
 /// State of the definitions of our kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Definitions {
     /// All are there to stay.
-    Established,
+    Established {
+        /// When the youngest was created.
+        youngest: Timestamp,
+    },
     /// One is gone or being removed, and takes its resources with it.
     Leaving(String),
     /// The operator has no right to read them.
@@ -37,6 +46,9 @@ pub enum Frozen {
     /// A definition is gone or going.
     #[error("the definition {0} is being removed, and with it every resource")]
     Definitions(String),
+    /// A definition was removed and made again: resources may still be coming back.
+    #[error("definitions are younger than the data; resources may still be coming back")]
+    Returning,
     /// The cluster is gone or going.
     #[error("the cluster itself is being deleted")]
     Cluster,
@@ -51,13 +63,17 @@ pub enum Frozen {
 /// When the API server fails otherwise than by refusing.
 pub async fn definitions(client: &Client) -> kube::Result<Definitions> {
     let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client.clone());
+    let mut youngest = Timestamp::UNIX_EPOCH;
     for name in [
         BrokerCluster::crd_name(),
         Queue::crd_name(),
         Topic::crd_name(),
     ] {
         match api.get_opt(name).await {
-            Ok(Some(found)) if found.metadata.deletion_timestamp.is_none() => {}
+            Ok(Some(found)) if found.metadata.deletion_timestamp.is_none() => {
+                let created = found.metadata.creation_timestamp.map(|time| time.0);
+                youngest = youngest.max(created.unwrap_or_default());
+            }
             Ok(_) => return Ok(Definitions::Leaving(name.to_owned())),
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 return Ok(Definitions::Unreadable);
@@ -65,7 +81,27 @@ pub async fn definitions(client: &Client) -> kube::Result<Definitions> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Definitions::Established)
+    Ok(Definitions::Established { youngest })
+}
+
+/// Whether the resources of a definition may still be coming back: it was made after the data, so
+/// one before it was removed and took them along, and that was not long ago. Pure.
+#[must_use]
+pub fn is_returning(youngest: Timestamp, data_since: Option<Timestamp>, now: Timestamp) -> bool {
+    let replaced = data_since.is_some_and(|since| youngest > since);
+    replaced && now.duration_since(youngest) < RETURN_LIMIT
+}
+
+/// Since when a cluster has had its disk.
+///
+/// # Errors
+/// When the API server refuses or does not answer.
+pub async fn data_since(client: &Client, key: &ClusterKey) -> kube::Result<Option<Timestamp>> {
+    let api: Api<PartialObjectMeta<PersistentVolumeClaim>> =
+        Api::namespaced(client.clone(), &key.namespace);
+    let claim = api.get_opt(&key.claim(0)).await?;
+    let created = claim.and_then(|claim| claim.metadata.creation_timestamp);
+    Ok(created.map(|time| time.0))
 }
 
 /// Those candidates whose resources are certainly gone.
@@ -143,6 +179,20 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resources_may_come_back_for_a_while_after_their_definition_was_made_again() {
+        let at = |minute: i64| Timestamp::from_second(minute * 60).unwrap();
+        for (definition, data, now, returning) in [
+            (at(0), Some(at(5)), at(6), false),
+            (at(5), Some(at(0)), at(6), true),
+            (at(5), Some(at(0)), at(14), true),
+            (at(5), Some(at(0)), at(15), false),
+            (at(5), None, at(6), false),
+        ] {
+            assert_eq!(is_returning(definition, data, now), returning);
+        }
+    }
 
     #[test]
     fn only_what_no_list_has_under_its_uid_is_gone() {

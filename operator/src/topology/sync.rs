@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use millrace_crds::{BrokerCluster, Queue, Topic};
@@ -15,7 +16,7 @@ use super::convert;
 use super::declared::Declared;
 use super::delta::{self, Candidate, Delta, delta, pages};
 use super::exchange::{self, Exchange, Looked};
-use super::removal::{Definitions, Frozen, confirm, definitions};
+use super::removal::{Definitions, Frozen, confirm, data_since, definitions, is_returning};
 use super::report::{Answer, Broker, Report};
 use crate::cluster::desired::ClusterId;
 use crate::cluster::observe::{pods, token};
@@ -243,7 +244,13 @@ async fn confirmed(
         return Ok(candidates);
     }
     let candidates = match definitions(&ctx.client).await? {
-        Definitions::Established => candidates,
+        Definitions::Established { youngest } => {
+            let data_since = data_since(&ctx.client, key).await?;
+            if is_returning(youngest, data_since, Timestamp::now()) {
+                return Err(Frozen::Returning);
+            }
+            candidates
+        }
         Definitions::Leaving(name) => return Err(Frozen::Definitions(name)),
         Definitions::Unreadable => ctx.absences.long(key, candidates, Instant::now()),
     };

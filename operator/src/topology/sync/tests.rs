@@ -28,6 +28,9 @@ fn api() -> Api {
     }
     api.has(&format!("{NAMESPACE}/brokerclusters/main"), cluster());
     api.has(&format!("{NAMESPACE}/queues"), list_of_queues(&[]));
+    let claim = json!({ "metadata": { "creationTimestamp": "2026-01-01T00:00:00Z" } });
+    let claims = "/api/v1/namespaces/shop/persistentvolumeclaims";
+    api.has(&format!("{claims}/data-main-0"), claim);
     api
 }
 
@@ -85,7 +88,9 @@ async fn nothing_is_removed_while_it_is_not_certain_that_it_is_gone() {
     leaving_cluster["metadata"]["uid"] = json!(CLUSTER_UID);
     let refused = failure(403, "Forbidden", "no right");
     let broken = failure(500, "InternalError", "broken");
+    let young = json!({ "metadata": { "creationTimestamp": Timestamp::now().to_string() } });
     for (story, path, code, answer) in [
+        ("the definition was made again", &definition, 200, young),
         (
             "the definition is gone",
             &definition,
