@@ -28,16 +28,47 @@ use super::view::CatalogueView;
 pub use publish::PublishFuture;
 pub use topology::TopologyDelta;
 
-/// The running core of the broker.
+/// The running core of the broker. Dropping the last handle without `drain` ends the threads as a
+/// kill would, and waits for them.
 #[derive(Clone)]
 pub struct Broker {
     node: Arc<Node>,
     running: Arc<Running>,
 }
 
+/// The node's threads; they end with the last handle at the latest.
 struct Running {
+    node: Arc<Node>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     drained: OnceCell<()>,
+}
+
+impl Running {
+    /// Ends the threads and waits for them. Does nothing the second time.
+    fn stop(&self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = std::mem::take(&mut *threads);
+        if threads.is_empty() {
+            return;
+        }
+        self.node
+            .inboxes
+            .iter()
+            .for_each(|inbox| inbox.send(Input::Stop));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        self.node.journal.shutdown();
+        self.node.checkpointer.shutdown();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 /// Why the core stopped by itself; the process must end with exit code 70.
@@ -61,10 +92,12 @@ impl Broker {
     pub(super) fn start_on(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Self, StartError> {
         let started = start::start(disk, options)?;
         let threads = Mutex::new(started.threads);
-        let running = Arc::new(Running {
+        let running = Running {
+            node: Arc::clone(&started.node),
             threads,
             drained: OnceCell::new(),
-        });
+        };
+        let running = Arc::new(running);
         Ok(Self {
             node: started.node,
             running,
@@ -150,21 +183,8 @@ impl Broker {
     }
 
     async fn stop(&self) {
-        self.tell_workers(|| Input::Stop);
-        let (node, running) = (Arc::clone(&self.node), Arc::clone(&self.running));
-        let stopping = tokio::task::spawn_blocking(move || {
-            let mut threads = running
-                .threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            for thread in threads.drain(..) {
-                if thread.join().is_err() {
-                    tracing::error!("a worker panicked");
-                }
-            }
-            node.journal.shutdown();
-            node.checkpointer.shutdown();
-        });
+        let running = Arc::clone(&self.running);
+        let stopping = tokio::task::spawn_blocking(move || running.stop());
         if stopping.await.is_err() {
             tracing::error!("the core's threads could not be ended");
         }
