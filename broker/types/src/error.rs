@@ -66,6 +66,31 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 21] = [
+        Self::InvalidArgument,
+        Self::NoSuchQueue,
+        Self::NoSuchTopic,
+        Self::NoSuchPartition,
+        Self::WrongKind,
+        Self::MessageTooLarge,
+        Self::QueueFull,
+        Self::Orphaned,
+        Self::InvalidTag,
+        Self::StaleDelivery,
+        Self::SessionExpired,
+        Self::LimitReached,
+        Self::OffsetOutOfRange,
+        Self::RevisionConflict,
+        Self::WrongCluster,
+        Self::Unauthenticated,
+        Self::DiskFull,
+        Self::Overloaded,
+        Self::ShardUnavailable,
+        Self::Draining,
+        Self::Internal,
+    ];
+
     /// The stable reason, as it goes over the wire.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -196,3 +221,17 @@ impl fmt::Display for Refusal {
 }
 
 impl core::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_list_once_and_in_order() {
+        for (place, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place);
+        }
+        // A code added after the last one must be added to the list.
+        assert_eq!(ErrorCode::Internal as usize + 1, ErrorCode::ALL.len());
+    }
+}
