@@ -1,0 +1,350 @@
+//! Between the wire and the broker's own values, both ways. Wire types are named here, in
+//! `validate` and in the services that receive them, nowhere else. Pure.
+
+pub(crate) mod facts;
+pub(crate) mod topology;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_engine::command::Settle;
+use millrace_proto::v1;
+use millrace_types::{
+    Applied, DELAY_MS_MAX, ErrorCode, LEASE_MS_MIN, NOTE_BYTES_MAX, Offset, Refusal, Wall,
+};
+use prost::Message as _;
+
+use crate::core::{
+    Acknowledged, Credit, Delivered, Peeked, PeekedState, Position, Record, SettleTag,
+};
+use crate::validate::{invalid, length};
+
+/// Tags are at most this long; longer ones are not ours.
+pub(crate) const TAG_BYTES_MAX: usize = 64;
+const MILLIS_PER_SECOND: u64 = 1_000;
+const NANOS_PER_MILLI: i32 = 1_000_000;
+
+/// A refusal as it goes over the wire.
+pub(crate) fn error(refusal: Refusal) -> v1::Error {
+    let applied = match refusal.applied {
+        Applied::No => v1::Applied::NotApplied,
+        Applied::Yes => v1::Applied::Applied,
+        Applied::Unknown => v1::Applied::Unknown,
+    };
+    v1::Error {
+        reason: refusal.code.reason().to_owned(),
+        message: refusal.message,
+        applied: applied.into(),
+        retry_after: refusal.retry_after_ms.map(duration_of_millis),
+        metadata: refusal.metadata.into_iter().collect(),
+    }
+}
+
+/// Milliseconds as a protobuf duration.
+pub(crate) fn duration_of_millis(millis: u64) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(millis / MILLIS_PER_SECOND).unwrap_or(i64::MAX),
+        nanos: nanos_of(millis),
+    }
+}
+
+/// A duration as protobuf's; below a millisecond is dropped.
+pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
+    duration_of_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A protobuf duration in whole milliseconds.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when it is negative, malformed or above `max`.
+pub(crate) fn millis(
+    field: &str,
+    duration: &prost_types::Duration,
+    max: Duration,
+) -> Result<u64, Refusal> {
+    let parsed =
+        Duration::try_from(*duration).map_err(|_| invalid(field, "is negative or no duration"))?;
+    if parsed > max {
+        return Err(
+            invalid(field, format!("is {parsed:?}; want at most {max:?}"))
+                .with("limit", format!("{max:?}"))
+                .with("actual", format!("{parsed:?}")),
+        );
+    }
+    Ok(u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Wall time as a protobuf timestamp.
+pub(crate) fn timestamp(wall: Wall) -> prost_types::Timestamp {
+    let millis = wall.as_millis();
+    prost_types::Timestamp {
+        seconds: i64::try_from(millis / MILLIS_PER_SECOND).unwrap_or(i64::MAX),
+        nanos: nanos_of(millis),
+    }
+}
+
+fn nanos_of(millis: u64) -> i32 {
+    i32::try_from(millis % MILLIS_PER_SECOND).unwrap_or(0) * NANOS_PER_MILLI
+}
+
+/// An acknowledgement; it is what `MAJORITY_SYNCED` promises, since nothing is answered earlier.
+pub(crate) fn acknowledged(partition: u32, first: Offset, count: u64) -> v1::PublishResult {
+    let acknowledgement = v1::Acknowledgement {
+        partition,
+        offsets: Some(offsets(&(first..first.plus(count)))),
+        durability: v1::Durability::MajoritySynced.into(),
+    };
+    v1::PublishResult {
+        outcome: Some(v1::publish_result::Outcome::Acknowledged(acknowledgement)),
+    }
+}
+
+/// The acknowledgement of a whole batch.
+pub(crate) fn acknowledged_batch(batch: &Acknowledged) -> v1::PublishResult {
+    let Acknowledged { partition, offsets } = batch;
+    acknowledged(*partition, offsets.start, offsets.start.until(offsets.end))
+}
+
+/// A refused entry of a publish.
+pub(crate) fn refused(refusal: Refusal) -> v1::PublishResult {
+    v1::PublishResult {
+        outcome: Some(v1::publish_result::Outcome::Refused(error(refusal))),
+    }
+}
+
+/// A stored message.
+///
+/// # Errors
+/// `INTERNAL`: it was checked when it came in.
+fn message(encoded: Bytes) -> Result<v1::Message, Refusal> {
+    v1::Message::decode(encoded).map_err(|error| {
+        let text = format!("a stored message cannot be read: {error}");
+        Refusal::new(ErrorCode::Internal, text)
+    })
+}
+
+/// One delivery.
+///
+/// # Errors
+/// `INTERNAL` when the stored message cannot be read.
+pub(crate) fn delivery(delivered: Delivered) -> Result<v1::Delivery, Refusal> {
+    Ok(v1::Delivery {
+        message: Some(message(delivered.message)?),
+        tag: delivered.tag,
+        offset: delivered.offset.get(),
+        attempts: delivered.attempts,
+        acquired: delivered.acquired,
+        enqueued_at: Some(timestamp(delivered.stored_at)),
+        lease: Some(duration(delivered.lease)),
+    })
+}
+
+/// One message of a queue that was looked at.
+///
+/// # Errors
+/// `INTERNAL` when the stored message cannot be read.
+pub(crate) fn peeked(peeked: Peeked) -> Result<v1::PeekedMessage, Refusal> {
+    use v1::peeked_message::State;
+    let state = match peeked.state {
+        PeekedState::Ready => State::Ready,
+        PeekedState::InFlight => State::InFlight,
+        PeekedState::Delayed => State::Delayed,
+        PeekedState::Dying => State::Dying,
+    };
+    Ok(v1::PeekedMessage {
+        message: Some(message(peeked.message)?),
+        offset: peeked.offset.get(),
+        state: state.into(),
+        attempts: peeked.attempts,
+        acquired: peeked.acquired,
+        enqueued_at: Some(timestamp(peeked.stored_at)),
+    })
+}
+
+/// One message of a partition.
+///
+/// # Errors
+/// `INTERNAL` when the stored message cannot be read.
+pub(crate) fn stream_message(partition: u32, record: Record) -> Result<v1::StreamMessage, Refusal> {
+    Ok(v1::StreamMessage {
+        message: Some(message(record.message)?),
+        partition,
+        offset: record.offset.get(),
+        stored_at: Some(timestamp(record.stored_at)),
+    })
+}
+
+/// A range of offsets.
+pub(crate) fn offsets(range: &Range<Offset>) -> v1::OffsetRange {
+    v1::OffsetRange {
+        first: range.start.get(),
+        end: range.end.get(),
+    }
+}
+
+/// What a client lets us send.
+pub(crate) fn credit(credit: v1::ConsumeCredit) -> Credit {
+    Credit {
+        messages: credit.messages.into(),
+        bytes: credit.bytes,
+    }
+}
+
+/// Where to read from; unset is the oldest.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a time before 1970.
+pub(crate) fn position(field: &str, from: Option<v1::Position>) -> Result<Position, Refusal> {
+    use v1::position::At;
+    let Some(at) = from.and_then(|from| from.at) else {
+        return Ok(Position::Earliest);
+    };
+    Ok(match at {
+        At::Earliest(_) => Position::Earliest,
+        At::Latest(_) => Position::Latest,
+        At::Offset(offset) => Position::Offset(Offset::new(offset)),
+        At::Time(time) => Position::Time(wall(field, time)?),
+    })
+}
+
+fn wall(field: &str, time: prost_types::Timestamp) -> Result<Wall, Refusal> {
+    let bad = || invalid(field, "is before 1970 or no timestamp");
+    let seconds = u64::try_from(time.seconds).map_err(|_| bad())?;
+    let nanos = u64::try_from(time.nanos).map_err(|_| bad())?;
+    // Up to the next millisecond: "stored at this time or later" must not include earlier ones.
+    let millis = seconds
+        .checked_mul(MILLIS_PER_SECOND)
+        .and_then(|millis| millis.checked_add(nanos.div_ceil(1_000_000)))
+        .ok_or_else(bad)?;
+    Ok(Wall::from_millis(millis))
+}
+
+/// A tag to settle, or why it cannot be: a wrong settlement refuses only its own tags.
+pub(crate) type SettleEntry = Result<SettleTag, (Bytes, Refusal)>;
+
+/// The tags of a batch of settlements, in order.
+pub(crate) fn settlements(settlements: Vec<v1::Settlement>) -> Vec<SettleEntry> {
+    let mut entries = Vec::new();
+    for (n, settlement) in settlements.into_iter().enumerate() {
+        let settle = settle(n, &settlement);
+        entries.extend(settlement.tags.into_iter().map(|tag| match &settle {
+            Ok(_) if tag.len() > TAG_BYTES_MAX => {
+                let text = "the delivery tag is not one of ours";
+                Err((tag, Refusal::new(ErrorCode::InvalidTag, text)))
+            }
+            Ok(settle) => Ok(SettleTag {
+                tag,
+                settle: settle.clone(),
+            }),
+            Err(refusal) => Err((tag, refusal.clone())),
+        }));
+    }
+    entries
+}
+
+fn settle(n: usize, settlement: &v1::Settlement) -> Result<Settle, Refusal> {
+    use v1::settlement::Outcome;
+    let part = |name: &str| format!("settlements[{n}].{name}");
+    length(part("note"), &settlement.note, NOTE_BYTES_MAX)?;
+    let max = Duration::from_millis(DELAY_MS_MAX);
+    let delay_ms = settlement
+        .delay
+        .as_ref()
+        .map(|delay| millis(&part("delay"), delay, max))
+        .transpose()?;
+    let note = settlement.note.clone();
+    let outcome = Outcome::try_from(settlement.outcome).unwrap_or(Outcome::Unspecified);
+    let unwanted = |settle| match delay_ms {
+        None => Ok(settle),
+        Some(_) => Err(invalid(&part("delay"), "goes with RELEASE and RETRY only")),
+    };
+    match outcome {
+        Outcome::Unspecified => Err(invalid(&part("outcome"), "is missing or not known")),
+        Outcome::Accept => unwanted(Settle::Accept),
+        Outcome::Extend => unwanted(Settle::Extend),
+        Outcome::Reject => unwanted(Settle::Reject { note }),
+        Outcome::Retry => Ok(Settle::Retry { delay_ms, note }),
+        Outcome::Release => Ok(Settle::Release {
+            delay_ms: delay_ms.unwrap_or(0),
+        }),
+    }
+}
+
+/// Tags that were refused.
+pub(crate) fn settle_refusal(tag: Bytes, refusal: Refusal) -> v1::SettleRefusal {
+    v1::SettleRefusal {
+        tag,
+        error: Some(error(refusal)),
+    }
+}
+
+/// Length of a lease as a client asks for it.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` outside its bounds.
+pub(crate) fn lease(lease: &prost_types::Duration) -> Result<Duration, Refusal> {
+    let max = Duration::from_millis(DELAY_MS_MAX);
+    let lease_ms = millis("lease", lease, max)?;
+    if lease_ms < LEASE_MS_MIN {
+        let text = format!("is {lease_ms} ms; want at least {LEASE_MS_MIN} ms");
+        return Err(invalid("lease", text).with("limit", LEASE_MS_MIN.to_string()));
+    }
+    Ok(Duration::from_millis(lease_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_settlement_refuses_only_its_own_tags() {
+        let settlement = |outcome: v1::settlement::Outcome, tags: &[&'static str]| v1::Settlement {
+            tags: tags
+                .iter()
+                .map(|tag| Bytes::from_static(tag.as_bytes()))
+                .collect(),
+            outcome: outcome.into(),
+            ..Default::default()
+        };
+        let entries = settlements(vec![
+            settlement(v1::settlement::Outcome::Accept, &["a", "b"]),
+            settlement(v1::settlement::Outcome::Unspecified, &["c"]),
+            settlement(v1::settlement::Outcome::Release, &["d"]),
+        ]);
+        let refused: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| entry.as_ref().err())
+            .collect();
+        assert_eq!(entries.len(), 4);
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].0.as_ref(), b"c");
+        assert_eq!(refused[0].1.code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn a_time_between_two_milliseconds_starts_at_the_later_one() {
+        let at = |nanos| v1::Position {
+            at: Some(v1::position::At::Time(prost_types::Timestamp {
+                seconds: 2,
+                nanos,
+            })),
+        };
+        let wall = |nanos| match position("from", Some(at(nanos))).unwrap() {
+            Position::Time(wall) => wall.as_millis(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(wall(0), 2_000);
+        assert_eq!(wall(1), 2_001);
+        assert_eq!(wall(1_000_000), 2_001);
+    }
+
+    #[test]
+    fn a_lease_outside_its_bounds_is_refused() {
+        let seconds = |seconds| prost_types::Duration { seconds, nanos: 0 };
+        for wrong in [-1, 0, 12 * 3600 + 1] {
+            assert!(lease(&seconds(wrong)).is_err(), "{wrong} s was taken");
+        }
+        assert_eq!(lease(&seconds(1)).unwrap(), Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,298 @@
+//! The life of a node: start, serve, drain, end. Usable as a library; the binary adds signals and
+//! logging.
+//!
+//! Start: check, bind every port, answer health, replay the data directory, apply the topology file,
+//! then take calls. Stop: not ready, no new connections, tell streams, let what is under way finish
+//! within its time, then the core's own drain. Health is answered to the last.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use millrace_proto::v1;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tonic::transport::server::Router;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::core::{Broker, CoreOptions};
+use crate::http::{self, Pages};
+use crate::listeners;
+use crate::metrics::Metrics;
+use crate::services::Context;
+use crate::start_error::StartError;
+use crate::state::{State, StateCell};
+use crate::tasks::{Kind, Stop, Tasks};
+use crate::token::{Guard, TokenFile};
+use crate::topology_file::TopologyFile;
+
+/// How long streams have to say goodbye once their time is up: one write each.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Addresses {
+    /// For clients: gRPC.
+    pub clients: SocketAddr,
+    /// For the operator: gRPC with the control token.
+    pub control: SocketAddr,
+    /// For Prometheus and the kubelet: HTTP.
+    pub metrics: SocketAddr,
+}
+
+/// A node that serves. Stop it with [`Running::stop`]; dropping it leaves it running.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    broker: Broker,
+    state: StateCell,
+    health: HealthReporter,
+    drain_timeout: Duration,
+    /// Everything that talks to clients.
+    clients: Tasks,
+    /// Metrics and health: they end last.
+    pages: Tasks,
+}
+
+/// Starts nodes.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts a node; it takes calls when this returns.
+    ///
+    /// # Errors
+    /// When anything it needs is not to be had; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Running, StartError> {
+        let guard = guard(&config)?;
+        let topology = config
+            .topology
+            .as_deref()
+            .map(TopologyFile::read)
+            .transpose()?;
+        let listeners = Listeners::bind(&config).await?;
+        let addresses = listeners.addresses;
+
+        let state = StateCell::new();
+        let metrics = Metrics::new(state.clone());
+        let pages = Tasks::new(Stop::default());
+        let shown = Pages {
+            state: state.clone(),
+            metrics: metrics.clone(),
+        };
+        let serving = http::serve(listeners.metrics, shown, pages.stop().clone());
+        pages.spawn(Kind::Vital, "metrics listener", serving);
+
+        let broker = match open(&config, topology).await {
+            Ok(broker) => broker,
+            Err(error) => {
+                pages.stop().end();
+                pages.join().await;
+                return Err(error);
+            }
+        };
+        metrics.watch(&broker);
+
+        let clients = Tasks::new(Stop::default());
+        let context = Context {
+            broker: broker.clone(),
+            tasks: clients.clone(),
+        };
+        let (health, answers) = health_reporter();
+        let router = listeners::clients(&context, answers)?;
+        serve(&clients, "client listener", router, listeners.clients);
+        let router = listeners::control(&context, guard);
+        serve(&clients, "control listener", router, listeners.control);
+
+        let running = Running {
+            addresses,
+            broker,
+            state,
+            health,
+            drain_timeout: config.drain_timeout,
+            clients,
+            pages,
+        };
+        running.ready(config.ready_file.as_deref()).await?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Where it listens; ports that were 0 are those taken.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Waits until the node cannot go on, and says why; never resolves otherwise. Cancel-safe.
+    pub async fn failed(&self) -> String {
+        let reason = tokio::select! {
+            failure = self.broker.failed() => failure.to_string(),
+            reason = self.clients.failed() => reason,
+            reason = self.pages.failed() => reason,
+        };
+        self.state.set(State::Failed(reason.clone()));
+        reason
+    }
+
+    /// Drains and ends the node. Nothing acknowledged is lost, however long clients take.
+    pub async fn stop(self) {
+        info!("draining");
+        self.state.set(State::Draining);
+        set_health(&self.health, ServingStatus::NotServing).await;
+        self.clients.stop().drain();
+        self.broker.begin_drain();
+        if timeout(self.drain_timeout, self.clients.join())
+            .await
+            .is_err()
+        {
+            warn!(
+                drain_timeout_seconds = self.drain_timeout.as_secs(),
+                "clients did not finish in time; their streams are ended"
+            );
+        }
+        self.clients.stop().end();
+        // Whoever does not even take a last frame is left to the end of the process.
+        let _left = timeout(END_WITHIN, self.clients.join()).await;
+        self.broker.drain().await;
+        self.pages.stop().end();
+        let _left = timeout(END_WITHIN, self.pages.join()).await;
+        info!("stopped");
+    }
+
+    async fn ready(&self, ready_file: Option<&Path>) -> Result<(), StartError> {
+        set_health(&self.health, ServingStatus::Serving).await;
+        self.state.set(State::Serving);
+        let Addresses {
+            clients,
+            control,
+            metrics,
+        } = self.addresses;
+        info!(%clients, %control, %metrics, "ready");
+        match ready_file {
+            Some(path) => write_ready(path, self.addresses),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The control port's guard; without a token only loopback will do.
+fn guard(config: &Config) -> Result<Guard, StartError> {
+    match &config.control_token_file {
+        Some(path) => Ok(Guard::Token(TokenFile::open(path.clone())?)),
+        None if config.control_listen.ip().is_loopback() => Ok(Guard::Open),
+        None => Err(StartError::ControlOpen {
+            address: config.control_listen,
+        }),
+    }
+}
+
+struct Listeners {
+    clients: TcpListener,
+    control: TcpListener,
+    metrics: TcpListener,
+    addresses: Addresses,
+}
+
+impl Listeners {
+    /// Binds all or none: a port in use is found out before the data directory is touched.
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let (clients, for_clients) = bind(config.listen, "clients").await?;
+        let (control, for_control) = bind(config.control_listen, "control").await?;
+        let (metrics, for_metrics) = bind(config.metrics_listen, "metrics").await?;
+        Ok(Self {
+            clients,
+            control,
+            metrics,
+            addresses: Addresses {
+                clients: for_clients,
+                control: for_control,
+                metrics: for_metrics,
+            },
+        })
+    }
+}
+
+async fn bind(
+    address: SocketAddr,
+    purpose: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let fail = |source| StartError::Listen {
+        address,
+        purpose,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(fail)?;
+    let bound = listener.local_addr().map_err(fail)?;
+    Ok((listener, bound))
+}
+
+/// Starts the core and brings the topology to what the file says.
+async fn open(config: &Config, topology: Option<TopologyFile>) -> Result<Broker, StartError> {
+    let options = core_options(config);
+    let started = tokio::task::spawn_blocking(move || Broker::start(options)).await;
+    let started = started.map_err(|error| {
+        StartError::Internal(format!(
+            "the broker's start did not come to an end: {error}"
+        ))
+    })?;
+    let broker = started?;
+    if let Some(topology) = topology
+        && let Err(error) = topology.apply(&broker).await
+    {
+        broker.drain().await;
+        return Err(error.into());
+    }
+    Ok(broker)
+}
+
+fn core_options(config: &Config) -> CoreOptions {
+    let mut options = CoreOptions::new(&config.data_dir);
+    options.cluster_id.clone_from(&config.cluster_id);
+    options.shards = config.shards;
+    options.memory_bytes_max = config
+        .memory_limit
+        .unwrap_or_else(crate::memory::limit_default);
+    if let Some(workers) = config.workers {
+        options.workers = workers;
+    }
+    options
+}
+
+fn serve(tasks: &Tasks, name: &'static str, router: Router, listener: TcpListener) {
+    let stop = tasks.stop().clone();
+    let draining = async move { stop.draining().await };
+    let connections = Connections::new(listener);
+    let serving = router.serve_with_incoming_shutdown(connections, draining);
+    tasks.spawn(Kind::Vital, name, serving);
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in [
+        // The server as a whole.
+        "",
+        v1::publisher_server::SERVICE_NAME,
+        v1::consumer_server::SERVICE_NAME,
+        v1::stream_reader_server::SERVICE_NAME,
+        v1::admin_server::SERVICE_NAME,
+    ] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Writes the addresses beside the file and renames: whoever sees the file sees all of it.
+fn write_ready(path: &Path, addresses: Addresses) -> Result<(), StartError> {
+    let fail = |source| StartError::ReadyFile {
+        path: path.to_owned(),
+        source,
+    };
+    let text = serde_json::to_vec(&addresses).map_err(|error| fail(error.into()))?;
+    let draft = path.with_extension("tmp");
+    std::fs::write(&draft, text).map_err(fail)?;
+    std::fs::rename(&draft, path).map_err(fail)
+}

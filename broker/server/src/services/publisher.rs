@@ -1,0 +1,282 @@
+//! `Publisher`: puts messages into queues and topics. An answer says what is on disk; a stream that
+//! ends early says of its last frame whether it may have happened.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
+use millrace_proto::v1;
+use millrace_proto::v1::publish_reply::Reply;
+use millrace_proto::v1::publisher_server::Publisher;
+use millrace_types::{Address, ErrorCode, Refusal};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::credit::{Account, Amount, Idle};
+use super::outbox::{Gone, Outbox, Replies, outbox};
+use super::plan::Plan;
+use super::{Context, draining};
+use crate::status::status;
+use crate::tasks::Kind;
+use crate::validate;
+
+/// Entries of one request: as many as a batch may have messages.
+const ENTRIES_MAX: usize = millrace_types::BATCH_MESSAGES_MAX as usize;
+/// Bytes of one request or frame, as [`Amount`] counts them: the largest batch, once.
+const FRAME_BYTES_MAX: u64 = millrace_types::BATCH_BYTES_MAX as u64;
+
+/// Frames of one stream under way: a few dozen streams of small frames stay below what a shard takes
+/// before it refuses. Beyond, the client's frames wait in the connection's window.
+const FRAMES_MAX: usize = 256;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct Service(pub(crate) Context);
+
+#[tonic::async_trait]
+impl Publisher for Service {
+    type PublishStreamStream = Replies<v1::PublishReply>;
+
+    async fn publish(
+        &self,
+        request: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        self.0.admit()?;
+        let v1::PublishRequest {
+            address,
+            messages,
+            batches,
+        } = request.into_inner();
+        let frame = v1::PublishFrame {
+            sequence: 0,
+            address,
+            messages,
+            batches,
+        };
+        shape(&frame).map_err(status)?;
+        let address = validate::address(&frame.address).map_err(status)?;
+        let results = decide(&self.0, Ok(address), frame).await;
+        Ok(Response::new(v1::PublishResponse { results }))
+    }
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<v1::PublishFrame>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        self.0.admit()?;
+        let (outbox, replies) = outbox();
+        let (account, grant) = Account::open();
+        let stream = Stream {
+            context: self.0.clone(),
+            outbox,
+            account,
+            pending: FuturesOrdered::new(),
+            sequence: 0,
+        };
+        let frames = request.into_inner();
+        self.0
+            .tasks
+            .spawn(Kind::Stream, "publish stream", async move {
+                stream.run(grant, frames).await;
+                Ok::<(), Refusal>(())
+            });
+        Ok(Response::new(replies))
+    }
+}
+
+/// A frame or request as such: what is wrong here concerns all of it.
+fn shape(frame: &v1::PublishFrame) -> Result<(), Refusal> {
+    let (singles, batches) = (frame.messages.len(), frame.batches.len());
+    match (singles, batches) {
+        (0, 0) => return Err(validate::invalid("messages", "there are none, nor batches")),
+        (0, _) | (_, 0) => {}
+        _ => {
+            return Err(validate::invalid(
+                "batches",
+                "go without messages, not beside them",
+            ));
+        }
+    }
+    let entries = singles.max(batches);
+    if entries > ENTRIES_MAX {
+        let text = format!("are {entries}; want at most {ENTRIES_MAX}");
+        return Err(validate::invalid("messages", text));
+    }
+    let bytes = Amount::of(frame).bytes;
+    if bytes > FRAME_BYTES_MAX {
+        let text = format!("the request has {bytes} bytes; want at most {FRAME_BYTES_MAX}");
+        return Err(Refusal::new(ErrorCode::MessageTooLarge, text)
+            .with("limit", FRAME_BYTES_MAX.to_string())
+            .with("actual", bytes.to_string()));
+    }
+    Ok(())
+}
+
+/// A decision under way: one result for each entry.
+type Decision = Pin<Box<dyn Future<Output = Vec<v1::PublishResult>> + Send>>;
+
+/// Sends a frame's batches to the broker before it returns: frames decided one after the other keep
+/// their order without waiting for each other.
+fn decide(
+    context: &Context,
+    address: Result<Address, Refusal>,
+    frame: v1::PublishFrame,
+) -> Decision {
+    let v1::PublishFrame {
+        messages, batches, ..
+    } = frame;
+    let entries = messages.len() + batches.len();
+    let (address, mut plan) = match address {
+        Ok(address) => {
+            let view = context.broker.catalogue();
+            let view = view.borrow().clone();
+            let plan = Plan::new(&view, &address, &messages, &batches);
+            (address, plan)
+        }
+        Err(refusal) => {
+            let results = Plan::refusing(entries, &refusal).results(&[]);
+            return Box::pin(async move { results });
+        }
+    };
+    let batches = plan.take_batches();
+    if batches.is_empty() {
+        return Box::pin(async move { plan.results(&[]) });
+    }
+    let answers = context.broker.publish(&address, batches);
+    Box::pin(async move { plan.results(&answers.await) })
+}
+
+/// One client's pipelined stream.
+struct Stream {
+    context: Context,
+    outbox: Outbox<v1::PublishReply>,
+    account: Account,
+    pending: FuturesOrdered<Pin<Box<dyn Future<Output = Decided> + Send>>>,
+    /// Of the last frame taken.
+    sequence: u64,
+}
+
+struct Decided {
+    sequence: u64,
+    results: Vec<v1::PublishResult>,
+    cost: Amount,
+}
+
+impl Stream {
+    async fn run(mut self, grant: v1::PublishCredit, frames: Streaming<v1::PublishFrame>) {
+        match self.serve(grant, frames).await {
+            Ok(Ok(())) | Err(Gone) => {}
+            Ok(Err(refusal)) => self.outbox.fail(refusal).await,
+        }
+    }
+
+    /// Serves until the client has ended its frames and all are decided, or until something is
+    /// wrong: then no frame is taken any more, and the error follows the last decision.
+    async fn serve(
+        &mut self,
+        grant: v1::PublishCredit,
+        mut frames: Streaming<v1::PublishFrame>,
+    ) -> Result<Result<(), Refusal>, Gone> {
+        self.send(Reply::Credit(grant)).await?;
+        let stop = self.context.tasks.stop().clone();
+        let mut told = false;
+        let mut end: Option<Result<(), Refusal>> = None;
+        loop {
+            if self.pending.is_empty()
+                && let Some(end) = end
+            {
+                return Ok(end);
+            }
+            tokio::select! {
+                biased;
+                () = stop.ended() => return Ok(Err(self.undecided())),
+                () = self.outbox.closed() => return Err(Gone),
+                () = stop.draining(), if !told => {
+                    told = true;
+                    let reason = "the node is going down".to_owned();
+                    self.send(Reply::Drain(v1::Drain { reason })).await?;
+                }
+                Some(decided) = self.pending.next(), if !self.pending.is_empty() => {
+                    self.tell(decided).await?;
+                }
+                frame = frames.message(), if end.is_none() && self.pending.len() < FRAMES_MAX => end = self.take(frame),
+            }
+        }
+    }
+
+    /// Takes what came from the client; `Some` when it is the last thing taken.
+    fn take(
+        &mut self,
+        frame: Result<Option<v1::PublishFrame>, Status>,
+    ) -> Option<Result<(), Refusal>> {
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Some(Ok(())),
+            Err(status) => return Some(Err(super::unreadable(&status))),
+        };
+        let cost = Amount::of(&frame);
+        if let Err(refusal) = self.check(&frame, cost) {
+            let sequence = frame.sequence.to_string();
+            return Some(Err(refusal.with("sequence", sequence)));
+        }
+        let sequence = frame.sequence;
+        self.sequence = sequence;
+        let address = validate::address(&frame.address);
+        let decision = decide(&self.context, address, frame);
+        self.pending.push_back(Box::pin(async move {
+            let results = decision.await;
+            Decided {
+                sequence,
+                results,
+                cost,
+            }
+        }));
+        None
+    }
+
+    fn check(&mut self, frame: &v1::PublishFrame, cost: Amount) -> Result<(), Refusal> {
+        let expected = self.sequence + 1;
+        if frame.sequence != expected {
+            let text = format!("is {}; want {expected}", frame.sequence);
+            return Err(validate::invalid("sequence", text));
+        }
+        shape(frame)?;
+        self.account.spend(cost)
+    }
+
+    async fn tell(&mut self, decided: Decided) -> Result<(), Gone> {
+        let Decided {
+            sequence,
+            results,
+            cost,
+        } = decided;
+        let decision = v1::PublishDecision { sequence, results };
+        self.send(Reply::Decision(decision)).await?;
+        let idle = if self.pending.is_empty() {
+            Idle::Yes
+        } else {
+            Idle::No
+        };
+        match self.account.decide(cost, idle) {
+            Some(grant) => self.send(Reply::Credit(grant)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Why the stream ends with frames not decided: they may happen yet.
+    fn undecided(&self) -> Refusal {
+        if self.pending.is_empty() {
+            draining()
+        } else {
+            draining()
+                .unknown()
+                .with("frames", self.pending.len().to_string())
+        }
+    }
+
+    async fn send(&mut self, reply: Reply) -> Result<(), Gone> {
+        self.outbox
+            .send(v1::PublishReply { reply: Some(reply) })
+            .await
+    }
+}
