@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::house::{House, output, succeed};
+use crate::house::{House, succeed};
 
 /// Where the chart keeps its copies of the resource definitions.
 const CHART_CRDS: &str = "charts/millrace/charts/crds/templates";
@@ -139,33 +139,14 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 }
 
 fn write_proto(house: &House, out: &Path) -> Result<()> {
-    let arguments = [
-        "run",
-        "--quiet",
-        "--package",
-        "millrace-proto",
-        "--features",
-        "generate",
-    ];
-    succeed(
-        house
-            .cargo(arguments)
-            .args(["--bin", "generate-proto", "--"])
-            .arg(out),
-    )
+    // Behind a feature: nobody else needs the protocol's compiler.
+    house.build_with(&["generate-proto"], &["millrace-proto/generate"])?;
+    succeed(house.command(house.binary("generate-proto")).arg(out))
 }
 
 fn write_crds(house: &House, out: &Path) -> Result<()> {
-    let arguments = [
-        "run",
-        "--quiet",
-        "--package",
-        "millrace-crds",
-        "--bin",
-        "generate-crds",
-        "--",
-    ];
-    output(house.cargo(arguments).arg(out)).map(drop)
+    house.build(&["generate-crds"])?;
+    succeed(house.command(house.binary("generate-crds")).arg(out))
 }
 
 /// Makes Helm templates of the generated definitions: kept when the release is uninstalled, because

@@ -85,15 +85,31 @@ impl House {
         command
     }
 
-    /// Builds the binaries of `packages`; the dev profile is what all tests run.
-    pub(crate) fn build(&self, packages: &[&str]) -> Result<()> {
-        let mut arguments = vec!["build", "--quiet", "--bins"];
-        for package in packages {
-            arguments.extend(["--package", package]);
+    /// Builds the binaries `names`, in the dev profile. All of the workspace is selected, though
+    /// only what the binaries need is built: with fewer packages the dependencies would get other
+    /// features and be built once more.
+    ///
+    /// # Errors
+    /// When something does not build.
+    pub(crate) fn build(&self, names: &[&str]) -> Result<()> {
+        self.build_with(names, &[])
+    }
+
+    /// The same with features that are off by default.
+    ///
+    /// # Errors
+    /// When something does not build.
+    pub(crate) fn build_with(&self, names: &[&str], features: &[&str]) -> Result<()> {
+        let mut arguments = vec!["build", "--quiet", "--workspace"];
+        for feature in features {
+            arguments.extend(["--features", feature]);
+        }
+        for name in names {
+            arguments.extend(["--bin", name]);
         }
         eprintln!(
             "building {} (the first time takes minutes)",
-            packages.join(", ")
+            names.join(", ")
         );
         succeed(&mut self.cargo(arguments))
     }

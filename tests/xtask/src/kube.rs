@@ -83,6 +83,9 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
         .arg(house.root().join("charts/millrace"));
     suite.arg("--testbed").arg(&testbed);
     suite.arg("--cli").arg(house.binary("millrace"));
+    suite
+        .arg("--operator")
+        .arg(house.binary("millrace-operator"));
     if let Some(kubeconfig) = &options.kubeconfig {
         suite.arg("--kubeconfig").arg(kubeconfig);
     }
