@@ -1,0 +1,90 @@
+//! A port of a pod or Service on this machine, by `kubectl port-forward`; gone when dropped.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell::Shell;
+use crate::wait;
+
+/// A pod that is just being made takes a moment.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A forwarded port.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    child: Child,
+    port: u16,
+}
+
+impl Forward {
+    /// Forwards `port` of `object` (`pod/NAME`, `service/NAME`) to a free one here.
+    ///
+    /// # Errors
+    /// When there is no pod to forward to within a minute.
+    pub(crate) fn to(shell: &Shell, namespace: &str, object: &str, port: u16) -> Result<Self> {
+        let what = format!("a way to {object} port {port}");
+        wait::until(&what, LIMIT, || {
+            Self::once(shell, namespace, object, port).map(Some)
+        })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn once(shell: &Shell, namespace: &str, object: &str, port: u16) -> Result<Self> {
+        let target = format!(":{port}");
+        let arguments = ["port-forward", "-n", namespace, object, &target];
+        let mut command = shell.kubectl_command(arguments);
+        // What it has to say later is about connections that a killed pod took with it.
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("kubectl")?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let Some(port) = forwarded_port(&line) else {
+            stop(&mut child);
+            bail!("kubectl port-forward says {:?}", line.trim());
+        };
+        Ok(Self { child, port })
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        stop(&mut self.child);
+    }
+}
+
+fn stop(child: &mut Child) {
+    // Either it is gone already, or it goes now.
+    drop(child.kill());
+    drop(child.wait());
+}
+
+/// `Forwarding from 127.0.0.1:40001 -> 7070`
+fn forwarded_port(line: &str) -> Option<u16> {
+    let from = line.strip_prefix("Forwarding from 127.0.0.1:")?;
+    from.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_read_from_what_kubectl_says() {
+        assert_eq!(
+            forwarded_port("Forwarding from 127.0.0.1:40001 -> 7070\n"),
+            Some(40001)
+        );
+        assert_eq!(forwarded_port("error: unable to forward\n"), None);
+    }
+}

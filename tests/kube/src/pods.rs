@@ -1,0 +1,159 @@
+//! Pods that run the command line in the cluster, as a user would: `kubectl run … -- publish …`.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::world::{CLIENTS, World};
+
+/// Arguments of `kubectl run` for a client pod in a namespace of restricted pods.
+fn run_arguments(world: &World, name: &str) -> Vec<String> {
+    let overrides = json!({
+        "spec": {
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"}
+            },
+            "containers": [{
+                "name": name,
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"]}
+                }
+            }]
+        }
+    });
+    [
+        "run",
+        name,
+        "-n",
+        CLIENTS,
+        "--restart=Never",
+        "--override-type=strategic",
+        &format!("--image={}", world.options.image),
+        "--image-pull-policy=IfNotPresent",
+        &format!("--overrides={overrides}"),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Starts a pod that goes on by itself.
+///
+/// # Errors
+/// When it is refused.
+pub(crate) fn start(world: &World, name: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = world.shell.kubectl_command(run_arguments(world, name));
+    command.arg("--").args(arguments);
+    crate::shell::run(&mut command).map(drop)
+}
+
+/// Runs a pod to its end and returns what it wrote, and whether it succeeded.
+///
+/// # Errors
+/// When it is refused or does not end in a minute.
+pub(crate) fn run_to_end(world: &World, name: &str, arguments: &[&str]) -> Result<(String, bool)> {
+    start(world, name, arguments)?;
+    let phase = ended(world, name, std::time::Duration::from_secs(60))?;
+    let log = world.shell.kubectl(&["logs", "-n", CLIENTS, name])?;
+    world
+        .shell
+        .kubectl(&["delete", "pod", "-n", CLIENTS, name, "--wait=false"])?;
+    Ok((log, phase == "Succeeded"))
+}
+
+/// Waits for a pod to end and returns its phase.
+///
+/// # Errors
+/// When it runs on.
+pub(crate) fn ended(world: &World, name: &str, limit: std::time::Duration) -> Result<String> {
+    crate::wait::until(&format!("pod {name} ends"), limit, || {
+        let pod = world.get(CLIENTS, &format!("pod/{name}"))?;
+        let phase = pod["status"]["phase"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        Ok(matches!(phase.as_str(), "Succeeded" | "Failed").then_some(phase))
+    })
+}
+
+/// A pod that is fed lines on its stdin, in pieces.
+pub(crate) struct Fed {
+    child: Child,
+    feeder: JoinHandle<std::io::Result<()>>,
+    fed: Arc<AtomicUsize>,
+    name: String,
+}
+
+impl Fed {
+    /// Starts it and begins to feed.
+    ///
+    /// # Errors
+    /// When kubectl cannot be started.
+    pub(crate) fn start(
+        world: &World,
+        name: &str,
+        arguments: &[&str],
+        lines: Vec<String>,
+    ) -> Result<Self> {
+        let mut command: Command = world.shell.kubectl_command(run_arguments(world, name));
+        command
+            .args(["-i", "--rm", "--quiet", "--pod-running-timeout=2m", "--"])
+            .args(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().context("cannot start kubectl")?;
+        let mut pipe = child.stdin.take().context("stdin is piped")?;
+        let fed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&fed);
+        let feeder = thread::spawn(move || {
+            for line in lines {
+                writeln!(pipe, "{line}")?;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        Ok(Self {
+            child,
+            feeder,
+            fed,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Lines that went into kubectl so far.
+    pub(crate) fn fed(&self) -> usize {
+        self.fed.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the end and returns what the pod wrote.
+    ///
+    /// # Errors
+    /// When the pod failed or did not take all lines.
+    pub(crate) fn finish(self) -> Result<String> {
+        let output = self.child.wait_with_output()?;
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let fed = self.feeder.join();
+        if !output.status.success() {
+            bail!("pod {}: {}: {}", self.name, output.status, said.trim());
+        }
+        match fed {
+            Ok(Ok(())) => Ok(said),
+            Ok(Err(error)) => bail!("pod {} did not take all lines: {error}; {said}", self.name),
+            Err(_) => bail!("the feeder of pod {} panicked", self.name),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The cases, in the order of a user's life with Millrace.
+
+mod change;
+mod chart;
+mod declare;
+mod fault;
+mod install;
+mod remove;
+mod stream;
+
+use crate::case::Case;
+
+/// From Helm install to namespaces that are gone.
+pub(crate) const MAIN: &[&[Case]] = &[
+    chart::CASES,
+    install::CASES,
+    declare::CASES,
+    stream::CASES,
+    change::CASES,
+    fault::CASES,
+    remove::CASES,
+];

@@ -1,0 +1,257 @@
+//! Things go away, and some come back: clusters, releases, namespaces.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::change::{numbered, take_numbered, wait_pod_ready};
+use super::declare::{BROKERS, KEPT, bound_queue};
+use super::install::{helm_install, helm_upgrade};
+use crate::broker::Broker;
+use crate::case::{Case, Need, Verdict};
+use crate::wait;
+use crate::world::{CLUSTER, DOOMED, RELEASE, SECOND, SHOP, SYSTEM, World};
+
+/// Whoever deletes a namespace waits for it; a finalizer that hangs is what people remember.
+const GONE_LIMIT: Duration = Duration::from_secs(60);
+/// The release that takes over after the first one is uninstalled.
+const AGAIN: &str = "again";
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "a cluster deleted and created again has its messages",
+        need: Need::None,
+        run: recreated,
+    },
+    Case {
+        name: "helm test passes and leaves nothing",
+        need: Need::None,
+        run: helm_test,
+    },
+    Case {
+        name: "a namespace with everything in it is gone within a minute",
+        need: Need::None,
+        run: namespace_gone,
+    },
+    Case {
+        name: "brokers outlive the release, and a release of another name takes over",
+        need: Need::None,
+        run: reinstalled,
+    },
+    Case {
+        name: "a second release without definitions looks after its own namespace",
+        need: Need::None,
+        run: second_release,
+    },
+    Case {
+        name: "the operators were never refused a right",
+        need: Need::None,
+        run: never_refused,
+    },
+    Case {
+        name: "everything deleted leaves nothing stuck",
+        need: Need::None,
+        run: all_gone,
+    },
+];
+
+fn recreated(world: &mut World) -> Result<Verdict> {
+    let broker = Broker::connect(&world.shell, SHOP)?;
+    broker.publish(
+        &format!("queue/{SHOP}/kept"),
+        &numbered("kept on the claim", 20),
+    )?;
+    drop(broker);
+    let object = format!("brokercluster/{CLUSTER}");
+    let before = world.get(SHOP, &object)?["status"]["clusterID"].clone();
+    world
+        .shell
+        .kubectl(&["delete", "-n", SHOP, &object, "--timeout=60s"])?;
+    wait::until_true("the broker's pod is gone", GONE_LIMIT, || {
+        let selector = format!("statefulset.kubernetes.io/pod-name={CLUSTER}-0");
+        let pods = world
+            .shell
+            .kubectl(&["get", "pods", "-n", SHOP, "-l", &selector, "-o", "name"]);
+        Ok(pods?.trim().is_empty())
+    })?;
+    world.shell.apply(SHOP, BROKERS)?;
+    world.wait_for(SHOP, &object, "Ready", Duration::from_secs(90))?;
+    world.wait_for(
+        SHOP,
+        "queue.millrace.dev/kept",
+        "Ready",
+        Duration::from_secs(30),
+    )?;
+    let after = world.get(SHOP, &object)?["status"]["clusterID"].clone();
+    ensure!(
+        before == after && after.is_string(),
+        "cluster {before} became {after}"
+    );
+    take_numbered(world, "kept on the claim", 20)?;
+    Ok(Verdict::Holds)
+}
+
+fn helm_test(world: &mut World) -> Result<Verdict> {
+    world
+        .shell
+        .helm(["test", RELEASE, "-n", SYSTEM, "--timeout", "180s", "--logs"])?;
+    let left = world.shell.kubectl(&[
+        "get",
+        "-n",
+        SYSTEM,
+        "-o",
+        "name",
+        "brokerclusters,queues.millrace.dev,persistentvolumeclaims,statefulsets",
+    ])?;
+    ensure!(left.trim().is_empty(), "it left {left}");
+    Ok(Verdict::Holds)
+}
+
+fn namespace_gone(world: &mut World) -> Result<Verdict> {
+    let topic =
+        "apiVersion: millrace.dev/v1alpha1\nkind: Topic\nmetadata: {name: audit}\nspec: {}\n";
+    let queue = bound_queue("bound", &["get"]);
+    world
+        .shell
+        .apply(DOOMED, &[BROKERS, topic, KEPT, &queue].join("---\n"))?;
+    let object = format!("brokercluster/{CLUSTER}");
+    world.wait_for(DOOMED, &object, "Ready", Duration::from_secs(90))?;
+    world.wait_for(
+        DOOMED,
+        "queue.millrace.dev/bound",
+        "Ready",
+        Duration::from_secs(30),
+    )?;
+    delete_namespace(world, DOOMED)?;
+    Ok(Verdict::Holds)
+}
+
+fn reinstalled(world: &mut World) -> Result<Verdict> {
+    world
+        .shell
+        .helm(["uninstall", RELEASE, "-n", SYSTEM, "--wait"])?;
+    let kept = world.definitions()?.len();
+    ensure!(kept == 3, "{kept} definitions are left");
+    wait_pod_ready(world).context("the broker did not outlive the operator")?;
+    // The definitions carry the first release's name; Helm asks for consent to take them.
+    match helm_install(world, AGAIN, SYSTEM, &[]) {
+        Ok(_) => bail!("another release's definitions are taken without being asked"),
+        Err(error) => {
+            let said = format!("{error:#}");
+            ensure!(
+                said.contains("millrace.dev"),
+                "refused for another reason: {said}"
+            );
+        }
+    }
+    // A release that failed to install stays on Helm's books.
+    if let Err(error) = world
+        .shell
+        .helm(["uninstall", AGAIN, "-n", SYSTEM, "--wait"])
+    {
+        eprintln!("nothing to clear up: {error:#}");
+    }
+    let shop = format!("watch.namespaces={{{SHOP}}}");
+    let narrow = [
+        "--set",
+        "watch.scope=namespaces",
+        "--set",
+        &shop,
+        "--take-ownership",
+    ];
+    helm_install(world, AGAIN, SYSTEM, &narrow)?;
+    let patch = r#"{"spec": {"delivery": {"maxDeliveries": 5}}}"#;
+    let object = "queue.millrace.dev/first";
+    world
+        .shell
+        .kubectl(&["patch", "-n", SHOP, object, "--type=merge", "-p", patch])?;
+    wait::until_true(
+        "the new release applies an edit",
+        Duration::from_secs(60),
+        || {
+            let value = world.get(SHOP, object)?;
+            Ok(value["status"]["appliedGeneration"] == value["metadata"]["generation"])
+        },
+    )?;
+    Ok(Verdict::Holds)
+}
+
+fn second_release(world: &mut World) -> Result<Verdict> {
+    let own = format!("watch.namespaces={{{SECOND}}}");
+    let values = [
+        "--set",
+        "crds.enabled=false",
+        "--set",
+        "watch.scope=namespaces",
+        "--set",
+        &own,
+    ];
+    helm_install(world, RELEASE, SECOND, &values)?;
+    world.shell.apply(SECOND, &[BROKERS, KEPT].join("---\n"))?;
+    let object = format!("brokercluster/{CLUSTER}");
+    world.wait_for(SECOND, &object, "Ready", Duration::from_secs(90))?;
+    world.wait_for(
+        SECOND,
+        "queue.millrace.dev/kept",
+        "Ready",
+        Duration::from_secs(30),
+    )?;
+    helm_upgrade(world, RELEASE, SECOND, &values)?;
+    world
+        .shell
+        .helm(["uninstall", RELEASE, "-n", SECOND, "--wait"])?;
+    let kept = world.definitions()?.len();
+    ensure!(
+        kept == 3,
+        "uninstalling a release without definitions left {kept} of them"
+    );
+    Ok(Verdict::Holds)
+}
+
+fn never_refused(world: &mut World) -> Result<Verdict> {
+    let Some(path) = world.driver.audit_log() else {
+        return Ok(Verdict::Skipped(
+            "there is no audit log to look into".to_owned(),
+        ));
+    };
+    let log = std::fs::read_to_string(&path)?;
+    let operators = [SYSTEM, SECOND].map(|namespace| format!("serviceaccount:{namespace}:"));
+    let refused = |line: &&str| {
+        line.contains("\"code\":403") && operators.iter().any(|account| line.contains(account))
+    };
+    let refusals: Vec<&str> = log.lines().filter(refused).take(3).collect();
+    ensure!(refusals.is_empty(), "{}", refusals.join("\n"));
+    Ok(Verdict::Holds)
+}
+
+fn all_gone(world: &mut World) -> Result<Verdict> {
+    delete_namespace(world, SHOP)?;
+    delete_namespace(world, SECOND)?;
+    let left = [
+        "brokerclusters,queues.millrace.dev,topics.millrace.dev",
+        "-A",
+        "-o",
+        "name",
+    ];
+    let left = world.shell.kubectl(&[&["get"], &left[..]].concat())?;
+    ensure!(left.trim().is_empty(), "left: {left}");
+    Ok(Verdict::Holds)
+}
+
+fn delete_namespace(world: &World, namespace: &str) -> Result<()> {
+    let start = Instant::now();
+    let timeout = format!("--timeout={}s", GONE_LIMIT.as_secs());
+    let deleted = world
+        .shell
+        .kubectl(&["delete", "namespace", namespace, &timeout]);
+    deleted.with_context(|| {
+        let namespace = world.shell.json(&["get", "namespace", namespace]);
+        let stuck = namespace.map(|value| value["status"]["conditions"].to_string());
+        stuck.unwrap_or_else(|error| error.to_string())
+    })?;
+    println!(
+        "namespace {namespace} is gone after {} s",
+        start.elapsed().as_secs()
+    );
+    Ok(())
+}
