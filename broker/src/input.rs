@@ -13,7 +13,7 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// Longest word of a subject.
 const WORD_BYTES_MAX: usize = 63;
 
-/// Lines of stdin without their ends, as they come. Ends at the end of the input, or after an error.
+/// Lines of stdin without their ends, as they come. Ends at the end of the input or an error.
 pub(crate) fn lines() -> mpsc::Receiver<io::Result<Vec<u8>>> {
     let (sender, lines) = mpsc::channel(LINES_WAITING_MAX);
     // Reading stdin blocks and cannot be cancelled; the process ends without waiting for this.

@@ -168,7 +168,10 @@ mod tests {
         };
         assert_eq!(
             received(&message).to_string(),
-            r#"{"offset":7,"payload":"a\nb","key":"k","headers":{"h":["1","2"],"x":"y"},"attempts":1,"acquired":2,"enqueued_at":"1970-01-01T00:00:00.000Z"}"#
+            concat!(
+                r#"{"offset":7,"payload":"a\nb","key":"k","headers":{"h":["1","2"],"x":"y"},"#,
+                r#""attempts":1,"acquired":2,"enqueued_at":"1970-01-01T00:00:00.000Z"}"#
+            )
         );
     }
 

@@ -45,7 +45,8 @@ pub(crate) struct Args {
     /// Header, matched by bindings; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     header: Vec<Header>,
-    /// Take the key from this place of each JSON document: a.b.c or /a/b/c. Empty where there is none
+    /// Take the key from this place of each JSON document: a.b.c or /a/b/c. Empty where there is
+    /// none
     #[arg(long, value_name = "PATH", value_parser = Path::parse)]
     json_key: Option<Path>,
     /// Take the subject from this place of each JSON document; given several times, the parts are

@@ -6,7 +6,8 @@
 //!
 //! let client = Client::connect("http://127.0.0.1:7070")?;
 //! let publisher = client.publisher("queue/default/orders", PublisherOptions::default());
-//! let acknowledged = publisher.publish(Message { payload: "hello".into(), ..Message::default() }).await?;
+//! let message = Message { payload: "hello".into(), ..Message::default() };
+//! let acknowledged = publisher.publish(message).await?;
 //! println!("on disk at offset {}", acknowledged.offset);
 //!
 //! let mut consumer = client.consumer("queue/default/orders", ConsumerOptions::default());

@@ -1,0 +1,11 @@
+//! Real broker processes, killed under load, with a ledger of what was acknowledged: the harness
+//! that the crash run and the integration tests share.
+
+pub mod broker;
+pub mod chance;
+pub mod ledger;
+pub mod load;
+pub mod program;
+pub mod rounds;
+pub mod suite;
+pub mod wait;
