@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cli::{Connection, duration};
 use crate::exit::Failure;
+use crate::interrupt::Interrupts;
 use crate::output::{self, Format, Reader};
 use crate::target::Target;
 use crate::{call, json, tell};
@@ -112,6 +113,7 @@ async fn consume(
     consumer: &mut millrace_client::Consumer,
     tally: &mut Tally,
 ) -> Result<Stop, Failure> {
+    let mut interrupts = Interrupts::listen()?;
     let mut settling = FuturesUnordered::new();
     let mut stop = None;
     let mut heard = Instant::now();
@@ -127,7 +129,7 @@ async fn consume(
         let idle = args.wait.map(|wait| heard + wait);
         tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 if stop.is_some() {
                     return Err(Failure::interrupted("interrupted while settling"));
                 }

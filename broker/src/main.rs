@@ -6,6 +6,7 @@ mod consume;
 mod describe;
 mod exit;
 mod input;
+mod interrupt;
 mod json;
 mod list;
 mod output;

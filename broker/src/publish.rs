@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::cli::{Connection, duration};
 use crate::exit::Failure;
 use crate::input::{self, Path};
+use crate::interrupt::Interrupts;
 use crate::target::Target;
 use crate::{call, tell};
 
@@ -99,6 +100,7 @@ async fn lines(
     publisher: &millrace_client::Publisher,
     tally: &mut Tally,
 ) -> Result<(), Failure> {
+    let mut interrupts = Interrupts::listen()?;
     let mut lines = input::lines();
     let mut pending = FuturesUnordered::new();
     let mut number = 0_u64;
@@ -106,7 +108,7 @@ async fn lines(
     while reading || !pending.is_empty() {
         tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 if !reading {
                     return Err(Failure::interrupted(tally.summary()));
                 }

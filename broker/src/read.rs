@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cli::{Connection, duration};
 use crate::exit::Failure;
+use crate::interrupt::Interrupts;
 use crate::output::{self, Format, Reader};
 use crate::target::Target;
 use crate::{call, json, tell};
@@ -144,13 +145,14 @@ async fn follow(args: &Args, client: &Client, address: &Address) -> Result<(), F
             give_up_after: Some(args.timeout),
             ..SubscribeOptions::default()
         });
+    let mut interrupts = Interrupts::listen()?;
     let mut heard = Instant::now();
     let mut count = 0_u64;
     while args.count.is_none_or(|limit| count < limit) {
         let idle = args.wait.map(|wait| heard + wait);
         let event = tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = interrupts.next() => return Ok(()),
             event = subscription.next() => event,
             () = sleep_until(idle.unwrap_or(heard)), if idle.is_some() => {
                 return idle_after(args, address, count);

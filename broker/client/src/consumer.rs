@@ -87,8 +87,14 @@ impl Consumer {
     /// Ends the session: settles what waits to be settled, then gives back what is still held,
     /// without counting a failure. Deliveries that are not settled yet are lost to their holders.
     pub async fn close(self) {
+        let Self {
+            deliveries,
+            commands,
+        } = self;
+        // The driver must not wait for somebody to take what it has.
+        drop(deliveries);
         let (done, closed) = oneshot::channel();
-        if self.commands.send(Command::Close { done }).is_ok() {
+        if commands.send(Command::Close { done }).is_ok() {
             // An error says that the driver has ended, which is as good.
             drop(closed.await);
         }

@@ -146,6 +146,7 @@ impl Driver {
             };
             if error.reason == SESSION_EXPIRED && !self.session.is_empty() {
                 self.forget(&error);
+                self.pause(backoff.delay()).await;
                 continue;
             }
             let limit = match self.closing {

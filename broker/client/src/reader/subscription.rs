@@ -75,7 +75,8 @@ pub struct Subscription {
     returned: ConsumeCredit,
     pong_due: bool,
     backoff: Backoff,
-    heard: Instant,
+    /// Since when the server has not been heard; `None` while it is.
+    away_since: Option<Instant>,
     is_over: bool,
 }
 
@@ -91,7 +92,7 @@ impl Subscription {
             returned: ConsumeCredit::default(),
             pong_due: false,
             backoff: Backoff::new(),
-            heard: Instant::now(),
+            away_since: None,
             is_over: false,
         }
     }
@@ -109,8 +110,9 @@ impl Subscription {
                 continue;
             };
             self.stream = None;
+            let away = self.away_since.get_or_insert_with(Instant::now).elapsed();
             let limit = self.options.give_up_after;
-            if is_final(&error) || limit.is_some_and(|limit| self.heard.elapsed() >= limit) {
+            if is_final(&error) || limit.is_some_and(|limit| away >= limit) {
                 self.is_over = true;
                 return Some(Err(error));
             }
@@ -140,7 +142,7 @@ impl Subscription {
         };
         match heard {
             Some(reply) => {
-                self.heard = Instant::now();
+                self.away_since = None;
                 self.backoff.reset();
                 self.reply(reply);
             }
