@@ -113,12 +113,14 @@ impl Node {
         let mut command = program::command("serve")?;
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--topology").arg(self.file("topology.yaml"));
-        command.args([
-            "--control-listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "127.0.0.1:0",
-        ]);
+        command.args(["--metrics-listen", "127.0.0.1:0"]);
+        if !self
+            .options
+            .iter()
+            .any(|(name, _)| name == "--control-listen")
+        {
+            command.args(["--control-listen", "127.0.0.1:0"]);
+        }
         for (name, value) in &self.options {
             command.arg(name).arg(value);
         }

@@ -90,7 +90,7 @@ pub fn run(cases: &[Case]) -> ExitCode {
             }
             Err(error) => {
                 failed += 1;
-                println!("test {} ... FAILED\n{error:?}", case.name);
+                println!("test {} ... FAILED\n{error:#}", case.name);
             }
         }
     }

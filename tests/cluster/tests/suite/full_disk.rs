@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use millrace_client::{Applied, PublisherOptions, Settle};
-use millrace_cluster_tests::broker::{Launch, Node};
+use millrace_cluster_tests::broker::{Broker, Launch, Node};
 use millrace_cluster_tests::suite::skip;
 
 use crate::given;
@@ -43,8 +43,14 @@ pub(crate) async fn a_full_disk_refuses_publishes_and_loses_nothing() -> Result<
         .args(["--listen", "127.0.0.1:0"])
         .arg("--ready-file")
         .arg(&ready);
-    let launch = Launch::of(on_small_disk(&node, &command), ready, log)?;
+    let launch = Launch::of(on_small_disk(&node, &command), ready, log.clone())?;
     let broker = launch.broker().await?;
+    let served = fills_up_and_empties(&broker).await;
+    served.with_context(|| std::fs::read_to_string(log).unwrap_or_default())?;
+    broker.stop().await
+}
+
+async fn fills_up_and_empties(broker: &Broker) -> Result<()> {
     let client = broker.client()?;
 
     // Messages until the disk is full.
@@ -75,6 +81,6 @@ pub(crate) async fn a_full_disk_refuses_publishes_and_loses_nothing() -> Result<
     millrace_cluster_tests::wait::until("room for a message", given::SOON, async || {
         Ok(publisher.publish(large.clone()).await.ok())
     })
-    .await?;
-    broker.stop().await
+    .await
+    .map(drop)
 }
