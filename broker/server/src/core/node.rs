@@ -160,6 +160,11 @@ impl Node {
         gate::check_memory(self.resident_bytes(), self.options.memory_bytes_max)
     }
 
+    /// Whether the disk has less than the reserve, so that publishes are refused.
+    pub(super) fn is_disk_short(&self) -> bool {
+        self.disk_free_bytes() < self.options.disk_reserve_bytes
+    }
+
     /// Bodies in memory, of all shards.
     pub(super) fn resident_bytes(&self) -> u64 {
         self.slots

@@ -184,14 +184,17 @@ impl Worker {
             .checkpoint_journal_bytes
             .saturating_mul(PINNED_FACTOR);
         let crowded = journal.file_bytes > limit;
-        let pins = |id: &ShardId| crowded && journal.pinned_by.contains(id);
+        // A checkpoint is what gives the room of settled messages back: a disk that is short of
+        // room must not wait for publishes, which are refused, to make one due.
+        let short = self.node.is_disk_short();
+        let wanted = |id: &ShardId| short || (crowded && journal.pinned_by.contains(id));
         if let Some(metadata) = &mut self.metadata {
             metadata.housekeeping();
-            metadata.checkpoint(pins(&ShardId::METADATA), now);
+            metadata.checkpoint(wanted(&ShardId::METADATA), now);
         }
         for (id, shard) in &mut self.shards {
             shard.housekeeping(now, &mut self.out);
-            shard.checkpoint(pins(id), now);
+            shard.checkpoint(wanted(id), now);
         }
     }
 

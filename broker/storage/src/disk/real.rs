@@ -99,6 +99,27 @@ impl Disk for RealDisk {
 
 struct RealFile(File);
 
+impl RealFile {
+    /// Goes on where a write stopped short: a disk that takes only a part refuses the rest, and
+    /// says why. That it is full is no reason to stop a node; a short write alone would be.
+    fn write_rest(&self, group: &[IoSlice<'_>], written: usize, mut offset: u64) -> io::Result<()> {
+        let mut slices = group.to_vec();
+        let mut rest = slices.as_mut_slice();
+        let mut written = written;
+        loop {
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut rest, written);
+            offset += written as u64;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            written = rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.0, rest, offset))?;
+        }
+    }
+}
+
 impl DiskFile for RealFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buffer, offset)
@@ -110,12 +131,7 @@ impl DiskFile for RealFile {
             let written =
                 rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.0, group, offset))?;
             if written != bytes {
-                // Not continued: a disk that takes only a part is about to refuse the rest, and
-                // the owner of the file has to stop either way.
-                return Err(io::Error::new(
-                    io::ErrorKind::WriteZero,
-                    format!("short write: {written} of {bytes} bytes"),
-                ));
+                self.write_rest(group, written, offset)?;
             }
             offset += bytes as u64;
         }
