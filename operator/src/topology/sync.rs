@@ -182,8 +182,8 @@ async fn converse(
     })
 }
 
-/// What the broker has once every shard works by it, or a moment later: a report of each step on the
-/// way would be a write to every resource it is about.
+/// What the broker has once every shard works by it, or a moment later: a report of each step on
+/// the way would be a write to every resource it is about.
 async fn settled(exchange: &Exchange<'_>) -> Result<Answer, exchange::Failure> {
     for wait_ms in SETTLING_MS {
         let answer = exchange.look().await?.answer;
