@@ -74,6 +74,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let options = ConsumerOptions {
         name: format!("millrace consume ({})", std::process::id()),
         prefetch_messages: prefetch.unwrap_or(PREFETCH_MAX).min(PREFETCH_MAX),
+        // A few messages are not worth leasing many.
+        in_flight_max: prefetch.filter(|&count| count < PREFETCH_MAX).unwrap_or(0),
         messages_max: args.count,
         give_up_after: Some(args.timeout),
         ..ConsumerOptions::default()

@@ -152,7 +152,7 @@ fn topic(facts: &mut Facts, spec: &TopicSpec) {
             parts.push(wire_span(retention.age.as_ref()));
         }
         if retention.bytes > 0 {
-            parts.push(format!("{} bytes", bytes(retention.bytes)));
+            parts.push(bytes(retention.bytes));
         }
         if retention.messages > 0 {
             parts.push(format!("{} messages", retention.messages));
@@ -238,13 +238,10 @@ fn limit_text(limits: &QueueLimits) -> String {
         parts.push(format!("{} messages", limits.max_messages));
     }
     if limits.max_bytes > 0 {
-        parts.push(format!("{} bytes", bytes(limits.max_bytes)));
+        parts.push(bytes(limits.max_bytes));
     }
     if limits.max_message_bytes > 0 {
-        parts.push(format!(
-            "{} bytes a message",
-            bytes(limits.max_message_bytes)
-        ));
+        parts.push(format!("{} a message", bytes(limits.max_message_bytes)));
     }
     if parts.is_empty() {
         "<none>".to_owned()

@@ -84,10 +84,14 @@ impl Failure {
         } else {
             REFUSED
         };
-        Self {
-            code,
-            text: format!("{doing}: {error}"),
-        }
+        let (doing, error) = (doing.to_string(), error.to_string());
+        // Most refusals name the object themselves.
+        let text = if error.contains(&doing) {
+            error
+        } else {
+            format!("{doing}: {error}")
+        };
+        Self { code, text }
     }
 
     /// Says it, and gives the code.

@@ -220,7 +220,13 @@ impl Tally {
             let line = line
                 .map(|line| format!("line {line}: "))
                 .unwrap_or_default();
-            let text = format!("{}: {line}{error}", self.address);
+            let error = error.to_string();
+            // Most refusals name the object themselves.
+            let object = match error.contains(&self.address) {
+                true => String::new(),
+                false => format!("{}: ", self.address),
+            };
+            let text = format!("error: {object}{line}{error}");
             self.progress.suspend(|| tell::line(text));
         }
         if error.is_unreachable() {
