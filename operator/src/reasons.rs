@@ -74,8 +74,6 @@ reasons! {
     RESTARTING_POD = "RestartingPod";
     /// Event: the cluster id was taken over from claims that were there.
     CLAIMS_ADOPTED = "ClaimsAdopted";
-    /// Event: a condition became false.
-    NOT_READY = "NotReady";
 }
 
 #[cfg(test)]

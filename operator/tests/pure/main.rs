@@ -8,6 +8,7 @@
 mod built_objects;
 mod chart_rights;
 mod plans;
+mod reason_list;
 mod statuses;
 mod support;
 mod validation;

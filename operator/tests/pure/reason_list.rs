@@ -1,0 +1,40 @@
+//! The guide lists every condition reason and event of the operator.
+
+use std::path::PathBuf;
+
+use millrace_operator::reasons;
+
+const HEAD: &str = "\
+# Conditions and events
+
+`kubectl get` shows the reason of `Ready` as STATUS; `kubectl describe` shows all conditions and the
+events. Reasons are stable: scripts may wait for them.
+
+- `Ready`: the resource does what it declares.
+- `Synced`: the brokers work by the newest generation (on a BrokerCluster: of everything).
+- `Progressing` (BrokerCluster): something is being changed.
+
+A Queue or Topic also shows the broker's own reasons, such as `TopicNotFound`.
+
+| reason | meaning |
+|---|---|
+";
+
+#[test]
+fn the_guide_lists_every_reason() {
+    let rows = reasons::ALL.iter().map(|(reason, meaning)| {
+        let meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("| `{reason}` | {meaning} |\n")
+    });
+    let expected = HEAD.to_owned() + &rows.collect::<String>();
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/conditions.md");
+    if std::env::var_os("MILLRACE_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+    }
+
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == expected,
+        "run with MILLRACE_WRITE_GOLDEN=1 and look at the diff"
+    );
+}
