@@ -185,6 +185,12 @@ fn in_cluster(
         "every shard works by this generation",
     );
     let ready = match held.problems.first() {
+        None if !report.serves => Verdict::new(
+            condition::READY,
+            Truth::False,
+            reasons::BROKER_UNAVAILABLE,
+            "the broker pod is not ready",
+        ),
         None => Verdict::new(
             condition::READY,
             Truth::True,
@@ -238,6 +244,7 @@ mod tests {
                 objects,
                 ..Answer::default()
             }),
+            serves: true,
             refused: [].into(),
             frozen: None,
         }
@@ -292,6 +299,20 @@ mod tests {
 
             assert_eq!(says(&standing, "Ready"), ("False", reasons::SYNCING));
         }
+    }
+
+    #[test]
+    fn a_queue_is_not_ready_before_clients_can_reach_the_broker() {
+        let starting = Report {
+            serves: false,
+            ..holding(held())
+        };
+
+        let standing = within(starting);
+
+        assert_eq!(says(&standing, "Synced"), ("True", reasons::READY));
+        let expected = ("False", reasons::BROKER_UNAVAILABLE);
+        assert_eq!(says(&standing, "Ready"), expected);
     }
 
     #[test]

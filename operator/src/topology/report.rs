@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Report {
     /// What the broker said.
     pub broker: Broker,
+    /// Whether its pod is ready: only then the Service leads clients to it.
+    pub serves: bool,
     /// Objects it refused, with its words, by address. What it had of them before is unchanged.
     pub refused: BTreeMap<String, Refused>,
     /// Why nothing was removed although resources seem to be gone; `None` when nothing was held
@@ -103,6 +105,7 @@ impl Report {
                 reason,
                 message: message.into(),
             },
+            serves: false,
             refused: BTreeMap::new(),
             frozen: None,
         }
@@ -120,6 +123,7 @@ impl Report {
     /// Which objects this report says something new about.
     #[must_use]
     pub fn touched_since(&self, before: Option<&Self>) -> Touched {
+        let before = before.filter(|before| before.serves == self.serves);
         let both = (before.and_then(Self::answer), self.answer());
         let (Some(before), (Some(old), Some(new))) = (before, both) else {
             return if before == Some(self) {
@@ -157,6 +161,7 @@ mod tests {
                 objects: objects.collect(),
                 ..Answer::default()
             }),
+            serves: true,
             refused: BTreeMap::new(),
             frozen: None,
         }
@@ -196,7 +201,13 @@ mod tests {
         let answered = report(&[("queue/a/x", 1)]);
         let gone = Report::unavailable("BrokerUnavailable", "gone");
 
+        let starting = Report {
+            serves: false,
+            ..answered.clone()
+        };
+
         assert_eq!(answered.touched_since(None), Touched::All);
+        assert_eq!(answered.touched_since(Some(&starting)), Touched::All);
         assert_eq!(gone.touched_since(Some(&answered)), Touched::All);
         assert_eq!(answered.touched_since(Some(&gone)), Touched::All);
         assert_eq!(

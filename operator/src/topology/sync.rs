@@ -135,13 +135,17 @@ async fn report(
             Ok(exchange) => converse(ctx, key, cluster, &exchange).await,
             Err(failure) => Err(failure),
         };
+    let exchanged = exchanged.map(|report| Report {
+        serves: pod.is_some_and(|pod| pod.ready),
+        ..report
+    });
     Ok(exchanged.unwrap_or_else(|failure| match failure {
         exchange::Failure::Unavailable { reason, message } => Report::unavailable(reason, message),
         exchange::Failure::Conflict => unavailable(failure.to_string()),
     }))
 }
 
-/// Looks, sends what is missing, looks again.
+/// Looks, sends what is missing, looks again. Whether the broker serves is for the caller to say.
 async fn converse(
     ctx: &Context,
     key: &ClusterKey,
@@ -166,6 +170,7 @@ async fn converse(
     if upserts.is_empty() && removals.is_empty() {
         return Ok(Report {
             broker: Broker::Answered(looked.answer),
+            serves: false,
             refused: BTreeMap::new(),
             frozen,
         });
@@ -177,6 +182,7 @@ async fn converse(
     let refused = exchange.push(looked.answer.revision, pages).await?;
     Ok(Report {
         broker: Broker::Answered(settled(exchange).await?),
+        serves: false,
         refused,
         frozen,
     })

@@ -54,6 +54,7 @@ fn a_cluster_that_serves_is_ready_and_says_where() {
             applied_revision: 7,
             objects: [].into(),
         }),
+        serves: true,
         refused: [].into(),
         frozen: None,
     };
