@@ -1,7 +1,8 @@
 //! A port of a pod or Service on this machine, by `kubectl port-forward`; gone when dropped.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::process::{Child, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -47,8 +48,11 @@ impl Forward {
             .spawn()
             .context("kubectl")?;
         let stdout = child.stdout.take().context("stdout is piped")?;
+        let mut lines = BufReader::new(stdout);
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
+        lines.read_line(&mut line)?;
+        // It says a line for each connection, and ends when nobody listens.
+        thread::spawn(move || io::copy(&mut lines, &mut io::sink()));
         let Some(port) = forwarded_port(&line) else {
             stop(&mut child);
             bail!("kubectl port-forward says {:?}", line.trim());

@@ -1,10 +1,10 @@
 //! Pods that run the command line in the cluster, as a user would: `kubectl run … -- publish …`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
@@ -61,7 +61,7 @@ pub(crate) fn start(world: &World, name: &str, arguments: &[&str]) -> Result<()>
 /// When it is refused or does not end in a minute.
 pub(crate) fn run_to_end(world: &World, name: &str, arguments: &[&str]) -> Result<(String, bool)> {
     start(world, name, arguments)?;
-    let phase = ended(world, name, std::time::Duration::from_secs(60))?;
+    let phase = ended(world, name, Duration::from_secs(60))?;
     let log = world.shell.kubectl(&["logs", "-n", CLIENTS, name])?;
     world
         .shell
@@ -73,7 +73,7 @@ pub(crate) fn run_to_end(world: &World, name: &str, arguments: &[&str]) -> Resul
 ///
 /// # Errors
 /// When it runs on.
-pub(crate) fn ended(world: &World, name: &str, limit: std::time::Duration) -> Result<String> {
+pub(crate) fn ended(world: &World, name: &str, limit: Duration) -> Result<String> {
     crate::wait::until(&format!("pod {name} ends"), limit, || {
         let pod = world.get(CLIENTS, &format!("pod/{name}"))?;
         let phase = pod["status"]["phase"]
@@ -84,11 +84,14 @@ pub(crate) fn ended(world: &World, name: &str, limit: std::time::Duration) -> Re
     })
 }
 
-/// A pod that is fed lines on its stdin, in pieces.
+/// Between two lines until [`Fed::finish`] is called: a stream that lasts for seconds.
+const PACE: Duration = Duration::from_millis(2);
+
+/// A pod that is fed lines on its stdin, at first slowly.
 pub(crate) struct Fed {
     child: Child,
-    feeder: JoinHandle<std::io::Result<()>>,
-    fed: Arc<AtomicUsize>,
+    feeder: JoinHandle<io::Result<()>>,
+    slowly: Sender<()>,
     name: String,
 }
 
@@ -112,34 +115,23 @@ impl Fed {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start kubectl")?;
-        let mut pipe = child.stdin.take().context("stdin is piped")?;
-        let fed = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&fed);
-        let feeder = thread::spawn(move || {
-            for line in lines {
-                writeln!(pipe, "{line}")?;
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        });
+        let pipe = child.stdin.take().context("stdin is piped")?;
+        let (slowly, hurry) = mpsc::channel();
+        let feeder = thread::spawn(move || feed(pipe, &lines, &hurry));
         Ok(Self {
             child,
             feeder,
-            fed,
+            slowly,
             name: name.to_owned(),
         })
     }
 
-    /// Lines that went into kubectl so far.
-    pub(crate) fn fed(&self) -> usize {
-        self.fed.load(Ordering::Relaxed)
-    }
-
-    /// Waits for the end and returns what the pod wrote.
+    /// Feeds what is left without pauses, waits for the end and returns what the pod wrote.
     ///
     /// # Errors
     /// When the pod failed or did not take all lines.
     pub(crate) fn finish(self) -> Result<String> {
+        drop(self.slowly);
         let output = self.child.wait_with_output()?;
         let said = format!(
             "{}{}",
@@ -156,4 +148,14 @@ impl Fed {
             Err(_) => bail!("the feeder of pod {} panicked", self.name),
         }
     }
+}
+
+/// Writes the lines, one every [`PACE`] as long as the other end of `hurry` is there.
+fn feed(mut pipe: impl Write, lines: &[String], hurry: &Receiver<()>) -> io::Result<()> {
+    let mut slowly = true;
+    for line in lines {
+        writeln!(pipe, "{line}")?;
+        slowly = slowly && hurry.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout);
+    }
+    Ok(())
 }

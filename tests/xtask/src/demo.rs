@@ -7,7 +7,7 @@ mod node;
 mod packages;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::Write;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
@@ -45,12 +45,12 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<()> {
     ));
     show(&node.millrace(&["list"])?);
     routing(&node, &packages)?;
-    dead_letter(&node)?;
+    dead_letter(&node, &packages)?;
     killed_under_load(&mut node, &packages)?;
     if options.stay {
+        let (url, place) = (node.url(), node.place().display());
         tell(&format!(
-            "The node goes on serving at {}; Ctrl-C stops it.",
-            node.url()
+            "The node goes on serving at {url}, its files in {place}; Ctrl-C stops it."
         ));
         return node.wait();
     }
@@ -90,18 +90,26 @@ fn routing(node: &Node, packages: &[Package]) -> Result<()> {
 }
 
 /// Fails one message as often as its queue allows.
-fn dead_letter(node: &Node) -> Result<()> {
+fn dead_letter(node: &Node, packages: &[Package]) -> Result<()> {
+    // All but one are handled: the one that is left fails, and fails again.
+    drop(take(
+        node,
+        WORKSPACE,
+        count_of(packages, "workspace") - 1,
+        "--ack",
+    )?);
     let failed = take(node, WORKSPACE, 1, "--retry")?;
-    let line = failed.first().context("nothing to fail")?.clone();
-    tell("A consumer of the other queue fails with its first message; it comes back later:");
-    show(&line);
-    // The same again, and whatever else comes is given back by accepting it.
-    let mut seen = 0;
-    while seen < 1 {
-        let again = take(node, WORKSPACE, 1, "--retry")?;
-        seen += again.iter().filter(|other| **other == line).count();
-    }
-    tell("It failed twice, and this queue allows no more: now it is a dead letter, and says why:");
+    let line = failed.first().context("nothing to fail")?;
+    tell(&format!(
+        "A consumer of {WORKSPACE} fails with the last of its messages:"
+    ));
+    show(line);
+    let again = take(node, WORKSPACE, 1, "--retry")?;
+    ensure!(
+        again.first() == Some(line),
+        "another message came back: {again:?}"
+    );
+    tell("It came back, and failed again. This queue allows no more, so it is a dead letter now:");
     show(&node.millrace_until(&["peek", DEAD], |text| !text.trim().is_empty())?);
     Ok(())
 }
@@ -109,7 +117,6 @@ fn dead_letter(node: &Node) -> Result<()> {
 /// Kills the broker while lines come in, starts it again, and compares what was acknowledged with
 /// what arrives.
 fn killed_under_load(node: &mut Node, packages: &[Package]) -> Result<()> {
-    drop(take(node, WORKSPACE, usize::MAX, "--ack")?);
     let lines: Vec<&str> = packages
         .iter()
         .map(|package| package.line.as_str())
@@ -121,16 +128,17 @@ fn killed_under_load(node: &mut Node, packages: &[Package]) -> Result<()> {
         .stderr(Stdio::piped());
     let mut publisher = publisher.spawn().context("cannot start the publisher")?;
     let mut pipe = publisher.stdin.take().context("stdin is piped")?;
-    let (before, after) = lines.split_at(lines.len() / 2);
-    for line in before {
-        writeln!(pipe, "{line}")?;
-    }
+    let (before, after) = lines.split_at(lines.len() / 3);
+    let (under_way, after) = after.split_at(after.len() / 2);
+    write_all(&mut pipe, before)?;
+    node.millrace_until(&["list"], |table| {
+        ready(table, "registry") > before.len() / 2
+    })?;
+    write_all(&mut pipe, under_way)?;
     node.kill()?;
-    for line in after {
-        writeln!(pipe, "{line}")?;
-    }
+    write_all(&mut pipe, after)?;
     drop(pipe);
-    tell("The same lines again; half way, the node is killed (kill -9) and started anew:");
+    tell("The same lines again. Under way, the node is killed (kill -9), then started anew:");
     node.start_again()?;
     let output = publisher.wait_with_output()?;
     ensure!(output.status.success(), "the publisher failed: {output:?}");
@@ -152,6 +160,13 @@ fn killed_under_load(node: &mut Node, packages: &[Package]) -> Result<()> {
         "the dead letter did not survive: {dead:?}"
     );
     tell("And the dead letter is still in its queue.");
+    Ok(())
+}
+
+fn write_all(pipe: &mut impl Write, lines: &[&str]) -> Result<()> {
+    for line in lines {
+        writeln!(pipe, "{line}")?;
+    }
     Ok(())
 }
 

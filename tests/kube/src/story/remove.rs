@@ -216,8 +216,10 @@ fn never_refused(world: &mut World) -> Result<Verdict> {
     };
     let log = std::fs::read_to_string(&path)?;
     let operators = [SYSTEM, SECOND].map(|namespace| format!("serviceaccount:{namespace}:"));
+    // Refused by the authoriser: a namespace that is going takes nothing new from anybody.
+    let forbidden = r#""authorization.k8s.io/decision":"forbid""#;
     let refused = |line: &&str| {
-        line.contains("\"code\":403") && operators.iter().any(|account| line.contains(account))
+        line.contains(forbidden) && operators.iter().any(|account| line.contains(account))
     };
     let refusals: Vec<&str> = log.lines().filter(refused).take(3).collect();
     ensure!(refusals.is_empty(), "{}", refusals.join("\n"));

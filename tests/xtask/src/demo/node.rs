@@ -56,6 +56,11 @@ impl Node {
         format!("http://{}", self.address)
     }
 
+    /// Where its files are.
+    pub(super) fn place(&self) -> &Path {
+        &self.place
+    }
+
     /// The command line's program, pointed at this broker.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
