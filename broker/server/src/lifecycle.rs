@@ -1,9 +1,9 @@
 //! The life of a node: start, serve, drain, end. Usable as a library; the binary adds signals and
 //! logging.
 //!
-//! Start: check, bind every port, answer health, replay the data directory, apply the topology file,
-//! then take calls. Stop: not ready, no new connections, tell streams, let what is under way finish
-//! within its time, then the core's own drain. Health is answered to the last.
+//! Start: check, bind every port, answer health, replay the data directory, apply the topology
+//! file, then take calls. Stop: not ready, no new connections, tell streams, let what is under way
+//! finish within its time, then the core's own drain. Health is answered to the last.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-/// Share of the memory found that message bodies may take: the rest is for state, what is on its way
-/// to the disk, sockets, and the page cache, without which segments read slowly.
+/// Share of the memory found that message bodies may take: the rest is for state, what is on its
+/// way to the disk, sockets, and the page cache, without which segments read slowly.
 const SHARE_PERCENT: u64 = 50;
 /// Planned with when nothing can be read: small enough for any machine that runs containers.
 const FALLBACK_BYTES: u64 = 512 << 20;

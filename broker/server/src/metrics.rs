@@ -1,8 +1,8 @@
-//! Every metric of a node, with its help text, and how a scrape is answered: the broker is asked for
-//! its figures once, and they are written as OpenMetrics text. Nothing is counted here.
+//! Every metric of a node, with its help text, and how a scrape is answered: the broker is asked
+//! for its figures once, and they are written as OpenMetrics text. Nothing is counted here.
 //!
-//! Series by queue and by topic are bounded: beyond [`OBJECTS_MAX`] of each the rest is left out, in
-//! order of addresses, and `millrace_omitted_objects` says how many.
+//! Series by queue and by topic are bounded: beyond [`OBJECTS_MAX`] of each the rest is left out,
+//! in order of addresses, and `millrace_omitted_objects` says how many.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,5 @@
-//! `--topology FILE`: the very YAML that Kubernetes takes, made the node's topology. The file is the
-//! whole truth: what is declared and not in it is removed, by its own deletion policy.
+//! `--topology FILE`: the very YAML that Kubernetes takes, made the node's topology. The file is
+//! the whole truth: what is declared and not in it is removed, by its own deletion policy.
 //!
 //! Objects keep the uid under which the data directory knows them, so that their messages stay
 //! theirs; a new one gets a uid derived from its address.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millrace_proto::v1::TopologyObject;
-use millrace_types::{ErrorCode, Refusal};
+use millrace_types::{ErrorCode, Refusal, TEXT_BYTES_MAX};
 use prost::Message as _;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -146,6 +146,9 @@ fn changes(
     }
     let mut upserts = Vec::new();
     for (address, mut object) in wanted {
+        // Derived from the address, whose longest form is longer than a uid may be. Cutting it is
+        // safe: a uid tells apart the lives of one address, and here there is only one.
+        object.uid.truncate(TEXT_BYTES_MAX);
         if let Some(known) = view.lookup(&address) {
             object.uid.clone_from(&known.uid);
             object.generation = known.generation;

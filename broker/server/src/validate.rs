@@ -277,99 +277,42 @@ mod tests {
         }
     }
 
+    fn header(name: &str) -> v1::Header {
+        v1::Header {
+            name: name.to_owned(),
+            value: Some(v1::header::Value::Text(String::new())),
+        }
+    }
+
     fn field_of(refusal: &Refusal) -> &str {
         &refusal.metadata["field"]
     }
 
     #[test]
     fn each_wrong_field_of_a_message_is_named() {
-        let header = |name: &str, value| v1::Header {
-            name: name.to_owned(),
-            value,
-        };
-        let text = || Some(v1::header::Value::Text(String::new()));
-        let long = |bytes: usize| "x".repeat(bytes);
-        let table: Vec<(&str, v1::Message)> = vec![
-            ("m.key", keyed(&long(257))),
-            (
-                "m.id",
-                v1::Message {
-                    id: long(129),
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.reply_to",
-                v1::Message {
-                    reply_to: long(129),
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.subject",
-                v1::Message {
-                    subject: "a..b".into(),
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.subject",
-                v1::Message {
-                    subject: "a.*".into(),
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.subject",
-                v1::Message {
-                    subject: long(64),
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.subject",
-                v1::Message {
-                    subject: "a.".repeat(200),
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.headers",
-                v1::Message {
-                    headers: vec![header("a", text()); 65],
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.headers[0]",
-                v1::Message {
-                    headers: vec![header("", text())],
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.headers[0]",
-                v1::Message {
-                    headers: vec![header("a", None)],
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.headers[0].name",
-                v1::Message {
-                    headers: vec![header(&long(129), text())],
-                    ..Default::default()
-                },
-            ),
-            (
-                "m.death",
-                v1::Message {
-                    death: Some(v1::Death::default()),
-                    ..Default::default()
-                },
-            ),
+        type Change = fn(&mut v1::Message);
+        let table: [(&str, Change); 12] = [
+            ("m.key", |m| m.key = "x".repeat(257)),
+            ("m.id", |m| m.id = "x".repeat(129)),
+            ("m.reply_to", |m| m.reply_to = "x".repeat(129)),
+            ("m.subject", |m| m.subject = "a..b".into()),
+            ("m.subject", |m| m.subject = "a.*".into()),
+            ("m.subject", |m| m.subject = "x".repeat(64)),
+            ("m.subject", |m| m.subject = "a.".repeat(200)),
+            ("m.headers", |m| m.headers = vec![header("a"); 65]),
+            ("m.headers[0]", |m| m.headers = vec![header("")]),
+            ("m.headers[1]", |m| {
+                m.headers = vec![header("a"), header("b")];
+                m.headers[1].value = None;
+            }),
+            ("m.headers[0].name", |m| {
+                m.headers = vec![header(&"x".repeat(129))]
+            }),
+            ("m.death", |m| m.death = Some(v1::Death::default())),
         ];
-        for (field, wrong) in table {
+        for (field, change) in table {
+            let mut wrong = v1::Message::default();
+            change(&mut wrong);
             let refusal = message("m", &wrong, ROOM).unwrap_err();
             assert_eq!(refusal.code, ErrorCode::InvalidArgument);
             assert_eq!(field_of(&refusal), field);

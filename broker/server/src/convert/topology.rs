@@ -1,7 +1,7 @@
-//! Declared queues and topics as the operator sends them, checked field by field. An error names the
-//! object's address and the field as the protocol spells it. Defaults are the sender's to fill in:
-//! what is missing here is an error. What only the catalogue can know (do the partitions shrink, is
-//! it another resource) is left to it.
+//! Declared queues and topics as the operator sends them, checked field by field. An error names
+//! the object's address and the field as the protocol spells it. Defaults are the sender's to fill
+//! in: what is missing here is an error. What only the catalogue can know (do the partitions
+//! shrink, is it another resource) is left to it.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! How the entries of a publish become batches with one partition each, and how the broker's answers
-//! become one result for each entry. Pure: decides nothing about the broker's state but what the
-//! target's declaration says.
+//! How the entries of a publish become batches with one partition each, and how the broker's
+//! answers become one result for each entry. Pure: decides nothing about the broker's state but
+//! what the target's declaration says.
 //!
 //! A wrong entry refuses only itself. Messages that share a batch share its fate: all of them are
 //! stored at consecutive offsets or none is.

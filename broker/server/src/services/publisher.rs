@@ -25,8 +25,8 @@ const ENTRIES_MAX: usize = millrace_types::BATCH_MESSAGES_MAX as usize;
 /// Bytes of one request or frame, as [`Amount`] counts them: the largest batch, once.
 const FRAME_BYTES_MAX: u64 = millrace_types::BATCH_BYTES_MAX as u64;
 
-/// Frames of one stream under way: a few dozen streams of small frames stay below what a shard takes
-/// before it refuses. Beyond, the client's frames wait in the connection's window.
+/// Frames of one stream under way: a few dozen streams of small frames stay below what a shard
+/// takes before it refuses. Beyond, the client's frames wait in the connection's window.
 const FRAMES_MAX: usize = 256;
 
 /// The service.
@@ -187,6 +187,7 @@ impl Stream {
             {
                 return Ok(end);
             }
+            let listening = end.is_none() && self.pending.len() < FRAMES_MAX;
             tokio::select! {
                 biased;
                 () = stop.ended() => return Ok(Err(self.undecided())),
@@ -199,7 +200,7 @@ impl Stream {
                 Some(decided) = self.pending.next(), if !self.pending.is_empty() => {
                     self.tell(decided).await?;
                 }
-                frame = frames.message(), if end.is_none() && self.pending.len() < FRAMES_MAX => end = self.take(frame),
+                frame = frames.message(), if listening => end = self.take(frame),
             }
         }
     }

@@ -269,6 +269,19 @@ async fn a_topology_file_is_the_whole_truth_at_each_start() {
 }
 
 #[tokio::test]
+async fn the_longest_names_can_be_declared_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("topology.yaml");
+    let (namespace, name) = ("n".repeat(63), "q".repeat(63));
+    let text = TOPOLOGY.replace("namespace: test", &format!("namespace: {namespace}"));
+    fs::write(&file, text.replace("name: q,", &format!("name: {name},"))).unwrap();
+    let node = Node::with(|config| config.topology = Some(file)).await;
+    let address = format!("queue/{namespace}/{name}");
+    node.publish(&address, vec![message("a")]).await;
+    assert_eq!(payloads(&node.receive(&address, 1).await), ["a"]);
+}
+
+#[tokio::test]
 async fn a_wrong_topology_file_is_refused_with_line_and_field() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("topology.yaml");

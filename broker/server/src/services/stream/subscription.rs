@@ -272,8 +272,8 @@ impl Subscription<'_> {
         Ok(())
     }
 
-    /// Takes on partitions that the topic was given since, once their shards know them: that changes
-    /// the catalogue again.
+    /// Takes on partitions that the topic was given since, once their shards know them: that
+    /// changes the catalogue again.
     async fn grow(&mut self) -> Result<(), Refusal> {
         let outstanding = {
             let view = self.catalogue.borrow_and_update();
