@@ -2,6 +2,7 @@
 //! what makes events useless.
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::core::Status;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
@@ -65,9 +66,23 @@ impl Events {
             action: note.action.to_owned(),
             secondary: note.related,
         };
-        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-            let error = crate::report(&error);
-            tracing::warn!(reason = event.reason, error, "event is not written");
+        match self.recorder.publish(&event, &object.object_ref(&())).await {
+            // Nothing is written any more where everything goes.
+            Err(kube::Error::Api(status)) if is_namespace_leaving(&status) => {}
+            Err(error) => {
+                let error = crate::report(&error);
+                tracing::warn!(reason = event.reason, error, "event is not written");
+            }
+            Ok(()) => {}
         }
     }
+}
+
+fn is_namespace_leaving(status: &Status) -> bool {
+    let causes = status
+        .details
+        .as_ref()
+        .map(|details| details.causes.as_slice());
+    let mut causes = causes.unwrap_or_default().iter();
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
