@@ -65,3 +65,15 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Kube(options) => Ok(kube::run(&house, &options)?.exit_code()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_can_be_parsed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -12,6 +12,8 @@ use crate::{kube, processes, verify};
 
 /// Which parts to leave out.
 #[derive(clap::Args)]
+// Its one group would else be called like the group of the options it holds.
+#[group(skip)]
 pub(crate) struct Options {
     #[command(flatten)]
     kube: kube::Options,
