@@ -33,6 +33,15 @@ pub(crate) struct Options {
     /// The image as an OCI archive; without it the cluster has to pull it.
     #[arg(long)]
     pub(crate) image_archive: Option<PathBuf>,
+    /// The same image under another tag, to upgrade to.
+    #[arg(long, requires = "next_image_archive")]
+    pub(crate) next_image: Option<String>,
+    /// Its archive.
+    #[arg(long)]
+    pub(crate) next_image_archive: Option<PathBuf>,
+    /// The test program that compares the API server's verdict on the corpus with our own.
+    #[arg(long)]
+    pub(crate) verdict: PathBuf,
     /// Leave everything as it is at the end.
     #[arg(long)]
     pub(crate) keep: bool,

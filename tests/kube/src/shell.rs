@@ -39,6 +39,11 @@ impl Shell {
         }
     }
 
+    /// The cluster's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// kubectl, not yet run.
     pub(crate) fn kubectl_command<S: AsRef<OsStr>>(
         &self,

@@ -60,7 +60,11 @@ impl World {
         println!("Kubernetes {server}, driver {}", world.driver.name());
         world.refuse_foreign_install()?;
         world.sweep()?;
-        if let Some(archive) = &world.options.image_archive {
+        let archives = [
+            &world.options.image_archive,
+            &world.options.next_image_archive,
+        ];
+        for archive in archives.into_iter().flatten() {
             world.driver.load(archive)?;
         }
         for namespace in NAMESPACES {

@@ -115,6 +115,28 @@ impl House {
     }
 }
 
+/// The program of the integration test `name`, built.
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn test_program(house: &House, name: &str) -> Result<PathBuf> {
+    let build = [
+        "test",
+        "--quiet",
+        "--workspace",
+        "--no-run",
+        "--message-format=json",
+    ];
+    let told = output(house.cargo(build).args(["--test", name]))?;
+    let named = format!("\"name\":\"{name}\"");
+    let mut artifacts = told.lines().filter(|line| line.contains(&named));
+    let program = artifacts.find_map(|line| {
+        let value = line.split_once("\"executable\":\"")?.1;
+        Some(PathBuf::from(value.split_once('"')?.0))
+    });
+    program.with_context(|| format!("cargo names no program for test {name}"))
+}
+
 /// Runs `command` to its end with this process's own terminal.
 ///
 /// # Errors

@@ -7,13 +7,20 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::house::{House, succeed};
+use crate::house::{House, succeed, test_program};
 use crate::needs;
 use crate::tally::Tally;
 
 /// The image under test, as containerd spells what a chart calls `millrace`; its tag is the chart's
 /// `appVersion`.
 const IMAGE: &str = concat!("docker.io/library/millrace:", env!("CARGO_PKG_VERSION"));
+
+/// The same under another tag: what an upgrade installs.
+const NEXT_IMAGE: &str = concat!(
+    "docker.io/library/millrace:",
+    env!("CARGO_PKG_VERSION"),
+    "-next"
+);
 
 /// User of the image; the same in `Dockerfile`.
 const IMAGE_USER: &str = "65532:65532";
@@ -86,15 +93,23 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
     suite
         .arg("--operator")
         .arg(house.binary("millrace-operator"));
+    suite.arg("--verdict").arg(test_program(house, "verdict")?);
     if let Some(kubeconfig) = &options.kubeconfig {
         suite.arg("--kubeconfig").arg(kubeconfig);
     }
     match &options.image {
         Some(image) => suite.args(["--image", image]),
-        None => suite
-            .args(["--image", IMAGE])
-            .arg("--image-archive")
-            .arg(pack(house)?),
+        None => {
+            let (image, next) = pack(house)?;
+            suite
+                .args(["--image", IMAGE])
+                .arg("--image-archive")
+                .arg(image);
+            suite
+                .args(["--next-image", NEXT_IMAGE])
+                .arg("--next-image-archive")
+                .arg(next)
+        }
     };
     if options.keep {
         suite.arg("--keep");
@@ -105,22 +120,28 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
     Tally::count(&mut suite)
 }
 
-/// Packs both binaries as the last stage of the Dockerfile does, without Docker.
-fn pack(house: &House) -> Result<PathBuf> {
+/// Packs both binaries as the last stage of the Dockerfile does, without Docker; twice, under the
+/// two names.
+fn pack(house: &House) -> Result<(PathBuf, PathBuf)> {
     let place = house.cache().join("image");
     fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-    let archive = place.join("millrace.tar");
-    let mut command = house.command(house.root().join("tests/kube/testbed/mkimage"));
-    command
-        .args(["--user", IMAGE_USER])
-        .arg(&archive)
-        .args([IMAGE, "/millrace"]);
+    let mut files = Vec::new();
     for name in ["millrace", "millrace-operator"] {
         let stripped = strip(&house.binary(name), &place.join(name))?;
-        command.arg(format!("{}=/{name}", stripped.display()));
+        files.push(format!("{}=/{name}", stripped.display()));
     }
-    succeed(&mut command)?;
-    Ok(archive)
+    let archive = |name: &str, image: &str| -> Result<PathBuf> {
+        let archive = place.join(name);
+        let mut command = house.command(house.root().join("tests/kube/testbed/mkimage"));
+        command.args(["--user", IMAGE_USER]).arg(&archive);
+        command.args([image, "/millrace"]).args(&files);
+        succeed(&mut command)?;
+        Ok(archive)
+    };
+    Ok((
+        archive("millrace.tar", IMAGE)?,
+        archive("millrace-next.tar", NEXT_IMAGE)?,
+    ))
 }
 
 /// Leaves debug information out of the image when `strip` is here: a tenth of the bytes to load.

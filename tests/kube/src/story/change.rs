@@ -10,7 +10,7 @@ use crate::broker::{self, Broker};
 use crate::case::{Case, Need, Verdict};
 use crate::pods;
 use crate::wait;
-use crate::world::{CLUSTER, SHOP, World};
+use crate::world::{CLUSTER, RELEASE, SHOP, SYSTEM, World};
 
 /// A restart: drain, stop, start, recover, ready.
 const RESTART_LIMIT: Duration = Duration::from_secs(90);
@@ -215,14 +215,40 @@ fn token(world: &mut World) -> Result<Verdict> {
 }
 
 fn operator_upgrade(world: &mut World) -> Result<Verdict> {
-    let before = pod_uid(world)?;
-    let more = ["--set", "podAnnotations.millrace\\.dev/test=upgraded"];
-    let (release, system) = (crate::world::RELEASE, crate::world::SYSTEM);
-    super::install::helm_upgrade(world, release, system, &more)?;
+    let (before, image) = (pod_uid(world)?, status_image(world)?);
+    let next = world
+        .options
+        .next_image
+        .clone()
+        .unwrap_or_else(|| world.options.image.clone());
+    let tag = next.rsplit_once(':').context("the image has no tag")?.1;
+    let tag = format!("image.tag={tag}");
+    let more = [
+        "--set",
+        &tag,
+        "--set",
+        "podAnnotations.millrace\\.dev/test=upgraded",
+    ];
+    super::install::helm_upgrade(world, RELEASE, SYSTEM, &more)?;
     let patch = r#"{"spec": {"delivery": {"maxDeliveries": 4}}}"#;
     patch_and_wait(world, "queue.millrace.dev/first", patch)?;
+    let deployment = world.get(SYSTEM, &format!("deployment/{RELEASE}"))?;
+    let running = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    ensure!(*running == next.as_str(), "the operator runs {running}");
     ensure!(pod_uid(world)? == before, "the broker's pod was replaced");
+    ensure!(
+        status_image(world)? == image,
+        "the cluster's image is not pinned"
+    );
     Ok(Verdict::Holds)
+}
+
+fn status_image(world: &World) -> Result<String> {
+    let cluster = world.get(SHOP, &format!("brokercluster/{CLUSTER}"))?;
+    Ok(cluster["status"]["image"]
+        .as_str()
+        .context("no image in the status")?
+        .to_owned())
 }
 
 /// Patches an object of the shop and waits until the brokers work by it.

@@ -1,5 +1,6 @@
 //! Things go away, and some come back: clusters, releases, namespaces.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,6 +10,7 @@ use super::declare::{BROKERS, KEPT, bound_queue};
 use super::install::{helm_install, helm_upgrade};
 use crate::broker::Broker;
 use crate::case::{Case, Need, Verdict};
+use crate::shell;
 use crate::wait;
 use crate::world::{CLUSTER, DOOMED, RELEASE, SECOND, SHOP, SYSTEM, World};
 
@@ -52,6 +54,12 @@ pub(super) const CASES: &[Case] = &[
         name: "everything deleted leaves nothing stuck",
         need: Need::None,
         run: all_gone,
+    },
+    // Last, for it replaces the definitions with its own.
+    Case {
+        name: "the API server's verdict on every document is our own",
+        need: Need::None,
+        run: verdict,
     },
 ];
 
@@ -237,6 +245,15 @@ fn all_gone(world: &mut World) -> Result<Verdict> {
     ];
     let left = world.shell.kubectl(&[&["get"], &left[..]].concat())?;
     ensure!(left.trim().is_empty(), "left: {left}");
+    Ok(Verdict::Holds)
+}
+
+fn verdict(world: &mut World) -> Result<Verdict> {
+    let mut command = Command::new(&world.options.verdict);
+    command.env("MILLRACE_TEST_KUBECONFIG", world.shell.kubeconfig());
+    let said = shell::run(&mut command)?;
+    let result = said.lines().find(|line| line.starts_with("test result:"));
+    println!("corpus: {}", result.context("no result")?);
     Ok(Verdict::Holds)
 }
 
