@@ -51,7 +51,7 @@ fn every_valid_document_compiles() {
 
 #[test]
 fn every_example_is_accepted_without_a_warning_and_compiles() {
-    let expected: [(&str, &[&str]); 4] = [
+    let expected: [(&str, &[&str]); 5] = [
         (
             "dead-letters.yaml",
             &[
@@ -59,6 +59,14 @@ fn every_example_is_accepted_without_a_warning_and_compiles() {
                 "queue/default/refunds",
                 "queue/default/to-look-at",
                 "queue/default/mails",
+            ],
+        ),
+        (
+            "dependencies.yaml",
+            &[
+                "topic/default/packages",
+                "queue/default/registry",
+                "queue/default/workspace",
             ],
         ),
         ("queue.yaml", &["queue/default/invoices"]),

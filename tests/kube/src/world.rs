@@ -1,5 +1,6 @@
 //! The cluster under test and what the cases know of each other.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,6 +37,8 @@ pub(crate) struct World {
     pub(crate) driver: Box<dyn Driver>,
     /// Filled by the streaming cases, read at the end.
     pub(crate) ledger: Ledger,
+    /// Bytes of the audit log that are older than this run.
+    audit_from: usize,
 }
 
 impl World {
@@ -47,11 +50,12 @@ impl World {
         let mut driver = driver::of(&options);
         let kubeconfig = driver.start()?;
         let shell = Shell::new(&driver.bin(), kubeconfig);
-        let world = Self {
+        let mut world = Self {
             options,
             shell,
             driver,
             ledger: Ledger::default(),
+            audit_from: 0,
         };
         let version = world.shell.json(&["version"])?;
         let server = version["serverVersion"]["gitVersion"]
@@ -60,6 +64,7 @@ impl World {
         println!("Kubernetes {server}, driver {}", world.driver.name());
         world.refuse_foreign_install()?;
         world.sweep()?;
+        world.audit_from = world.audit_log()?.map_or(0, |text| text.len());
         let archives = [
             &world.options.image_archive,
             &world.options.next_image_archive,
@@ -93,6 +98,30 @@ impl World {
     pub(crate) fn wants(&self, case: &Case) -> bool {
         let only = self.options.only.as_deref();
         case.need == Need::All || only.is_none_or(|text| case.name.contains(text))
+    }
+
+    /// What the API server was asked during this run, one JSON object a line; `None` when the
+    /// driver has no audit log.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(crate) fn audit_lines(&self) -> Result<Option<Vec<String>>> {
+        let log = self.audit_log()?;
+        let since = |text: String| {
+            let new = text.get(self.audit_from..).unwrap_or_default();
+            new.lines().map(str::to_owned).collect()
+        };
+        Ok(log.map(since))
+    }
+
+    fn audit_log(&self) -> Result<Option<String>> {
+        let Some(path) = self.driver.audit_log() else {
+            return Ok(None);
+        };
+        let text = fs::read_to_string(&path);
+        Ok(Some(text.with_context(|| {
+            format!("cannot read {}", path.display())
+        })?))
     }
 
     /// Waits for a condition of an object.
