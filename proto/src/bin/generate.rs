@@ -19,7 +19,9 @@ const FILES: [&str; 8] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = env::args_os().nth(1).map_or_else(|| root.join("src/generated"), PathBuf::from);
+    let out = env::args_os()
+        .nth(1)
+        .map_or_else(|| root.join("src/generated"), PathBuf::from);
     fs::create_dir_all(&out)?;
     let descriptors = protox::compile(FILES, [root])?;
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
