@@ -2,8 +2,9 @@
 //!
 //! It knows of each file what is durable and which writes came after, and of each directory which
 //! names are durable and which changes came after. `crash` keeps some of what was not synced: any
-//! writes (each perhaps only in part, by sector), and of each directory some first changes. Files
-//! opened before a crash answer with errors, as if their process were gone.
+//! writes (each perhaps only in part, by sector), and of each directory some first changes. Clones of
+//! the disk and files opened before a crash answer with errors, as if their process were gone: a
+//! thread that lives on must not go on where the disk has gone back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -26,9 +27,19 @@ pub enum Crash {
     Random(u64),
 }
 
-/// The disk. Clones share it.
-#[derive(Clone, Default)]
-pub struct MemoryDisk(Arc<Mutex<State>>);
+/// The disk. Clones share it; a clone is what one process has of it, until the next crash.
+#[derive(Default)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+    /// The life a clone belongs to; the disk that was made first belongs to none and outlives all.
+    life: Option<u64>,
+}
+
+impl Clone for MemoryDisk {
+    fn clone(&self) -> Self {
+        self.of_life(self.state().life)
+    }
+}
 
 type Inode = Arc<Mutex<Content>>;
 
@@ -167,11 +178,26 @@ impl MemoryDisk {
                 },
             );
         }
-        Self(Arc::new(Mutex::new(copy)))
+        let state = Arc::new(Mutex::new(copy));
+        Self { state, life: None }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.0)
+        lock(&self.state)
+    }
+
+    fn of_life(&self, life: u64) -> Self {
+        let (state, life) = (Arc::clone(&self.state), Some(life));
+        Self { state, life }
+    }
+
+    /// For what a process does: fails after the crash that ended it.
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        match self.life {
+            Some(life) if life != state.life => Err(io::Error::other("cloned before the crash")),
+            _ => Ok(state),
+        }
     }
 }
 
@@ -301,7 +327,7 @@ impl Random {
 
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         let inode = match (mode, state.find(path)) {
             (OpenMode::CreateNew, Ok(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
             (OpenMode::CreateNew, Err(_)) => {
@@ -314,7 +340,7 @@ impl Disk for MemoryDisk {
             }
             (OpenMode::Read | OpenMode::Write, found) => found?,
         };
-        let (disk, life) = (self.clone(), state.life);
+        let (disk, life) = (self.of_life(state.life), state.life);
         Ok(Arc::new(MemoryFile {
             disk,
             inode,
@@ -324,7 +350,7 @@ impl Disk for MemoryDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         for path in path.ancestors() {
             state.directories.entry(path.into()).or_default();
         }
@@ -332,7 +358,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         let directory = state.directory(path)?;
         directory.durable = directory.now.clone();
         directory.changes.clear();
@@ -340,7 +366,7 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         let mut names: Vec<String> = state.directory(path)?.now.keys().cloned().collect();
         let children = state
             .directories
@@ -352,7 +378,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         let inode = state.find(from)?;
         let ((from_parent, from), (to_parent, to)) = (split(from)?, split(to)?);
         if from_parent == to_parent {
@@ -367,7 +393,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         state.find(path)?;
         let (parent, name) = split(path)?;
         state.directory(parent)?.change(Change::Unlink(name));
@@ -375,7 +401,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if !state.directory(path)?.now.is_empty() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
@@ -387,17 +413,17 @@ impl Disk for MemoryDisk {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        let state = self.state();
+        let state = self.alive()?;
         let capacity = state.capacity_bytes.unwrap_or(1 << 40);
         Ok(capacity.saturating_sub(state.used_bytes()))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Lock> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if !state.locked.insert(path.into()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let (disk, life) = (self.clone(), state.life);
+        let (disk, life) = (self.of_life(state.life), state.life);
         Ok(Box::new(MemoryLock {
             disk,
             path: path.into(),

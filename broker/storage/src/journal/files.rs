@@ -6,6 +6,7 @@
 //! show before a record depends on it.
 
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -186,6 +187,8 @@ struct State {
     next: Next,
     /// Files that hold nothing any more.
     retired: Vec<(PathBuf, u64)>,
+    /// Those that could not be taken out of use; tried again before the next ones.
+    held_up: Vec<(PathBuf, u64)>,
     spares: Vec<PathBuf>,
     number_next: u64,
     stopping: bool,
@@ -209,6 +212,7 @@ impl Supply {
         let state = State {
             next,
             retired: Vec::new(),
+            held_up: Vec::new(),
             spares,
             number_next,
             stopping: false,
@@ -327,24 +331,30 @@ impl Supply {
         }
     }
 
+    /// Takes files out of use, oldest first. Each must be gone for good before the next one goes, or a
+    /// crash could bring it back with a gap behind it; so one that does not go holds up all others.
     fn recycle(&self, retired: Vec<(PathBuf, u64)>) {
-        for (path, bytes) in retired {
-            let kept = self.lock().spares.len() < self.options.spare_files_max;
-            let bytes = if kept { bytes } else { 0 };
-            match retire(&self.dir, &path, bytes, self.options) {
-                Ok(spare) => {
-                    self.lock().spares.extend(spare);
-                    // The oldest file must be gone for good before the next one goes, or a crash
-                    // could bring it back with a gap behind it.
-                    let directory = self.dir.journal_path();
-                    if let Err(error) = self.dir.disk().sync_dir(&directory) {
-                        tracing::warn!(%error, "journal directory is not synced");
-                        return;
-                    }
+        let held_up = std::mem::take(&mut self.lock().held_up);
+        let mut waiting = held_up.into_iter().chain(retired);
+        while let Some((path, bytes)) = waiting.next() {
+            match self.recycle_one(&path, bytes) {
+                Ok(spare) => self.lock().spares.extend(spare),
+                Err(failure) => {
+                    tracing::warn!(%failure, "journal file is not recycled");
+                    self.lock().held_up = iter::once((path, bytes)).chain(waiting).collect();
+                    return;
                 }
-                // The file stays under its name; the next start finds and retires it again.
-                Err(failure) => tracing::warn!(%failure, "journal file is not recycled"),
             }
         }
+    }
+
+    fn recycle_one(&self, path: &Path, bytes: u64) -> Result<Option<PathBuf>, DiskFailure> {
+        let directory = self.dir.journal_path();
+        self.dir
+            .disk()
+            .sync_dir(&directory)
+            .map_err(failed(Action::Sync, &directory))?;
+        let kept = self.lock().spares.len() < self.options.spare_files_max;
+        retire(&self.dir, path, if kept { bytes } else { 0 }, self.options)
     }
 }

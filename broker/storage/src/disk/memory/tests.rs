@@ -57,3 +57,21 @@ fn names_that_were_not_synced_may_be_lost() {
         assert_eq!(disk.content(&path).is_ok(), !survives);
     }
 }
+
+#[test]
+fn a_process_of_before_the_crash_can_change_nothing() {
+    let disk = MemoryDisk::new();
+    let process = disk.clone();
+    process.create_dir_all(Path::new("/d")).unwrap();
+    process
+        .open(Path::new("/d/a"), OpenMode::CreateNew)
+        .unwrap();
+    process.sync_dir(Path::new("/d")).unwrap();
+    disk.crash(Crash::KeepAll);
+
+    assert!(process.remove(Path::new("/d/a")).is_err());
+    assert!(process.sync_dir(Path::new("/d")).is_err());
+    let renamed = process.rename(Path::new("/d/a"), Path::new("/d/b"));
+    assert!(renamed.is_err());
+    assert_eq!(disk.list(Path::new("/d")).unwrap(), ["a"]);
+}

@@ -2,13 +2,14 @@
 
 use std::io::IoSlice;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use millrace_types::{LogIndex, ShardId};
 
 use crate::journal::Journal;
 use crate::journal::format::{BATCH_FIXED_BYTES, FILE_HEADER_PAGE, FRAME_FIXED_BYTES, SECTOR};
 use crate::testing::{PATIENCE, Running, entry, indexes, open_dir, small, start};
-use crate::{Crash, Disk, MemoryDisk, OpenMode};
+use crate::{Crash, Disk, Fault, FaultyDisk, MemoryDisk, OpenMode, Operation};
 
 fn release(running: &Running, shard: u32, upto: u64) {
     running
@@ -41,6 +42,33 @@ fn released_files_are_used_again() {
     running.journal.shutdown();
     // In use, the one after, and the spares.
     assert!(disk.list(&dir.journal_path()).unwrap().len() <= 4);
+}
+
+#[test]
+fn a_file_that_cannot_be_taken_out_of_use_holds_up_younger_ones() {
+    let memory = MemoryDisk::new();
+    let disk = FaultyDisk::new(Arc::new(memory.clone()));
+    let dir = open_dir(&disk);
+    let (running, _) = start(&dir, small());
+    for index in 1..=60 {
+        running.append_durably(vec![entry(1, index, 900)]);
+    }
+    disk.fail(Operation::Rename, Fault::Broken, 0, "0000000000000001.");
+
+    let started = std::time::Instant::now();
+    let is_spare = |name: &String| name.ends_with(".spare");
+    let mut index = 60;
+    while !disk.list(&dir.journal_path()).unwrap().iter().any(is_spare) {
+        assert!(started.elapsed() < PATIENCE, "nothing is used again");
+        release(&running, 1, index);
+        index += 1;
+        running.append_durably(vec![entry(1, index, 10)]);
+    }
+    running.journal.shutdown();
+
+    memory.crash(Crash::KeepAll);
+    let (_, recovery) = Journal::open(&open_dir(&memory), small()).unwrap();
+    assert_eq!(recovery.shards[&ShardId::new(1)].damage, None);
 }
 
 #[test]
