@@ -185,7 +185,8 @@ impl Tally {
     fn new(address: &Address) -> Self {
         let progress = ProgressBar::new_spinner();
         // Without its template the bar looks different, that is all.
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({per_sec}, {elapsed})") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({per_sec:0}, {elapsed})")
+        {
             progress.set_style(style);
         }
         progress.enable_steady_tick(PROGRESS_EVERY);

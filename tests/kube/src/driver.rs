@@ -20,6 +20,10 @@ pub(crate) enum Act {
     StopNode,
     /// Bring it back, with its disks.
     StartNode,
+    /// Unplug a node: what runs on it runs on, and nobody reaches it.
+    CutNode,
+    /// Plug it in again.
+    HealNode,
     /// Take the API server away.
     StopApi,
     /// Bring it back.

@@ -2,9 +2,9 @@
 //!
 //! It knows of each file what is durable and which writes came after, and of each directory which
 //! names are durable and which changes came after. `crash` keeps some of what was not synced: any
-//! writes (each perhaps only in part, by sector), and of each directory some first changes. Clones of
-//! the disk and files opened before a crash answer with errors, as if their process were gone: a
-//! thread that lives on must not go on where the disk has gone back.
+//! writes (each perhaps only in part, by sector), and of each directory some first changes. Clones
+//! of the disk and files opened before a crash answer with errors, as if their process were gone:
+//! a thread that lives on must not go on where the disk has gone back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};

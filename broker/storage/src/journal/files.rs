@@ -331,8 +331,8 @@ impl Supply {
         }
     }
 
-    /// Takes files out of use, oldest first. Each must be gone for good before the next one goes, or a
-    /// crash could bring it back with a gap behind it; so one that does not go holds up all others.
+    /// Takes files out of use, oldest first. Each must be gone for good before the next one goes,
+    /// or a crash could bring it back with a gap behind it; so one that stays holds up all others.
     fn recycle(&self, retired: Vec<(PathBuf, u64)>) {
         let held_up = std::mem::take(&mut self.lock().held_up);
         let mut waiting = held_up.into_iter().chain(retired);

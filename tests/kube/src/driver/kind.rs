@@ -54,6 +54,8 @@ impl Driver for Kind {
         let verb = match act {
             Act::StopNode => "kill",
             Act::StartNode => "start",
+            // A container that is connected to its network again may get another address.
+            Act::CutNode | Act::HealNode => anyhow::bail!("kind's nodes stay plugged in"),
             Act::StopApi | Act::StartApi => anyhow::bail!("kind's API server stays"),
         };
         run(Command::new("docker").args([verb, node])).map(drop)

@@ -53,6 +53,7 @@ impl Driver for Minikube {
         match act {
             Act::StopNode => self.minikube(&["node", "stop", node]),
             Act::StartNode => self.minikube(&["node", "start", node]),
+            Act::CutNode | Act::HealNode => anyhow::bail!("minikube's nodes stay plugged in"),
             Act::StopApi | Act::StartApi => anyhow::bail!("minikube's API server stays"),
         }
     }

@@ -75,6 +75,8 @@ impl Driver for Testbed {
         match act {
             Act::StopNode => self.testbed(&["kill", node]),
             Act::StartNode => self.testbed(&["start", node]),
+            Act::CutNode => self.testbed(&["cut", node]),
+            Act::HealNode => self.testbed(&["heal", node]),
             Act::StopApi => self.testbed(&["api", "stop"]),
             Act::StartApi => self.testbed(&["api", "start"]),
         }

@@ -1,4 +1,4 @@
-//! Kubernetes itself fails: a node loses power, the API server is away.
+//! Kubernetes itself fails: a node is unplugged or loses power, the API server is away.
 
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ pub(super) const CASES: &[Case] = &[
         name: "a broker serves while the API server is away",
         need: Need::None,
         run: without_api_server,
+    },
+    Case {
+        name: "an unplugged node shows in the cluster's status and comes back without a restart",
+        need: Need::None,
+        run: node_cut,
     },
     Case {
         name: "a broker is back with everything when its node is",
@@ -70,6 +75,46 @@ fn without_api_server(world: &mut World) -> Result<Verdict> {
     expected.sort();
     ensure!(got == expected, "consumed {got:?}");
     Ok(Verdict::Holds)
+}
+
+fn node_cut(world: &mut World) -> Result<Verdict> {
+    if !world.driver.can(Act::CutNode) {
+        let why = format!("the {} driver cannot unplug a node", world.driver.name());
+        return Ok(Verdict::Skipped(why));
+    }
+    let broker = Broker::connect(&world.shell, SHOP)?;
+    broker.publish(
+        &format!("queue/{SHOP}/kept"),
+        &numbered("before the cut", 20),
+    )?;
+    drop(broker);
+    let pod = world.get(SHOP, &format!("pod/{CLUSTER}-0"))?;
+    let node = pod["spec"]["nodeName"]
+        .as_str()
+        .context("the broker is on no node")?
+        .to_owned();
+    let restarts = pod["status"]["containerStatuses"][0]["restartCount"].clone();
+    world.driver.act(Act::CutNode, &node)?;
+    // Whatever comes of it, the other cases need the node.
+    let noticed = wait_cluster(world, "False");
+    world.driver.act(Act::HealNode, &node)?;
+    noticed?;
+    wait_cluster(world, "True")?;
+    let pod = world.get(SHOP, &format!("pod/{CLUSTER}-0"))?;
+    let now = &pod["status"]["containerStatuses"][0]["restartCount"];
+    ensure!(
+        *now == restarts,
+        "the broker restarted: {restarts} before, {now} after"
+    );
+    take_numbered(world, "before the cut", 20)?;
+    Ok(Verdict::Holds)
+}
+
+/// Waits until the cluster's condition Ready has this status. The API server notices a silent node
+/// after its grace period: 20 to 50 s.
+fn wait_cluster(world: &World, ready: &str) -> Result<()> {
+    let (object, condition) = (format!("brokercluster/{CLUSTER}"), format!("Ready={ready}"));
+    world.wait_for(SHOP, &object, &condition, Duration::from_secs(120))
 }
 
 fn node_loss(world: &mut World) -> Result<Verdict> {
