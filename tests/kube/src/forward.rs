@@ -1,4 +1,5 @@
-//! A port of a pod or Service on this machine, by `kubectl port-forward`; gone when dropped.
+//! A port of a pod or Service on this machine, by `kubectl port-forward`, or the API server's, by
+//! `kubectl proxy`; gone when dropped.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::process::{Child, Stdio};
@@ -27,9 +28,22 @@ impl Forward {
     /// When there is no pod to forward to within a minute.
     pub(crate) fn to(shell: &Shell, namespace: &str, object: &str, port: u16) -> Result<Self> {
         let what = format!("a way to {object} port {port}");
-        wait::until(&what, LIMIT, || {
-            Self::once(shell, namespace, object, port).map(Some)
-        })
+        let target = format!(":{port}");
+        let arguments = ["port-forward", "-n", namespace, object, &target];
+        wait::until(&what, LIMIT, || Self::once(shell, &arguments).map(Some))
+    }
+
+    /// The API server in plain HTTP, with this kubeconfig's rights.
+    ///
+    /// # Errors
+    /// When kubectl does not start.
+    pub(crate) fn api(shell: &Shell) -> Result<Self> {
+        Self::once(shell, &["proxy", "--port=0"])
+    }
+
+    /// On 127.0.0.1.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -37,9 +51,7 @@ impl Forward {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn once(shell: &Shell, namespace: &str, object: &str, port: u16) -> Result<Self> {
-        let target = format!(":{port}");
-        let arguments = ["port-forward", "-n", namespace, object, &target];
+    fn once(shell: &Shell, arguments: &[&str]) -> Result<Self> {
         let mut command = shell.kubectl_command(arguments);
         // What it has to say later is about connections that a killed pod took with it.
         let mut child = command
@@ -55,7 +67,7 @@ impl Forward {
         thread::spawn(move || io::copy(&mut lines, &mut io::sink()));
         let Some(port) = forwarded_port(&line) else {
             stop(&mut child);
-            bail!("kubectl port-forward says {:?}", line.trim());
+            bail!("kubectl {} says {:?}", arguments.join(" "), line.trim());
         };
         Ok(Self { child, port })
     }
@@ -73,9 +85,13 @@ fn stop(child: &mut Child) {
     drop(child.wait());
 }
 
-/// `Forwarding from 127.0.0.1:40001 -> 7070`
+/// `Forwarding from 127.0.0.1:40001 -> 7070` or `Starting to serve on 127.0.0.1:40001`
 fn forwarded_port(line: &str) -> Option<u16> {
-    let from = line.strip_prefix("Forwarding from 127.0.0.1:")?;
+    let known = [
+        "Forwarding from 127.0.0.1:",
+        "Starting to serve on 127.0.0.1:",
+    ];
+    let from = known.iter().find_map(|known| line.strip_prefix(known))?;
     from.split_whitespace().next()?.parse().ok()
 }
 
@@ -88,6 +104,10 @@ mod tests {
         assert_eq!(
             forwarded_port("Forwarding from 127.0.0.1:40001 -> 7070\n"),
             Some(40001)
+        );
+        assert_eq!(
+            forwarded_port("Starting to serve on 127.0.0.1:40002\n"),
+            Some(40002)
         );
         assert_eq!(forwarded_port("error: unable to forward\n"), None);
     }

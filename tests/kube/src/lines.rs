@@ -2,15 +2,23 @@
 //! Each is JSON, differs from all others, and has a subject in it.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::forward::Forward;
 use crate::world::World;
 
 /// More would take longer than they prove.
 const LINES_MAX: usize = 6000;
+/// A young cluster's audit log is shorter; then the API server is asked for what it writes down.
+const AUDIT_LINES_WANTED: usize = 3000;
+/// What it is asked for.
+const ASKED: [&str; 4] = ["configmaps", "endpoints", "pods", "services"];
 /// Fewer would not be under way when the broker is killed.
 const LINES_MIN: usize = 100;
 
@@ -39,9 +47,9 @@ impl Source {
     pub(crate) fn of(world: &World) -> Result<Self> {
         let source = match world.driver.audit_log() {
             Some(path) => {
-                let text = fs::read_to_string(&path)
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                Self::audit(&text)
+                let young = Self::audit(&read(&path)?).lines.len();
+                ask_for_lines(world, AUDIT_LINES_WANTED.saturating_sub(young))?;
+                Self::audit(&read(&path)?)
             }
             None => Self::events(world)?,
         };
@@ -104,6 +112,35 @@ impl Source {
         let all: Vec<String> = lines.filter(fit).collect();
         all[all.len().saturating_sub(LINES_MAX)..].to_vec()
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Makes the API server write this many lines: requests on one connection, one behind the other.
+fn ask_for_lines(world: &World, count: usize) -> Result<()> {
+    let Some(last) = count.checked_sub(1) else {
+        return Ok(());
+    };
+    let api = Forward::api(&world.shell)?;
+    let mut requests = TcpStream::connect(("127.0.0.1", api.port()))?;
+    let mut answers = requests.try_clone()?;
+    let read = thread::spawn(move || io::copy(&mut answers, &mut io::sink()));
+    for (asked, number) in ASKED.iter().cycle().zip(0..count) {
+        let ending = if number == last {
+            "Connection: close\r\n"
+        } else {
+            ""
+        };
+        let path = format!("/api/v1/namespaces/default/{asked}?limit=1");
+        write!(
+            requests,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{ending}\r\n"
+        )?;
+    }
+    let read = read.join().ok().context("reading answers panicked")?;
+    read.map(drop).context("the API server's answers")
 }
 
 #[cfg(test)]
