@@ -15,10 +15,10 @@ use millrace_types::{
 };
 use prost::Message as _;
 
-use crate::core::{
+use crate::validate::{invalid, length};
+use millrace_node::{
     Acknowledged, Credit, Delivered, Peeked, PeekedState, Position, Record, SettleTag,
 };
-use crate::validate::{invalid, length};
 
 /// Tags are at most this long; longer ones are not ours.
 pub(crate) const TAG_BYTES_MAX: usize = 64;

@@ -1,7 +1,6 @@
 //! The broker process: shard threads and everything around them.
 
 pub mod config;
-pub mod core;
 pub mod exit;
 
 mod connections;

@@ -19,7 +19,6 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::connections::Connections;
-use crate::core::{Broker, CoreOptions};
 use crate::http::{self, Pages};
 use crate::listeners;
 use crate::metrics::Metrics;
@@ -29,6 +28,7 @@ use crate::state::{State, StateCell};
 use crate::tasks::{Kind, Stop, Tasks};
 use crate::token::{Guard, TokenFile};
 use crate::topology_file::TopologyFile;
+use millrace_node::{Broker, CoreOptions};
 
 /// How long streams have to say goodbye once their time is up: one write each.
 const END_WITHIN: Duration = Duration::from_secs(2);

@@ -15,8 +15,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::core::{Broker, ShardFacts, Stats, TopicFacts};
 use crate::state::{State, StateCell};
+use millrace_node::{Broker, ShardFacts, Stats, TopicFacts};
 
 /// Queues, and topics, with series of their own: what a Prometheus of ordinary size takes from one
 /// target without complaint, at under ten series each.

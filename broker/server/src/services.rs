@@ -14,9 +14,9 @@ pub(crate) mod stream;
 use millrace_types::{ErrorCode, Refusal};
 use tonic::{Code, Status};
 
-use crate::core::Broker;
 use crate::status::status;
 use crate::tasks::Tasks;
+use millrace_node::Broker;
 
 /// What every service works with. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use millrace_storage::OpenError;
 
-use crate::core;
 use crate::exit;
 use crate::token::TokenError;
 use crate::topology_file::TopologyError;
@@ -42,7 +41,7 @@ pub enum StartError {
     Topology(#[from] TopologyError),
     /// The broker cannot start on its data directory.
     #[error(transparent)]
-    Broker(#[from] core::StartError),
+    Broker(#[from] millrace_node::StartError),
     /// The file that says we are ready cannot be written.
     #[error("cannot write ready file {path}")]
     ReadyFile {
@@ -65,9 +64,9 @@ impl StartError {
             Self::ControlOpen { .. } | Self::Token(_) => exit::USAGE,
             Self::Listen { .. } => exit::LISTEN,
             Self::Topology(_) => exit::TOPOLOGY,
-            Self::Broker(core::StartError::Shards { .. }) => exit::USAGE,
-            Self::Broker(core::StartError::Open(error)) => open(error),
-            Self::Broker(core::StartError::Thread(_))
+            Self::Broker(millrace_node::StartError::Shards { .. }) => exit::USAGE,
+            Self::Broker(millrace_node::StartError::Open(error)) => open(error),
+            Self::Broker(millrace_node::StartError::Thread(_))
             | Self::ReadyFile { .. }
             | Self::Internal(_) => exit::FAILURE,
         }

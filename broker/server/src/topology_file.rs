@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::convert::topology;
-use crate::core::{Broker, CatalogueView, TopologyDelta};
 use crate::validate;
 use millrace_engine::catalogue::{DELTA_OBJECTS_MAX, Declared, Removed};
+use millrace_node::{Broker, CatalogueView, TopologyDelta};
 
 /// Largest topology file: a thousand queues take well under a mebibyte.
 const FILE_BYTES_MAX: u64 = 16 << 20;

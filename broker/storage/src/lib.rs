@@ -19,6 +19,7 @@ mod journal;
 mod node_tests;
 mod range_set;
 pub mod records;
+mod routine;
 mod size;
 mod store;
 #[cfg(test)]
@@ -37,4 +38,5 @@ pub use journal::{
     Damage, JOURNAL_RECORD_BYTES_MAX, Journal, JournalHandle, JournalOptions, JournalRecord,
     JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
 };
+pub use routine::{Next, Routine, drive};
 pub use store::{Limits, Store, StoredRecord};

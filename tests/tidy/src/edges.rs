@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// A crate of the workspace and those it may depend on. Tests may use more: dev-dependencies are
 /// not looked at.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("millrace-types", &[]),
     ("millrace-engine", &["millrace-types"]),
     ("millrace-storage", &["millrace-types"]),
@@ -12,10 +12,20 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("millrace-crds", &["millrace-proto"]),
     ("millrace-client", &["millrace-proto"]),
     (
+        "millrace-node",
+        &[
+            "millrace-engine",
+            "millrace-proto",
+            "millrace-storage",
+            "millrace-types",
+        ],
+    ),
+    (
         "millrace-server",
         &[
             "millrace-crds",
             "millrace-engine",
+            "millrace-node",
             "millrace-proto",
             "millrace-storage",
             "millrace-types",

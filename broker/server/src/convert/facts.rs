@@ -5,7 +5,7 @@ use millrace_types::{ErrorCode, Refusal};
 use prost::Message as _;
 
 use super::{offsets, timestamp};
-use crate::core::{
+use millrace_node::{
     BindingFacts, ConsumerFacts, Description, Metadata, ObjectState, PartitionFacts, Problem,
     QueueFacts, Summary, SummaryKind, TopicFacts,
 };

@@ -20,8 +20,8 @@ use millrace_types::{
 use prost::Message as _;
 
 use super::millis;
-use crate::core::TopologyDelta;
 use crate::validate::{invalid, length};
+use millrace_node::TopologyDelta;
 
 /// Failed deliveries a queue may allow: more is a loop, not a retry.
 const DELIVERIES_MAX: u32 = 1_000;

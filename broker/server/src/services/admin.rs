@@ -7,9 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::Context;
 use crate::convert::facts;
-use crate::core::{List, MESSAGES_MAX};
 use crate::status::status;
 use crate::validate::{self, Bounded, invalid};
+use millrace_node::{List, MESSAGES_MAX};
 
 /// Objects of a page when the caller does not say.
 const PAGE_DEFAULT: u32 = 100;

@@ -16,10 +16,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Context;
 use super::outbox::{Replies, outbox};
 use crate::convert;
-use crate::core::{MESSAGES_MAX, Peek, Receive, SettleTag, WAIT_MAX};
 use crate::status::status;
 use crate::tasks::Kind;
 use crate::validate::{self, Bounded, invalid};
+use millrace_node::{MESSAGES_MAX, Peek, Receive, SettleTag, WAIT_MAX};
 
 /// Bytes of one answer unless its first message alone is larger: what clients with gRPC's default
 /// limit of 4 MiB can take, and no more than a moment's memory.

@@ -13,8 +13,8 @@ use prost::Message as _;
 use prost::encoding::encoded_len_varint;
 
 use crate::convert;
-use crate::core::{Acknowledged, Batch, CatalogueView, partition_for};
 use crate::validate;
+use millrace_node::{Acknowledged, Batch, CatalogueView, partition_for};
 
 /// What to send to the broker, and what each entry waits for.
 #[derive(Debug, Default)]

@@ -12,10 +12,10 @@ use super::Context;
 use super::consumer::answer_bytes;
 use super::outbox::{Replies, outbox};
 use crate::convert;
-use crate::core::Read;
 use crate::status::status;
 use crate::tasks::Kind;
 use crate::validate::{self, Bounded};
+use millrace_node::Read;
 
 /// Messages of one `Read`: as many as of one batch.
 const READ_MESSAGES_MAX: u32 = millrace_types::BATCH_MESSAGES_MAX;

@@ -16,12 +16,12 @@ use tonic::{Status, Streaming};
 
 use super::{ANSWER_BYTES_MAX, TAGS_MAX, split};
 use crate::convert;
-use crate::core::{
-    Consumer, ConsumerEvent, ConsumerEvents, Delivered, OpenConsumer, Resume, SettleResults,
-};
 use crate::services::outbox::{Gone, Outbox};
 use crate::services::{Context, draining, unreadable};
 use crate::validate::{self, invalid, length};
+use millrace_node::{
+    Consumer, ConsumerEvent, ConsumerEvents, Delivered, OpenConsumer, Resume, SettleResults,
+};
 
 /// How often a quiet client is asked for a sign of life: three may be missed before its session's
 /// time to live is over.

@@ -21,12 +21,12 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use crate::convert;
-use crate::core::{CatalogueView, Credit, Position, Read, ReadAnswer};
 use crate::services::consumer::ANSWER_BYTES_MAX;
 use crate::services::consumer::session::pings;
 use crate::services::outbox::{Gone, Outbox};
 use crate::services::{Context, draining, unreadable};
 use crate::validate::{self, invalid};
+use millrace_node::{CatalogueView, Credit, Position, Read, ReadAnswer};
 
 /// A client that opens a stream and says nothing.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use millrace_types::{ErrorCode, Offset, Wall};
 
 use super::*;
-use crate::core::{List, Peek, PeekedState, Position, Read, SummaryKind};
+use crate::{List, Peek, PeekedState, Position, Read, SummaryKind};
 
 fn read(from: Position) -> Read {
     Read {
@@ -55,7 +55,7 @@ async fn a_topic_is_read_from_any_position() {
     for text in ["0", "1", "2"] {
         running.publish("topic/test/events", &[text]).await;
     }
-    let offsets = |answer: &crate::core::ReadAnswer| -> Vec<u64> {
+    let offsets = |answer: &crate::ReadAnswer| -> Vec<u64> {
         answer
             .records
             .iter()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use millrace_types::{ErrorCode, ShardId};
 
 use super::*;
-use crate::core::ObjectKind;
+use crate::ObjectKind;
 
 fn shard_of(running: &Running, queue: &str) -> ShardId {
     let view = running.broker.catalogue().borrow().clone();

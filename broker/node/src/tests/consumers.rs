@@ -3,7 +3,7 @@
 use millrace_types::ErrorCode;
 
 use super::*;
-use crate::core::Resume;
+use crate::Resume;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_is_never_sent_more_than_its_credit() {

@@ -13,20 +13,20 @@ use millrace_types::{
 use tokio::sync::oneshot;
 
 use super::Broker;
-use crate::core::api::{
+use crate::api::{
     Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState, Receive, Resume, SettleTag,
 };
-use crate::core::bodies::{Bodies, unreadable};
-use crate::core::connection::Connection;
-use crate::core::consumer::{Consumer, ConsumerEvents, delivered};
-use crate::core::input::{Caller, Proposal};
-use crate::core::node::Node;
-use crate::core::options::{CONSUMER_BYTES_MAX, MESSAGES_MAX, WAIT_MAX};
-use crate::core::reply::Reply;
-use crate::core::settle;
-use crate::core::tag::Tag;
-use crate::core::view::ObjectKind;
-use crate::core::waiters::Waiter;
+use crate::bodies::{Bodies, unreadable};
+use crate::connection::Connection;
+use crate::consumer::{Consumer, ConsumerEvents, delivered};
+use crate::input::{Caller, Proposal};
+use crate::node::Node;
+use crate::options::{CONSUMER_BYTES_MAX, MESSAGES_MAX, WAIT_MAX};
+use crate::reply::Reply;
+use crate::settle;
+use crate::tag::Tag;
+use crate::view::ObjectKind;
+use crate::waiters::Waiter;
 
 impl Broker {
     /// Takes messages from a queue, waiting for the first one; none is no error. Messages leased

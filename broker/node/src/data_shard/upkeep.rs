@@ -8,16 +8,16 @@ use millrace_storage::CheckpointError;
 use millrace_types::{LogId, LogIndex, Offset};
 
 use super::DataShard;
-use crate::core::checkpoint_plan;
-use crate::core::facts::ShardFacts;
-use crate::core::input::Proposal;
-use crate::core::outbound::Outbound;
-use crate::core::retention;
+use crate::checkpoint_plan;
+use crate::facts::ShardFacts;
+use crate::input::Proposal;
+use crate::outbound::Outbound;
+use crate::retention;
 
 impl DataShard {
     /// When the thread has to look again by itself, for leases, backoff, sessions and waiting
     /// calls.
-    pub(in crate::core) fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let tick = self.replica.shard.next_deadline().filter(|_| !self.tick);
         let tick = tick.map(|elapsed| self.clock.instant(elapsed));
         [tick, self.waiters.next_deadline()]
@@ -27,7 +27,7 @@ impl DataShard {
     }
 
     /// Does what is due now.
-    pub(in crate::core) fn on_time(&mut self, now: Instant, out: &mut Outbound) {
+    pub(crate) fn on_time(&mut self, now: Instant, out: &mut Outbound) {
         let due = self.replica.shard.next_deadline();
         if !self.tick && due.is_some_and(|due| due <= self.clock.elapsed(now)) {
             self.tick = true;
@@ -40,14 +40,14 @@ impl DataShard {
     }
 
     /// Whether `housekeeping` has anything to look at.
-    pub(in crate::core) fn needs_housekeeping(&self) -> bool {
+    pub(crate) fn needs_housekeeping(&self) -> bool {
         !self.connections.is_empty()
             || self.plan.covered() < self.shard().applied()
             || self.shard().partitions().any(retention::has_bounds)
     }
 
     /// Looks after connections and retention; called about once a second.
-    pub(in crate::core) fn housekeeping(&mut self, now: Instant, out: &mut Outbound) {
+    pub(crate) fn housekeeping(&mut self, now: Instant, out: &mut Outbound) {
         self.check_connections(now, out);
         if self.trims > 0 {
             return;
@@ -71,7 +71,7 @@ impl DataShard {
     }
 
     /// Starts a checkpoint when it is due, or possible and `wanted`.
-    pub(in crate::core) fn checkpoint(&mut self, wanted: bool, now: Instant) {
+    pub(crate) fn checkpoint(&mut self, wanted: bool, now: Instant) {
         let applied = self.shard().applied();
         let resident = self.replica.store.memory_bytes();
         let start = self.plan.is_due(applied, resident, now)
@@ -90,26 +90,22 @@ impl DataShard {
     }
 
     /// A checkpoint is done, or is not.
-    pub(in crate::core) fn checkpointed(
-        &mut self,
-        result: Result<LogIndex, CheckpointError>,
-        now: Instant,
-    ) {
+    pub(crate) fn checkpointed(&mut self, result: Result<LogIndex, CheckpointError>, now: Instant) {
         checkpoint_plan::finish(&self.node, self.id, &mut self.plan, result, now);
     }
 
     /// Whether nothing is on its way.
-    pub(in crate::core) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.proposals.is_empty() && !self.plan.is_running()
     }
 
     /// Whether a checkpoint covers everything.
-    pub(in crate::core) fn is_covered(&self, now: Instant) -> bool {
+    pub(crate) fn is_covered(&self, now: Instant) -> bool {
         !self.plan.is_possible(self.shard().applied(), now)
     }
 
     /// Answers `Receive` calls that wait: nothing comes any more.
-    pub(in crate::core) fn stop_waiting(&mut self) {
+    pub(crate) fn stop_waiting(&mut self) {
         for waiter in self.waiters.take_all() {
             // A caller that has gone away does not want to know.
             waiter.reply.send(Ok(Vec::new())).ok();
@@ -117,7 +113,7 @@ impl DataShard {
     }
 
     /// Figures for metrics.
-    pub(in crate::core) fn facts(&self) -> ShardFacts {
+    pub(crate) fn facts(&self) -> ShardFacts {
         ShardFacts {
             unavailable: None,
             applied: self.shard().applied(),
@@ -131,7 +127,7 @@ impl DataShard {
     }
 
     /// `Receive` calls that wait.
-    pub(in crate::core) fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         self.waiters.len()
     }
 }

@@ -4,10 +4,10 @@ use millrace_engine::catalogue::{CatalogueCommand, Declared, PlacedState, Remove
 use millrace_types::{ErrorCode, Refusal, ShardId};
 
 use super::Broker;
-use crate::core::facts::{Metadata, ObjectState, Problem};
-use crate::core::input::Input;
-use crate::core::reply::Reply;
-use crate::core::view::{CatalogueView, ObjectKind};
+use crate::facts::{Metadata, ObjectState, Problem};
+use crate::input::Input;
+use crate::reply::Reply;
+use crate::view::{CatalogueView, ObjectKind};
 
 /// A change of what is declared.
 #[derive(Clone, Debug)]

@@ -8,15 +8,15 @@ use millrace_engine::spec::BoundPartition;
 use millrace_types::{Address, ErrorCode, LogId, Offset, Refusal, ShardId};
 
 use super::Broker;
-use crate::core::facts::{
+use crate::facts::{
     BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, PartitionFacts,
     QueueFacts, ShardFacts, Stats, Summary, SummaryKind, TopicFacts,
 };
-use crate::core::input::Input;
-use crate::core::options::MESSAGES_MAX;
-use crate::core::pumps::Job;
-use crate::core::reply::Reply;
-use crate::core::view::{CatalogueView, Object, ObjectKind};
+use crate::input::Input;
+use crate::options::MESSAGES_MAX;
+use crate::pumps::Job;
+use crate::reply::Reply;
+use crate::view::{CatalogueView, Object, ObjectKind};
 
 /// Figures of one log.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ mod data_shard;
 mod facts;
 mod figures;
 mod gate;
+mod host;
 mod inbox;
 mod input;
 mod logs;
@@ -52,6 +53,7 @@ pub use facts::{
     ObjectState, PartitionFacts, Problem, QueueFacts, QueueStats, ShardFacts, Stats, Summary,
     SummaryKind, TopicFacts,
 };
+pub use host::{Host, Join};
 pub use options::{CoreOptions, MESSAGES_MAX, StartError, WAIT_MAX};
 pub use partition::partition_for;
 pub use view::{CatalogueView, Object, ObjectKind};

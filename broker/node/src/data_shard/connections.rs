@@ -8,9 +8,9 @@ use millrace_engine::command::{Command, Held, Window};
 use millrace_types::{ErrorCode, Refusal, SessionId};
 
 use super::DataShard;
-use crate::core::connection::{Connection, Health, Notice};
-use crate::core::input::Proposal;
-use crate::core::outbound::Outbound;
+use crate::connection::{Connection, Health, Notice};
+use crate::input::Proposal;
+use crate::outbound::Outbound;
 
 impl DataShard {
     /// A session is open or attached: this is its connection now.
@@ -44,7 +44,7 @@ impl DataShard {
     }
 
     /// A connection ended; if it is the session's present one, the session is detached.
-    pub(in crate::core) fn detach(
+    pub(crate) fn detach(
         &mut self,
         connection: &Arc<Connection>,
         now: Instant,
@@ -61,7 +61,7 @@ impl DataShard {
     }
 
     /// A paused connection takes messages again.
-    pub(in crate::core) fn resume(
+    pub(crate) fn resume(
         &mut self,
         connection: &Arc<Connection>,
         now: Instant,
@@ -76,7 +76,7 @@ impl DataShard {
     }
 
     /// Tells every connection that the node is going down.
-    pub(in crate::core) fn tell_drain(&self) {
+    pub(crate) fn tell_drain(&self) {
         for connection in self.connections.values() {
             connection.tell(Notice::Drain);
         }

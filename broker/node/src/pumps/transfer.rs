@@ -12,9 +12,9 @@ use millrace_storage::{Limits, ReadError, StoredRecord};
 use millrace_types::{BATCH_MESSAGES_MAX, Count, ErrorCode, LogId, Offset, Refusal, ShardId};
 
 use super::{Ended, Pumps, STEP_BYTES_MAX, STEP_MESSAGES_MAX};
-use crate::core::bodies::Bodies;
-use crate::core::message;
-use crate::core::node::Node;
+use crate::bodies::Bodies;
+use crate::message;
+use crate::node::Node;
 
 /// A queue and what it is bound to, at one moment.
 struct Bound {

@@ -14,10 +14,10 @@ use millrace_types::{
 };
 
 use super::Broker;
-use crate::core::api::{Acknowledged, Batch};
-use crate::core::input::{Caller, Proposal};
-use crate::core::reply::{Pending, Reply};
-use crate::core::view::{CatalogueView, Object, ObjectKind};
+use crate::api::{Acknowledged, Batch};
+use crate::input::{Caller, Proposal};
+use crate::reply::{Pending, Reply};
+use crate::view::{CatalogueView, Object, ObjectKind};
 
 /// Whose turn it is among the partitions of topics; one for all, as only the spread counts.
 static TURN: AtomicU32 = AtomicU32::new(0);

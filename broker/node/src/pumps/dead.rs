@@ -13,9 +13,9 @@ use millrace_storage::{ReadError, StoredRecord};
 use millrace_types::{Address, Count, ErrorCode, LogId, Refusal, ShardId};
 
 use super::{Ended, Job, Pumps, STEP_BYTES_MAX};
-use crate::core::bodies::Bodies;
-use crate::core::message;
-use crate::core::node::Node;
+use crate::bodies::Bodies;
+use crate::message;
+use crate::node::Node;
 
 /// Dead letters of one step: a note of up to 1 KiB comes with each.
 const STEP_LETTERS_MAX: usize = 256;

@@ -3,7 +3,7 @@
 use millrace_types::ShardId;
 
 use super::*;
-use crate::core::ObjectKind;
+use crate::ObjectKind;
 
 fn shard_of(view: &CatalogueView, queue: &str) -> ShardId {
     match view.lookup(&address(queue)).unwrap().kind {

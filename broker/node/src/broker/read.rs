@@ -7,11 +7,11 @@ use millrace_types::{
 use tokio::sync::watch;
 
 use super::Broker;
-use crate::core::api::{Position, Read, ReadAnswer, Record};
-use crate::core::bodies::unreadable;
-use crate::core::logs::Extent;
-use crate::core::node::draining;
-use crate::core::options::RETRY_AFTER_MS;
+use crate::api::{Position, Read, ReadAnswer, Record};
+use crate::bodies::unreadable;
+use crate::logs::Extent;
+use crate::node::draining;
+use crate::options::RETRY_AFTER_MS;
 
 /// Messages looked at for one read of those of a time: a span of the partition's index.
 const SKIPPED_MAX: usize = 100_000;

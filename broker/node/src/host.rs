@@ -1,0 +1,44 @@
+//! What a node asks of whatever runs it: time, chance, threads and futures. A broker gets them from
+//! the system (`SystemHost`), a simulation from a virtual clock and a seed.
+
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::future::BoxFuture;
+use millrace_storage::Routine;
+
+/// Runs a node.
+pub trait Host: Send + Sync + 'static {
+    /// Time that never goes back.
+    fn now(&self) -> Instant;
+
+    /// The time of day, as far as this machine knows it.
+    fn wall(&self) -> SystemTime;
+
+    /// Bits that nobody can foresee: session ids, nonces.
+    ///
+    /// # Errors
+    /// When the system has none to give.
+    fn random(&self) -> io::Result<u64>;
+
+    /// Runs a future to its end.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// Resolves when this much time has passed.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+
+    /// Runs something that may wait for the disk.
+    fn blocking(&self, job: Box<dyn FnOnce() + Send>);
+
+    /// Runs a routine to its end.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    fn routine(&self, name: &str, routine: Box<dyn Routine>) -> io::Result<Box<dyn Join>>;
+}
+
+/// A routine that runs somewhere.
+pub trait Join: Send {
+    /// Waits until it has ended; whether it did so without a panic.
+    fn join(self: Box<Self>) -> bool;
+}
