@@ -119,7 +119,7 @@ pub(super) fn start(
     let inbox = Arc::clone(&slot.inbox);
     let done = Box::new(move |result| inbox.send(Input::Checkpointed(shard, result)));
     node.checkpointer
-        .checkpoint(store, index, FIRST_TERM, snapshot, done);
+        .checkpoint(store, index, FIRST_TERM, Box::new(|| snapshot), done);
 }
 
 /// Lets the journal go when a checkpoint has been made.

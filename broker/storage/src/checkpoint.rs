@@ -13,7 +13,7 @@ use millrace_types::{LogId, LogIndex, Offset, ShardId, Term};
 use serde::{Deserialize, Serialize};
 
 use crate::data_dir::DataDir;
-use crate::envelope::{self, Kind};
+use crate::envelope::{self, Kind, Replacement};
 use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
 
 const CHECKPOINT: Kind = Kind {
@@ -151,14 +151,14 @@ fn is_sound(manifest: &Manifest) -> bool {
         })
 }
 
-/// Writes a checkpoint; durable when it returns.
-pub(crate) fn write(
+/// A checkpoint to be written.
+pub(crate) fn begin(
     dir: &DataDir,
     shard: ShardId,
     term: Term,
     manifest: Manifest,
-    snapshot: &[u8],
-) -> Result<(), DiskFailure> {
+    snapshot: Bytes,
+) -> Replacement {
     let index = manifest.index;
     let path = dir
         .shard_path(shard)
@@ -170,14 +170,8 @@ pub(crate) fn write(
         manifest,
     };
     let head = postcard::to_allocvec(&head).expect("plain data in memory encodes");
-    let length = (head.len() as u64).to_le_bytes();
-    envelope::replace(
-        &**dir.disk(),
-        &path,
-        CHECKPOINT,
-        &[&length, &head, snapshot],
-    )?;
-    Ok(())
+    let length = Bytes::copy_from_slice(&(head.len() as u64).to_le_bytes());
+    Replacement::new(&path, CHECKPOINT, vec![length, head.into(), snapshot])
 }
 
 /// Removes checkpoints before `index`.

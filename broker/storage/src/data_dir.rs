@@ -199,7 +199,7 @@ fn mint(
         replicas,
     };
     let payload = postcard::to_allocvec(&identity).expect("plain data of bounded size encodes");
-    envelope::replace(disk, identity_path, IDENTITY, &[&payload])?;
+    envelope::replace(disk, identity_path, IDENTITY, vec![payload.into()])?;
     Ok(identity)
 }
 
@@ -237,7 +237,7 @@ pub(crate) fn identity_file(cluster: &str, node: NodeId, replicas: Vec<ReplicaId
     };
     let payload = postcard::to_allocvec(&identity).expect("plain data encodes");
     let path = Path::new("/identity");
-    envelope::replace(&disk, path, IDENTITY, &[&payload]).expect("in memory");
+    envelope::replace(&disk, path, IDENTITY, vec![payload.into()]).expect("in memory");
     disk.content(path).expect("in memory")
 }
 

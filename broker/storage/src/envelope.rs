@@ -6,11 +6,12 @@
 //! The checksum covers everything behind it. A file longer than its payload is corrupt.
 
 use std::io::IoSlice;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
 
 /// Bytes before the payload.
@@ -27,53 +28,133 @@ pub(crate) struct Kind {
     pub(crate) payload_bytes_max: u64,
 }
 
-/// Replaces `path` by a file with `payload`: temporary file, sync, rename, sync of the directory.
-/// What is left of a failed attempt is removed if the disk still lets us.
+/// Extension of files that are not complete yet.
+pub(crate) const TEMPORARY: &str = "new";
+/// Bytes written in one step.
+const STEP_BYTES: usize = 4 << 20;
+
+/// Replaces `path` by a file with `payload`, durably. What is left of a failed attempt is removed if
+/// the disk still lets us.
 pub(crate) fn replace(
     disk: &dyn Disk,
     path: &Path,
     kind: Kind,
-    payload: &[&[u8]],
-) -> Result<u64, DiskFailure> {
-    let temporary = path.with_extension(TEMPORARY);
-    let written = write(disk, &temporary, kind, payload)
-        .and_then(|bytes| {
-            disk.rename(&temporary, path)
-                .map_err(failed(Action::Rename, path))?;
-            Ok(bytes)
-        })
-        .inspect_err(|_| {
-            // Best effort: the next start removes it too.
-            drop(disk.remove(&temporary));
-        })?;
-    let directory = path.parent().unwrap_or(path);
-    disk.sync_dir(directory)
-        .map_err(failed(Action::Sync, directory))?;
-    Ok(written)
+    payload: Vec<Bytes>,
+) -> Result<(), DiskFailure> {
+    let mut replacement = Replacement::new(path, kind, payload);
+    while !replacement.step(disk)? {}
+    Ok(())
 }
 
-/// Extension of files that are not complete yet.
-pub(crate) const TEMPORARY: &str = "new";
+/// A file being replaced: temporary file, sync, rename, sync of the directory; one of them a step.
+pub(crate) struct Replacement {
+    path: PathBuf,
+    temporary: PathBuf,
+    /// The header and the payload.
+    parts: Vec<Bytes>,
+    stage: Stage,
+}
 
-fn write(disk: &dyn Disk, path: &Path, kind: Kind, payload: &[&[u8]]) -> Result<u64, DiskFailure> {
-    let header = header(kind, payload);
-    let file = match disk.open(path, OpenMode::CreateNew) {
+enum Stage {
+    Create,
+    Write(Arc<dyn DiskFile>, u64),
+    Rename,
+    SyncDir,
+    Done,
+}
+
+impl Replacement {
+    /// Nothing is done yet.
+    pub(crate) fn new(path: &Path, kind: Kind, mut payload: Vec<Bytes>) -> Self {
+        payload.insert(0, header(kind, &payload));
+        payload.retain(|part| !part.is_empty());
+        Self {
+            path: path.into(),
+            temporary: path.with_extension(TEMPORARY),
+            parts: payload,
+            stage: Stage::Create,
+        }
+    }
+
+    /// Does the next thing; true when the file is in place and durable. After an error what was
+    /// written is removed as far as the disk lets us, and nothing may follow.
+    pub(crate) fn step(&mut self, disk: &dyn Disk) -> Result<bool, DiskFailure> {
+        let result = self.advance(disk);
+        if result.is_err() && !matches!(self.stage, Stage::SyncDir) {
+            // Best effort: the next start removes it too.
+            drop(disk.remove(&self.temporary));
+        }
+        result
+    }
+
+    fn advance(&mut self, disk: &dyn Disk) -> Result<bool, DiskFailure> {
+        let (path, temporary) = (&self.path, &self.temporary);
+        self.stage = match &self.stage {
+            Stage::Create => Stage::Write(create(disk, temporary)?, 0),
+            Stage::Write(file, at) if self.parts.is_empty() => {
+                assert!(*at > 0, "a header at least was written");
+                file.sync_data().map_err(failed(Action::Sync, temporary))?;
+                Stage::Rename
+            }
+            Stage::Write(file, at) => {
+                let (file, at) = (Arc::clone(file), *at);
+                let written = write_some(&*file, temporary, at, &mut self.parts)?;
+                Stage::Write(file, at + written)
+            }
+            Stage::Rename => {
+                disk.rename(temporary, path)
+                    .map_err(failed(Action::Rename, path))?;
+                Stage::SyncDir
+            }
+            Stage::SyncDir => {
+                let directory = path.parent().unwrap_or(path);
+                disk.sync_dir(directory)
+                    .map_err(failed(Action::Sync, directory))?;
+                Stage::Done
+            }
+            Stage::Done => Stage::Done,
+        };
+        Ok(matches!(self.stage, Stage::Done))
+    }
+}
+
+/// A new file in place of what a failed attempt may have left.
+fn create(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, DiskFailure> {
+    match disk.open(path, OpenMode::CreateNew) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             disk.remove(path).map_err(failed(Action::Remove, path))?;
             disk.open(path, OpenMode::CreateNew)
         }
         opened => opened,
     }
-    .map_err(failed(Action::Create, path))?;
-    let mut slices = vec![IoSlice::new(&header)];
-    slices.extend(payload.iter().map(|part| IoSlice::new(part)));
-    file.write_all_at(&slices, 0)
-        .map_err(failed(Action::Write, path))?;
-    file.sync_data().map_err(failed(Action::Sync, path))?;
-    Ok(slices.iter().map(|slice| slice.len() as u64).sum())
+    .map_err(failed(Action::Create, path))
 }
 
-fn header(kind: Kind, payload: &[&[u8]]) -> Vec<u8> {
+/// Writes the first parts, or some of the first one, and takes them away.
+fn write_some(
+    file: &dyn DiskFile,
+    path: &Path,
+    at: u64,
+    parts: &mut Vec<Bytes>,
+) -> Result<u64, DiskFailure> {
+    let (mut now, mut bytes) = (Vec::new(), 0);
+    while let Some(part) = parts.first_mut()
+        && bytes < STEP_BYTES
+    {
+        let piece = part.split_to(part.len().min(STEP_BYTES - bytes));
+        bytes += piece.len();
+        now.push(piece);
+        if part.is_empty() {
+            parts.remove(0);
+        }
+    }
+    let slices: Vec<IoSlice<'_>> = now.iter().map(|piece| IoSlice::new(piece)).collect();
+    file.write_all_at(&slices, at)
+        .map_err(failed(Action::Write, path))?;
+    Ok(bytes as u64)
+}
+
+fn header(kind: Kind, payload: &[Bytes]) -> Bytes {
     let length: u64 = payload.iter().map(|part| part.len() as u64).sum();
     assert!(
         length <= kind.payload_bytes_max,
@@ -89,7 +170,7 @@ fn header(kind: Kind, payload: &[&[u8]]) -> Vec<u8> {
     header.put_slice(&kind.magic);
     header.put_u32_le(crc);
     header.put_slice(&covered);
-    header
+    header.into()
 }
 
 /// The payload and its version; `None` when there is no such file.

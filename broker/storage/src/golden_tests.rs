@@ -105,7 +105,9 @@ fn a_checkpoint_is_as_it_was() {
     let (disk, shard, term) = (MemoryDisk::new(), ShardId::new(1), Term::new(2));
     let dir = open_dir(&disk);
     disk.create_dir_all(&dir.shard_path(shard)).unwrap();
-    checkpoint::write(&dir, shard, term, manifest.clone(), b"snapshot").unwrap();
+    let snapshot = b"snapshot".as_slice().into();
+    let mut file = checkpoint::begin(&dir, shard, term, manifest.clone(), snapshot);
+    while !file.step(&disk).unwrap() {}
     let path = dir
         .shard_path(shard)
         .join("checkpoint-00000000000000000300");

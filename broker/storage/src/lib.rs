@@ -20,13 +20,14 @@ mod node_tests;
 mod range_set;
 pub mod records;
 mod routine;
+mod signal;
 mod size;
 mod store;
 #[cfg(test)]
 mod testing;
 
 pub use checkpoint::{Checkpoint, Manifest};
-pub use checkpointer::{CheckpointDone, Checkpointer, CheckpointerHandle};
+pub use checkpointer::{CheckpointDone, Checkpointer, CheckpointerHandle, EncodeSnapshot};
 pub use data_dir::{CLUSTER_ID_BYTES_MAX, DataDir, Expect};
 #[cfg(any(test, feature = "test-util"))]
 pub use disk::{Crash, Fault, FaultyDisk, MemoryDisk, Operation};

@@ -152,6 +152,7 @@ impl Node {
             drop(sender);
         });
         let (index, snapshot) = (LogIndex::new(self.engine.applied), self.engine.snapshot());
+        let snapshot = Box::new(|| snapshot);
         self.checkpointer
             .checkpoint(&self.store, index, Term::new(1), snapshot, done);
         receiver

@@ -4,7 +4,7 @@
 //! Until `publish` nobody else sees what was written: an attempt that fails leaves the store as it
 //! was, and the next one writes over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -28,6 +28,7 @@ pub(crate) struct Cut(u64);
 pub(crate) struct Spill {
     cut: Cut,
     index: LogIndex,
+    waiting: VecDeque<Arc<Log>>,
     written: Vec<(Arc<Log>, Vec<Written>)>,
     /// Of logs that are gone.
     doomed: Vec<Arc<Segment>>,
@@ -42,29 +43,37 @@ impl Store {
         Cut(self.epoch.fetch_add(1, Ordering::AcqRel))
     }
 
-    /// Writes what lies before the line to segments and syncs them. After an error call `abandon`.
-    pub(crate) fn spill(&self, cut: Cut, index: LogIndex) -> (Spill, Result<(), DiskFailure>) {
-        let mut spill = Spill {
+    /// Begins a spill of what lies before the line.
+    pub(crate) fn begin_spill(&self, cut: Cut, index: LogIndex) -> Spill {
+        Spill {
             cut,
             index,
+            waiting: self.all_logs(),
             written: Vec::new(),
             doomed: Vec::new(),
             dead: Vec::new(),
-        };
-        for log in self.all_logs() {
-            let parts = live_parts(&log, cut);
-            let mut files = Vec::new();
-            let result = self.write_log(&log, parts, index, &mut files);
-            // Also without files: its memory may be freed.
-            spill.written.push((log, files));
-            if let Err(failure) = result {
-                return (spill, Err(failure));
-            }
         }
-        (spill, Ok(()))
     }
 
-    fn all_logs(&self) -> Vec<Arc<Log>> {
+    /// Writes the bodies of one log and syncs them; true when that was the last. After an error
+    /// call `abandon`.
+    pub(crate) fn spill_step(&self, spill: &mut Spill) -> Result<bool, DiskFailure> {
+        while let Some(log) = spill.waiting.pop_front() {
+            let parts = live_parts(&log, spill.cut);
+            let mut files = Vec::new();
+            let result = self.write_log(&log, parts, spill.index, &mut files);
+            let wrote = !files.is_empty();
+            // Also without files: its memory may be freed.
+            spill.written.push((log, files));
+            result?;
+            if wrote {
+                break;
+            }
+        }
+        Ok(spill.waiting.is_empty())
+    }
+
+    fn all_logs(&self) -> VecDeque<Arc<Log>> {
         let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
         logs.values().cloned().collect()
     }

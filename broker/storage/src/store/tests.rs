@@ -1,20 +1,23 @@
 //! Store and checkpoints together, on the disk in memory.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_types::{LogId, LogIndex, Offset, ShardId, Term, Wall};
 use proptest::prelude::*;
 
 use crate::records::push_record;
-use crate::testing::{PATIENCE, open_dir};
+use crate::testing::open_dir;
 use crate::{
     Checkpoint, CheckpointError, Checkpointer, CheckpointerHandle, Corruption, DataDir, Disk,
-    Fault, FaultyDisk, Limits, MemoryDisk, OpenError, OpenMode, Operation, ReadError, Store,
+    Fault, FaultyDisk, Limits, MemoryDisk, Next, OpenError, OpenMode, Operation, ReadError,
+    Routine, Store,
 };
 
 const SHARD: ShardId = ShardId::new(1);
@@ -51,20 +54,22 @@ fn discard(store: &Store, log: LogId, offsets: Range<u64>) {
     store.discard(log, Offset::new(offsets.start)..Offset::new(offsets.end));
 }
 
-fn checkpointer() -> CheckpointerHandle {
-    Checkpointer::start(Box::new(|failure| panic!("{failure}"))).unwrap()
+/// A checkpointer that works while it is waited for.
+struct Steps(RefCell<Checkpointer>, CheckpointerHandle);
+
+fn checkpointer() -> Steps {
+    let (routine, handle) = Checkpointer::new(Box::new(|failure| panic!("{failure}")));
+    Steps(RefCell::new(routine), handle)
 }
 
-fn checkpoint(
-    checkpointer: &CheckpointerHandle,
-    store: &Arc<Store>,
-    index: u64,
-) -> Result<LogIndex, CheckpointError> {
+fn checkpoint(steps: &Steps, store: &Arc<Store>, index: u64) -> Result<LogIndex, CheckpointError> {
     let (sender, receiver) = mpsc::channel();
     let done = Box::new(move |result| drop(sender.send(result)));
-    let snapshot = Bytes::from(format!("snapshot {index}"));
-    checkpointer.checkpoint(store, LogIndex::new(index), Term::new(1), snapshot, done);
-    receiver.recv_timeout(PATIENCE).unwrap()
+    let snapshot = Box::new(move || Bytes::from(format!("snapshot {index}")));
+    let Steps(routine, handle) = steps;
+    handle.checkpoint(store, LogIndex::new(index), Term::new(1), snapshot, done);
+    while routine.borrow_mut().step(Instant::now()) == Next::Now {}
+    receiver.try_recv().unwrap()
 }
 
 fn reopen(dir: &DataDir) -> (Checkpoint, Arc<Store>) {
@@ -273,7 +278,8 @@ fn any_other_failure_stops_the_checkpointer() {
         let store = Store::open(&dir, SHARD, None).unwrap();
         let (sender, failures) = mpsc::channel();
         let on_failure = Box::new(move |failure| sender.send(failure).unwrap());
-        let checkpointer = Checkpointer::start(on_failure).unwrap();
+        let (routine, handle) = Checkpointer::new(on_failure);
+        let checkpointer = Steps(RefCell::new(routine), handle);
         append(&store, LOG, 0..50);
         disk.fail(operation, fault, 0, "shards");
 
@@ -281,12 +287,11 @@ fn any_other_failure_stops_the_checkpointer() {
             checkpoint(&checkpointer, &store, 1),
             Err(CheckpointError::Stopped)
         );
-        failures.recv_timeout(PATIENCE).unwrap();
+        failures.try_recv().unwrap();
         assert_eq!(
             checkpoint(&checkpointer, &store, 2),
             Err(CheckpointError::Stopped)
         );
-        checkpointer.shutdown();
         assert_eq!(present(&store, LOG), (0..50).collect::<Vec<_>>());
     }
 }
