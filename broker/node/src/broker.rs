@@ -40,6 +40,7 @@ pub struct Broker {
 struct Running {
     node: Arc<Node>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    disk_threads: Mutex<Vec<JoinHandle<()>>>,
     drained: OnceCell<()>,
 }
 
@@ -60,7 +61,14 @@ impl Running {
                 tracing::error!("a worker panicked");
             }
         }
-        self.node.journal.shutdown();
+        self.node.journal.drain();
+        let threads = self.disk_threads.lock();
+        let threads = std::mem::take(&mut *threads.unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the journal panicked");
+            }
+        }
         self.node.checkpointer.shutdown();
     }
 }
@@ -91,10 +99,11 @@ impl Broker {
     /// The same, on a disk that may be a model or fail on purpose.
     pub(super) fn start_on(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Self, StartError> {
         let started = start::start(disk, options)?;
-        let threads = Mutex::new(started.threads);
+        let (threads, disk_threads) = (started.threads, started.disk_threads);
         let running = Running {
             node: Arc::clone(&started.node),
-            threads,
+            threads: Mutex::new(threads),
+            disk_threads: Mutex::new(disk_threads),
             drained: OnceCell::new(),
         };
         let running = Arc::new(running);

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use millrace_storage::{
-    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, Recovery, ShardRecovery,
+    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, Recovery, ShardRecovery, drive,
 };
 use millrace_types::{SHARDS_MAX, ShardId};
 use tokio::runtime::Handle;
@@ -34,6 +34,8 @@ pub(super) struct Started {
     pub(super) node: Arc<Node>,
     /// The workers.
     pub(super) threads: Vec<JoinHandle<()>>,
+    /// Those of the journal, which end after them.
+    pub(super) disk_threads: Vec<JoinHandle<()>>,
 }
 
 /// What was found on disk, shard by shard.
@@ -58,15 +60,21 @@ pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started
         cluster_id,
         shards: options.shards,
     };
-    let dir = DataDir::open(disk, &options.data_dir, expect)?;
+    let random = Arc::new(|| getrandom::u64().map_err(Into::into));
+    let dir = DataDir::open(disk, &options.data_dir, expect, random)?;
     let (journal, recovery) = Journal::open(&dir, options.journal)?;
     let found = recover(&dir, recovery)?;
 
     let workers = options.workers.max(1);
     let inboxes: Vec<Arc<Inbox<Input>>> = (0..workers).map(|_| Arc::new(Inbox::new())).collect();
     let phase = watch::Sender::new(Phase::Serving);
+    let mut disk_threads = Vec::new();
     let journal = journal
-        .start(on_failure(&phase, &inboxes))
+        .start(on_failure(&phase, &inboxes), &mut |name, routine| {
+            let thread = std::thread::Builder::new().name(name.into());
+            disk_threads.push(thread.spawn(|| drive(routine))?);
+            Ok(())
+        })
         .map_err(StartError::Thread)?;
     let checkpointer =
         Checkpointer::start(on_failure(&phase, &inboxes)).map_err(StartError::Thread)?;
@@ -94,7 +102,11 @@ pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started
         disk: DiskLook::new(),
     });
     let threads = spawn(&node, workers_of(&node, found))?;
-    Ok(Started { node, threads })
+    Ok(Started {
+        node,
+        threads,
+        disk_threads,
+    })
 }
 
 fn recover(dir: &DataDir, recovery: Recovery) -> Result<Found, StartError> {

@@ -38,6 +38,10 @@ pub struct Expect<'a> {
     pub shards: u32,
 }
 
+/// Where ids and nonces come from: bits that nobody can foresee, or in a simulation those of a
+/// seed.
+pub type Random = Arc<dyn Fn() -> io::Result<u64> + Send + Sync>;
+
 /// An open, locked data directory. Clones share it.
 #[derive(Clone)]
 pub struct DataDir(Arc<Inner>);
@@ -46,6 +50,7 @@ struct Inner {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     identity: Identity,
+    random: Random,
     _lock: Lock,
 }
 
@@ -64,7 +69,12 @@ impl DataDir {
     /// # Errors
     /// When it is in use, belongs to another cluster, is of a later version or another number of
     /// shards, is damaged, or the system refuses.
-    pub fn open(disk: Arc<dyn Disk>, path: &Path, expect: Expect<'_>) -> Result<Self, OpenError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        expect: Expect<'_>,
+        random: Random,
+    ) -> Result<Self, OpenError> {
         if !(1..=SHARDS_MAX).contains(&expect.shards) {
             let (shards, shards_max) = (expect.shards, SHARDS_MAX);
             return Err(OpenError::ShardsOutOfRange { shards, shards_max });
@@ -79,13 +89,14 @@ impl DataDir {
         let identity_path = path.join("identity");
         let identity = match envelope::read(&*disk, &identity_path, IDENTITY)? {
             Some((_, payload)) => parse(&identity_path, &payload)?,
-            None => mint(&*disk, path, &identity_path, expect)?,
+            None => mint(&*disk, path, &random, expect)?,
         };
         check(path, &identity, expect)?;
         Ok(Self(Arc::new(Inner {
             disk,
             path: path.into(),
             identity,
+            random,
             _lock: lock,
         })))
     }
@@ -143,6 +154,11 @@ impl DataDir {
             .map_err(failed(Action::Read, &self.0.path))
     }
 
+    /// Random bits.
+    pub(crate) fn random(&self) -> io::Result<u64> {
+        (self.0.random)()
+    }
+
     pub(crate) fn journal_path(&self) -> PathBuf {
         self.0.path.join("journal")
     }
@@ -173,9 +189,10 @@ fn parse(path: &Path, payload: &[u8]) -> Result<Identity, OpenError> {
 fn mint(
     disk: &dyn Disk,
     path: &Path,
-    identity_path: &Path,
+    random: &Random,
     expect: Expect<'_>,
 ) -> Result<Identity, OpenError> {
+    let identity_path = &path.join("identity");
     let names = disk.list(path).map_err(failed(Action::List, path))?;
     if names
         .iter()
@@ -183,8 +200,7 @@ fn mint(
     {
         return Err(OpenError::IdentityMissing { path: path.into() });
     }
-    let random =
-        || getrandom::u64().map_err(|error| failed(Action::Random, identity_path)(error.into()));
+    let random = || random().map_err(failed(Action::Random, identity_path));
     let cluster_id = match expect.cluster_id {
         Some(id) => id.into(),
         None => format!("{:016x}{:016x}", random()?, random()?),

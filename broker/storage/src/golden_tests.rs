@@ -10,7 +10,7 @@ use millrace_types::{LogId, LogIndex, NodeId, Offset, ReplicaId, ShardId, Term, 
 use crate::checkpoint::{self, ListedLog, ListedSegment};
 use crate::journal::format::{BatchHeader, Encoded, FileHeader, decode_frame};
 use crate::store::segment::{self, FrameHeader};
-use crate::testing::{data_path, entry, open_dir};
+use crate::testing::{data_path, entry, open_dir, random};
 use crate::{Checkpoint, DataDir, Disk, Expect, Manifest, MemoryDisk, OpenMode};
 
 /// What version 1 wrote. Written here only when it is missing, so that adding one is deliberate.
@@ -143,7 +143,7 @@ fn an_identity_is_as_it_was() {
         cluster_id: Some("ours"),
         shards: 2,
     };
-    let dir = DataDir::open(Arc::new(disk), &data_path(), expect).unwrap();
+    let dir = DataDir::open(Arc::new(disk), &data_path(), expect, random()).unwrap();
     assert_eq!(dir.node(), NodeId::new(5));
     assert_eq!(dir.replica(ShardId::new(2)), Some(ReplicaId::new(8)));
 }

@@ -20,7 +20,9 @@ use millrace_types::{LogIndex, ReplicaId, ShardId, Term};
 
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, DiskFailure, OpenError};
+use crate::routine::Starter;
 
+mod committer;
 mod files;
 pub(crate) mod format;
 mod handle;
@@ -28,6 +30,7 @@ mod inbox;
 mod live;
 mod recovery;
 mod scan;
+mod supply;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -49,7 +52,7 @@ pub struct JournalOptions {
     pub batch_records_max: usize,
     /// Their bytes; a single record may exceed it.
     pub batch_bytes_max: u64,
-    /// Waiting for the journal thread; appending blocks beyond, which slows the workers down.
+    /// Waiting to be written; beyond, `has_room` asks the workers to hold back.
     pub queued_bytes_max: u64,
     /// Released files kept for later; what is beyond is deleted.
     pub spare_files_max: usize,
@@ -169,16 +172,19 @@ impl Journal {
         Ok((Self { writer }, recovery))
     }
 
-    /// Starts the journal's thread. `on_failure` is called on it, at most once, when writing fails:
-    /// what was not acknowledged by then never will be.
+    /// Starts the journal's routines: the one that writes, `journal`, and the one that prepares
+    /// files, `journal-files`. `run` takes each of them and runs it to its end, on a thread of its
+    /// own (`drive`) or in turns. `on_failure` is called by one of them, at most once, when writing
+    /// fails: what was not acknowledged by then never will be.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When `run` does.
     pub fn start(
         self,
         on_failure: Box<dyn FnOnce(DiskFailure) + Send>,
+        run: &mut Starter<'_>,
     ) -> std::io::Result<JournalHandle> {
-        handle::start(self.writer, on_failure)
+        handle::start(self.writer, on_failure, run)
     }
 }
 

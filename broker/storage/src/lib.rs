@@ -28,7 +28,7 @@ mod testing;
 
 pub use checkpoint::{Checkpoint, Manifest};
 pub use checkpointer::{CheckpointDone, Checkpointer, CheckpointerHandle, EncodeSnapshot};
-pub use data_dir::{CLUSTER_ID_BYTES_MAX, DataDir, Expect};
+pub use data_dir::{CLUSTER_ID_BYTES_MAX, DataDir, Expect, Random};
 #[cfg(any(test, feature = "test-util"))]
 pub use disk::{Crash, Fault, FaultyDisk, MemoryDisk, Operation};
 pub use disk::{Disk, DiskFile, Lock, OpenMode, RealDisk};
@@ -39,5 +39,5 @@ pub use journal::{
     Damage, JOURNAL_RECORD_BYTES_MAX, Journal, JournalHandle, JournalOptions, JournalRecord,
     JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
 };
-pub use routine::{Next, Routine, drive};
+pub use routine::{Next, Routine, Starter, drive};
 pub use store::{Limits, Store, StoredRecord};

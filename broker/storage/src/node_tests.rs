@@ -174,7 +174,7 @@ impl Node {
 
     fn stop(self) {
         self.checkpointer.shutdown();
-        self.running.journal.shutdown();
+        self.running.shutdown();
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the tests of this crate share.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use millrace_types::{LogIndex, ReplicaId, ShardId, Term};
 
 use crate::{
     DataDir, Disk, DiskFailure, Expect, Journal, JournalHandle, JournalOptions, JournalRecord,
-    RecordKind, Recovery,
+    Random, RecordKind, Recovery, drive,
 };
 
 /// Longest wait for another thread: far beyond what any takes.
@@ -31,7 +33,25 @@ pub(crate) fn open_dir_at(disk: &(impl Disk + Clone), path: &Path) -> DataDir {
         cluster_id: None,
         shards: 2,
     };
-    DataDir::open(Arc::new(disk.clone()), path, expect).unwrap()
+    DataDir::open(Arc::new(disk.clone()), path, expect, random()).unwrap()
+}
+
+/// Waits for another thread to make something true.
+pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !is_true() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Bits that differ from call to call.
+pub(crate) fn random() -> Random {
+    static CALLS: AtomicU64 = AtomicU64::new(1);
+    Arc::new(|| {
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        Ok(call.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31))
+    })
 }
 
 /// Files of a few batches.
@@ -63,6 +83,7 @@ pub(crate) fn entry(shard: u32, index: u64, body_bytes: usize) -> JournalRecord 
 pub(crate) struct Running {
     pub(crate) journal: JournalHandle,
     pub(crate) failures: Arc<Mutex<Vec<DiskFailure>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Opens and starts a journal.
@@ -71,8 +92,20 @@ pub(crate) fn start(dir: &DataDir, options: JournalOptions) -> (Running, Recover
     let failures: Arc<Mutex<Vec<DiskFailure>>> = Arc::default();
     let seen = Arc::clone(&failures);
     let on_failure = Box::new(move |failure| seen.lock().unwrap().push(failure));
-    let journal = journal.start(on_failure).unwrap();
-    (Running { journal, failures }, recovery)
+    let mut threads = Vec::new();
+    let journal = journal
+        .start(on_failure, &mut |_, routine| {
+            threads.push(std::thread::spawn(|| drive(routine)));
+            Ok(())
+        })
+        .unwrap();
+    let threads = Mutex::new(threads);
+    let running = Running {
+        journal,
+        failures,
+        threads,
+    };
+    (running, recovery)
 }
 
 impl Running {
@@ -85,6 +118,16 @@ impl Running {
             Box::new(move || sender.send(()).unwrap_or_default()),
         ));
         receiver
+    }
+
+    /// Writes and answers what waits, then ends the threads.
+    pub(crate) fn shutdown(&self) {
+        self.journal.drain();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap());
+        for thread in threads {
+            // A panic is for the test to judge.
+            drop(thread.join());
+        }
     }
 
     /// Appends and waits until it is durable.

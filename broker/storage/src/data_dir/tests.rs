@@ -3,11 +3,11 @@
 use super::*;
 use crate::disk::{Fault, FaultyDisk, MemoryDisk, OpenMode, Operation, RealDisk};
 use crate::size::in_memory;
-use crate::testing::{data_path, open_dir};
+use crate::testing::{data_path, open_dir, random};
 use crate::{Crash, Journal};
 
 fn open(disk: &MemoryDisk, expect: Expect<'_>) -> Result<DataDir, OpenError> {
-    DataDir::open(Arc::new(disk.clone()), &data_path(), expect)
+    DataDir::open(Arc::new(disk.clone()), &data_path(), expect, random())
 }
 
 const OURS: Expect<'static> = Expect {
@@ -59,7 +59,7 @@ fn a_crash_while_minting_is_a_first_start_again() {
             Operation::SyncDir,
         ];
         disk.fail(operations[in_memory(seed % 4)], Fault::Broken, 0, "data");
-        let failed = DataDir::open(Arc::new(disk.clone()), &data_path(), OURS);
+        let failed = DataDir::open(Arc::new(disk.clone()), &data_path(), OURS, random());
         assert!(matches!(failed, Err(OpenError::Io { .. })));
         memory.crash(Crash::Random(seed));
         open(&memory, OURS).unwrap();
@@ -174,7 +174,9 @@ fn a_directory_that_cannot_be_made_is_named() {
     let file = directory.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
     let path = file.join("data");
-    let refused = DataDir::open(Arc::new(RealDisk), &path, ANY).err().unwrap();
+    let refused = DataDir::open(Arc::new(RealDisk), &path, ANY, random())
+        .err()
+        .unwrap();
     assert_eq!(
         refused.to_string(),
         format!("cannot create {}", path.display())

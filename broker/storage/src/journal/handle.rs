@@ -1,20 +1,22 @@
-//! How others speak to the journal's thread.
+//! How others speak to the journal.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use millrace_types::{LogIndex, ShardId};
 
-use super::files::Supply;
+use super::committer::{Committer, OnFailure};
 use super::inbox::{Done, Inbox};
 use super::live::Live;
+use super::supply::{Preparer, Supply};
 use super::writer::Writer;
 use super::{JournalRecord, SyncTimes};
 use crate::data_dir::DataDir;
 use crate::error::{AppendError, DiskFailure};
+use crate::routine::Starter;
+use crate::signal::Signal;
 
 /// A running journal. Clones speak to the same one.
 #[derive(Clone)]
@@ -27,7 +29,7 @@ pub(crate) struct Shared {
     live: Arc<Mutex<Live>>,
     dir: DataDir,
     supply: Arc<Supply>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) signal: Arc<Signal>,
 }
 
 /// Counts since the start, and what is there now.
@@ -51,7 +53,7 @@ pub struct JournalStats {
     pub files: usize,
     /// Their bytes.
     pub file_bytes: u64,
-    /// Waiting for the thread.
+    /// Waiting to be written.
     pub queued_bytes: u64,
 }
 
@@ -72,73 +74,38 @@ pub enum NextFile {
     /// On its way.
     Preparing,
     /// The disk refused it, most likely because it is full. Publishing should stop now: when the
-    /// current file is full, the journal fails.
+    /// current file is full, the journal waits for room, and everything with it.
     Refused,
 }
 
 pub(crate) fn start(
-    mut writer: Writer,
-    on_failure: Box<dyn FnOnce(DiskFailure) + Send>,
+    writer: Writer,
+    on_failure: OnFailure,
+    run: &mut Starter<'_>,
 ) -> io::Result<JournalHandle> {
+    let supply = Arc::clone(&writer.supply);
+    let signal = supply.journal_signal();
     let shared = Arc::new(Shared {
-        inbox: Inbox::new(writer.options),
+        inbox: Inbox::new(writer.options, Arc::clone(&signal)),
         stats: Mutex::default(),
         live: Arc::clone(&writer.live),
         dir: writer.dir.clone(),
-        supply: Arc::clone(&writer.supply),
-        threads: Mutex::default(),
+        supply: Arc::clone(&supply),
+        signal,
     });
-    let supply = Arc::clone(&writer.supply);
-    let preparer = std::thread::Builder::new()
-        .name("journal-files".into())
-        .spawn(move || supply.run())?;
-    shared
-        .threads
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(preparer);
-    let running = Arc::clone(&shared);
-    let journal = std::thread::Builder::new()
-        .name("journal".into())
-        .spawn(move || {
-            // Also when a callback panics: nobody may wait for a thread that is gone.
-            let stop = StopOnDrop(&running);
-            let result = writer.run(&running);
-            drop(stop);
-            if let Err(failure) = result {
-                on_failure(failure);
-            }
-        });
-    match journal {
-        Ok(journal) => {
-            shared
-                .threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(journal);
-            Ok(JournalHandle(shared))
-        }
-        Err(error) => {
-            shared.supply.stop();
-            Err(error)
-        }
-    }
-}
-
-struct StopOnDrop<'a>(&'a Shared);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.inbox.stop();
-        self.0.supply.stop();
-    }
+    let preparer = Box::new(Preparer::new(Arc::clone(&supply)));
+    let committer = Box::new(Committer::new(writer, Arc::clone(&shared), on_failure));
+    // When the second one does not start it is dropped, which ends the first one.
+    run("journal-files", preparer)?;
+    run("journal", committer)?;
+    Ok(JournalHandle(shared))
 }
 
 impl JournalHandle {
     /// Appends records; those of one shard must be in index order over all calls. `done` is called
-    /// on the journal's thread once all of them are durable, after the `done` of every earlier
-    /// call; after a failure it never is. It must neither block nor append. Blocks while
-    /// `queued_bytes_max` are waiting.
+    /// by the journal's routine once all of them are durable, after the `done` of every earlier
+    /// call; after a failure it never is. It must neither block nor append. Never blocks itself and
+    /// takes whatever comes: whoever appends asks `has_room` first.
     ///
     /// # Errors
     /// When the journal has stopped or a record is too large; nothing of the call is written then.
@@ -149,6 +116,19 @@ impl JournalHandle {
     ) -> Result<(), AppendError> {
         let done: Done = done;
         self.0.inbox.push(records, done)
+    }
+
+    /// Whether less than `queued_bytes_max` waits. Also true when the journal has stopped, which
+    /// `append` tells.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.0.inbox.has_room()
+    }
+
+    /// Calls `wake` once, when `has_room` has become true: here if it is already, otherwise by the
+    /// journal's routine. It must neither block nor append.
+    pub fn when_room(&self, wake: Box<dyn FnOnce() + Send>) {
+        self.0.inbox.when_room(wake);
     }
 
     /// A durable checkpoint covers everything of the shard up to and including this index.
@@ -185,24 +165,10 @@ impl JournalHandle {
         })
     }
 
-    /// Writes and answers what waits, then ends the threads. Later appends are refused. Must not be
-    /// called from a `done`.
-    pub fn shutdown(&self) {
+    /// Lets the routines end once what waits is written and answered, and returns at once; later
+    /// appends are refused. Whoever runs the routines waits for them.
+    pub fn drain(&self) {
         self.0.inbox.drain();
-        let threads = {
-            let mut threads = self
-                .0
-                .threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *threads)
-        };
-        // The journal's thread ends the other one when it is done.
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the journal panicked");
-            }
-        }
     }
 }
 

@@ -1,22 +1,26 @@
-//! What waits for the journal's thread: requests in order, bounded by their bytes, and releases.
+//! What waits for the journal: requests in order, and releases.
+//!
+//! Never blocks. Whoever appends asks first whether there is room and, when there is none, to be
+//! told; a request that is handed in anyway is taken, so that none is ever split or lost.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_types::{LogIndex, ShardId};
 
 use super::format::frame_bytes;
 use super::{JOURNAL_RECORD_BYTES_MAX, JournalOptions, JournalRecord};
 use crate::error::AppendError;
+use crate::signal::Signal;
 
-/// Called when everything before it is durable.
+/// Called when everything before it is durable, or when there is room.
 pub(crate) type Done = Box<dyn FnOnce() + Send>;
 
 pub(crate) struct Inbox {
     options: JournalOptions,
     state: Mutex<State>,
-    work: Condvar,
-    room: Condvar,
+    /// Wakes the journal's routine.
+    signal: Arc<Signal>,
 }
 
 #[derive(Default)]
@@ -24,6 +28,8 @@ struct State {
     requests: VecDeque<Request>,
     queued_bytes: u64,
     released: BTreeMap<ShardId, LogIndex>,
+    /// To be called when there is room.
+    waiting: Vec<Done>,
     phase: Phase,
 }
 
@@ -41,25 +47,31 @@ struct Request {
     done: Done,
 }
 
-/// What the journal's thread does next.
+/// One batch.
 #[derive(Default)]
-pub(crate) struct Work {
-    /// One batch; empty when there are only releases.
+pub(crate) struct Batch {
     pub(crate) records: Vec<JournalRecord>,
     /// Of requests whose last record is in the batch.
     pub(crate) dones: Vec<Done>,
-    /// New ones.
-    pub(crate) released: BTreeMap<ShardId, LogIndex>,
+}
+
+/// What the journal's routine does next.
+pub(crate) enum Taken {
+    /// Writes this; no records when everything in the requests was written before.
+    Batch(Batch),
+    /// Waits for more.
+    Nothing,
+    /// Ends: everything is written and nothing more will come.
+    Drained,
 }
 
 impl Inbox {
-    pub(crate) fn new(options: JournalOptions) -> Self {
-        let (work, room) = (Condvar::new(), Condvar::new());
+    pub(crate) fn new(options: JournalOptions, signal: Arc<Signal>) -> Self {
+        let state = Mutex::default();
         Self {
             options,
-            state: Mutex::default(),
-            work,
-            room,
+            state,
+            signal,
         }
     }
 
@@ -67,7 +79,7 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a request, waiting while too much is queued.
+    /// Takes a request.
     pub(crate) fn push(&self, records: Vec<JournalRecord>, done: Done) -> Result<(), AppendError> {
         let mut bytes = 0;
         for record in &records {
@@ -81,15 +93,6 @@ impl Inbox {
             bytes += frame_bytes(record);
         }
         let mut state = self.lock();
-        while state.phase == Phase::Open
-            && state.queued_bytes > 0
-            && state.queued_bytes + bytes > self.options.queued_bytes_max
-        {
-            state = self
-                .room
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
         if state.phase != Phase::Open {
             return Err(AppendError::Stopped);
         }
@@ -98,15 +101,38 @@ impl Inbox {
             records: records.into_iter(),
             done,
         });
-        self.work.notify_one();
+        drop(state);
+        self.signal.ring();
         Ok(())
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.lock();
+        self.is_roomy(&state)
+    }
+
+    /// Also without any, when nobody would ever make some.
+    fn is_roomy(&self, state: &State) -> bool {
+        state.queued_bytes < self.options.queued_bytes_max || state.phase != Phase::Open
+    }
+
+    /// Calls back when there is room, at once if there is.
+    pub(crate) fn when_room(&self, wake: Done) {
+        let mut state = self.lock();
+        if self.is_roomy(&state) {
+            drop(state);
+            wake();
+        } else {
+            state.waiting.push(wake);
+        }
     }
 
     pub(crate) fn release(&self, shard: ShardId, upto: LogIndex) {
         let mut state = self.lock();
         let released = state.released.entry(shard).or_default();
         *released = upto.max(*released);
-        self.work.notify_one();
+        drop(state);
+        self.signal.ring();
     }
 
     /// Lets what waits be written and takes nothing new.
@@ -115,8 +141,10 @@ impl Inbox {
         if state.phase == Phase::Open {
             state.phase = Phase::Draining;
         }
-        self.work.notify_one();
-        self.room.notify_all();
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        self.signal.ring();
+        waiting.into_iter().for_each(|wake| wake());
     }
 
     /// Drops what waits, unanswered.
@@ -124,56 +152,60 @@ impl Inbox {
         let mut state = self.lock();
         state.phase = Phase::Stopped;
         let dropped = std::mem::take(&mut state.requests);
+        let waiting = std::mem::take(&mut state.waiting);
         state.queued_bytes = 0;
-        self.room.notify_all();
-        drop(state);
         // Outside the lock: a callback's destructor is not ours.
+        drop(state);
         drop(dropped);
+        waiting.into_iter().for_each(|wake| wake());
     }
 
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.lock().queued_bytes
     }
 
-    /// Waits for work. `None` when everything is drained.
-    pub(crate) fn take(&self) -> Option<Work> {
-        let mut state = self.lock();
-        while state.requests.is_empty() && state.released.is_empty() {
-            if state.phase != Phase::Open {
-                return None;
-            }
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        let mut work = Work {
-            released: std::mem::take(&mut state.released),
-            ..Work::default()
-        };
-        let bytes = self.gather(&mut state, &mut work);
-        state.queued_bytes -= bytes;
-        self.room.notify_all();
-        Some(work)
+    /// What was released since the last call.
+    pub(crate) fn take_released(&self) -> BTreeMap<ShardId, LogIndex> {
+        std::mem::take(&mut self.lock().released)
     }
 
-    /// Moves as many records as a batch takes, at least one if there is any. Returns their bytes.
-    fn gather(&self, state: &mut State, work: &mut Work) -> u64 {
-        let mut bytes = 0;
+    /// The next batch.
+    pub(crate) fn take(&self) -> Taken {
+        let mut state = self.lock();
+        if state.requests.is_empty() {
+            return match state.phase {
+                Phase::Open => Taken::Nothing,
+                Phase::Draining | Phase::Stopped => Taken::Drained,
+            };
+        }
+        let (batch, bytes) = self.gather(&mut state);
+        state.queued_bytes -= bytes;
+        let mut waiting = Vec::new();
+        if self.is_roomy(&state) {
+            waiting = std::mem::take(&mut state.waiting);
+        }
+        drop(state);
+        waiting.into_iter().for_each(|wake| wake());
+        Taken::Batch(batch)
+    }
+
+    /// Moves as many records as a batch takes, at least one if there is any, and their bytes.
+    fn gather(&self, state: &mut State) -> (Batch, u64) {
+        let (mut batch, mut bytes) = (Batch::default(), 0);
         while let Some(request) = state.requests.front_mut() {
             while let Some(record) = request.records.as_slice().first() {
                 let frame = frame_bytes(record);
                 let full = bytes + frame > self.options.batch_bytes_max
-                    || work.records.len() == self.options.batch_records_max;
-                if full && !work.records.is_empty() {
-                    return bytes;
+                    || batch.records.len() == self.options.batch_records_max;
+                if full && !batch.records.is_empty() {
+                    return (batch, bytes);
                 }
                 bytes += frame;
-                work.records.extend(request.records.next());
+                batch.records.extend(request.records.next());
             }
-            work.dones
-                .extend(state.requests.pop_front().map(|request| request.done));
+            let request = state.requests.pop_front();
+            batch.dones.extend(request.map(|request| request.done));
         }
-        bytes
+        (batch, bytes)
     }
 }

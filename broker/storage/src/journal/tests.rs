@@ -8,7 +8,7 @@ mod reuse;
 use millrace_types::{LogIndex, ShardId};
 
 use super::{Journal, JournalOptions};
-use crate::testing::{entry, indexes, open_dir, open_dir_at, small, start};
+use crate::testing::{PATIENCE, entry, indexes, open_dir, open_dir_at, small, start};
 use crate::{AppendError, JOURNAL_RECORD_BYTES_MAX, MemoryDisk, RealDisk};
 
 #[test]
@@ -20,11 +20,11 @@ fn what_was_acknowledged_is_there_after_a_restart() {
         for index in 1..=100 {
             running.append_durably(vec![entry(1, index, 700), entry(2, index, 0)]);
         }
-        running.journal.shutdown();
+        running.shutdown();
     }
 
     let (running, recovery) = start(&open_dir(&disk), small());
-    running.journal.shutdown();
+    running.shutdown();
 
     assert_eq!(recovery.torn, None);
     for shard in [1, 2] {
@@ -52,7 +52,7 @@ fn the_file_system_keeps_a_journal_too() {
                 .release(ShardId::new(2), LogIndex::new(index));
         }
         assert!(running.journal.room().unwrap().free_bytes > 0);
-        running.journal.shutdown();
+        running.shutdown();
     }
 }
 
@@ -80,7 +80,7 @@ fn waiting_requests_share_a_sync_and_are_answered_in_order() {
         (2..=50).collect::<Vec<_>>()
     );
 
-    running.journal.shutdown();
+    running.shutdown();
     let stats = running.journal.stats();
     assert_eq!(stats.records, 50);
     assert!(stats.fsyncs <= 3, "{} syncs", stats.fsyncs);
@@ -93,7 +93,7 @@ fn a_request_larger_than_a_batch_is_answered_after_its_last_batch() {
         let (running, _) = start(&open_dir(&disk), small());
         running.append_durably((1..=100).map(|index| entry(1, index, 500)).collect());
         assert!(running.journal.stats().batches > 5);
-        running.journal.shutdown();
+        running.shutdown();
     }
     let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
     assert_eq!(indexes(&recovery, 1), (1..=100).collect::<Vec<_>>());
@@ -107,7 +107,7 @@ fn a_record_larger_than_a_file_gets_a_file_of_its_own() {
         running.append_durably(vec![entry(1, 1, 100)]);
         running.append_durably(vec![entry(1, 2, 300_000)]);
         running.append_durably(vec![entry(1, 3, 100)]);
-        running.journal.shutdown();
+        running.shutdown();
     }
     let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
     let records = &recovery.shards[&ShardId::new(1)].records;
@@ -126,7 +126,7 @@ fn a_record_beyond_the_limit_is_refused_alone() {
         .append(vec![record], Box::new(|| panic!("it was refused")));
     assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
     running.append_durably(vec![entry(1, 1, 0)]);
-    running.journal.shutdown();
+    running.shutdown();
 }
 
 #[test]
@@ -134,9 +134,36 @@ fn a_journal_that_was_shut_down_takes_nothing() {
     let disk = MemoryDisk::new();
     let (running, _) = start(&open_dir(&disk), small());
     let waiting = running.append(vec![entry(1, 1, 0)]);
-    running.journal.shutdown();
-    running.journal.shutdown();
+    running.shutdown();
+    running.shutdown();
     waiting.recv().expect("what was taken is written first");
     let refused = running.journal.append(Vec::new(), Box::new(|| {}));
     assert_eq!(refused, Err(AppendError::Stopped));
+}
+
+#[test]
+fn a_journal_without_room_tells_when_it_has_some() {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), small());
+    // The first answer holds the routine up until everything else waits.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let hold = Box::new(move || assert!(wait.recv().is_err()));
+    running.journal.append(vec![entry(1, 1, 10)], hold).unwrap();
+    let mut index = 1;
+    while running.journal.has_room() {
+        index += 1;
+        drop(running.append(vec![entry(1, index, 900)]));
+    }
+    assert!(running.journal.stats().queued_bytes >= small().queued_bytes_max);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    running
+        .journal
+        .when_room(Box::new(move || sender.send(()).unwrap()));
+    assert!(receiver.try_recv().is_err());
+
+    drop(go);
+
+    receiver.recv_timeout(PATIENCE).unwrap();
+    running.shutdown();
+    assert!(running.journal.has_room(), "append tells that it stopped");
 }

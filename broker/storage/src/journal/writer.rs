@@ -1,15 +1,13 @@
-//! The journal's thread: takes what waits, writes it as one batch, syncs, answers.
+//! The end of the journal: the file in use and the place of the next batch.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::files::Supply;
 use super::format::{Encoded, FILE_HEADER_BYTES, aligned, frame_bytes};
-use super::handle::Shared;
-use super::inbox::Work;
 use super::live::{Live, LiveFile};
 use super::recovery::Found;
+use super::supply::{RETRY_EVERY, Supply};
 use super::{JournalOptions, JournalRecord};
 use crate::data_dir::DataDir;
 use crate::disk::DiskFile;
@@ -27,7 +25,14 @@ pub(crate) struct ActiveFile {
     pub(crate) ordinal: u32,
 }
 
-/// State of the journal's thread.
+/// Whether a batch fits.
+pub(crate) enum Room {
+    Made,
+    /// Not before there is another file, or at this time at the latest.
+    Awaited(Option<Instant>),
+}
+
+/// Where the journal is written.
 pub(crate) struct Writer {
     pub(crate) options: JournalOptions,
     pub(crate) dir: DataDir,
@@ -65,58 +70,40 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Works until everything is drained, or a write fails.
-    pub(crate) fn run(&mut self, shared: &Shared) -> Result<(), DiskFailure> {
-        while let Some(work) = shared.inbox.take() {
-            let Work {
-                records,
-                dones,
-                released,
-            } = work;
-            if !released.is_empty() {
-                let free = self.live().release(released);
-                for file in free {
-                    self.supply.retire(file.path, file.bytes);
-                }
-            }
-            if !records.is_empty() {
-                self.append(&records, shared)?;
-            }
-            for done in dones {
-                done();
-            }
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, records: &[JournalRecord], shared: &Shared) -> Result<(), DiskFailure> {
-        let bytes: u64 = records.iter().map(frame_bytes).sum();
-        self.make_room(bytes)?;
-        let written = self.write(records)?;
-        let started = Instant::now();
-        self.sync()?;
-        shared.count(records.len() as u64, written, started.elapsed());
-        Ok(())
-    }
-
-    /// Goes on in the next file when the batch does not fit this one.
-    fn make_room(&mut self, frames_bytes: u64) -> Result<(), DiskFailure> {
+    /// Goes on in the next file when these records do not fit this one.
+    pub(crate) fn make_room(
+        &mut self,
+        records: &[JournalRecord],
+        now: Instant,
+    ) -> Result<Room, DiskFailure> {
+        let frames_bytes = records.iter().map(frame_bytes).sum();
         let needed = batch_bytes_max(frames_bytes);
         if self.active.at + needed <= self.active.file_bytes {
-            return Ok(());
+            return Ok(Room::Made);
         }
         let file_bytes = file_bytes_for(frames_bytes, self.options);
-        self.active = if file_bytes == self.options.file_bytes {
+        let next = if file_bytes == self.options.file_bytes {
             self.supply.take()?
         } else {
-            self.supply.make(file_bytes)?
+            match self.supply.make(file_bytes) {
+                Ok(file) => Some(file),
+                Err(failure) if failure.is_full() => None,
+                Err(failure) => return Err(failure),
+            }
         };
+        let Some(next) = next else {
+            // The supply rings when a usual file is ready; a larger one is tried again.
+            let retry = file_bytes != self.options.file_bytes;
+            return Ok(Room::Awaited(retry.then(|| now + RETRY_EVERY)));
+        };
+        self.active = next;
         let file = LiveFile::new(self.active.path.clone(), self.active.file_bytes);
         self.live().push(file);
-        Ok(())
+        Ok(Room::Made)
     }
 
-    fn write(&mut self, records: &[JournalRecord]) -> Result<u64, DiskFailure> {
+    /// Writes a batch that fits. Returns its bytes.
+    pub(crate) fn write(&mut self, records: &[JournalRecord]) -> Result<u64, DiskFailure> {
         let active = &mut self.active;
         let batch = Encoded::new(active.nonce, self.sequence_next, active.ordinal, records);
         let bytes = aligned(batch.header.batch_bytes());
@@ -135,14 +122,15 @@ impl Writer {
         Ok(bytes)
     }
 
-    fn sync(&self) -> Result<(), DiskFailure> {
+    /// Makes what was written durable.
+    pub(crate) fn sync(&self) -> Result<(), DiskFailure> {
         self.active
             .file
             .sync_data()
             .map_err(failed(Action::Sync, &self.active.path))
     }
 
-    fn live(&self) -> MutexGuard<'_, Live> {
+    pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -64,7 +64,7 @@ fn acknowledged_records_survive_one_crash_after_another() {
                 }
             }
             disk.crash(Crash::Random(seed * 10 + life));
-            running.journal.shutdown();
+            running.shutdown();
             last = acknowledged;
         }
         let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
@@ -80,7 +80,7 @@ fn journal_with_last_batch() -> (MemoryDisk, PathBuf, u64, u64) {
     running.append_durably(vec![entry(1, 1, 40), entry(2, 1, 600)]);
     running.append_durably(vec![entry(1, 2, 40)]);
     running.append_durably(vec![entry(1, 3, 700), entry(2, 2, 0), entry(1, 4, 30)]);
-    running.journal.shutdown();
+    running.shutdown();
     let directory = dir.journal_path();
     let path = directory.join(&disk.list(&directory).unwrap()[0]);
     let scanned = scan(&disk, &path).unwrap();
@@ -120,7 +120,7 @@ fn a_tail_torn_at_any_byte_is_cut_there_and_never_comes_back() {
         );
         let next = ones.len() as u64 + 1;
         running.append_durably(vec![entry(1, next, 900)]);
-        running.journal.shutdown();
+        running.shutdown();
         drop(running);
         let (_, recovery) = Journal::open(&open_dir(&copy), small()).unwrap();
         assert!(

@@ -21,7 +21,7 @@ fn journal() -> (MemoryDisk, Vec<PathBuf>) {
         running.append_durably(vec![entry(1, index, 800)]);
         running.append_durably(vec![entry(2, index, 100)]);
     }
-    running.journal.shutdown();
+    running.shutdown();
     let directory = dir.journal_path();
     let names = disk.list(&directory).unwrap();
     let journals = names.iter().filter(|name| name.ends_with(".journal"));
@@ -138,7 +138,7 @@ fn shards_without_damage_go_on() {
         running
             .journal
             .release(ShardId::new(2), millrace_types::LogIndex::new(60));
-        running.journal.shutdown();
+        running.shutdown();
     }
     let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
     assert_eq!(damaged(&recovery), [1]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::journal::Journal;
-use crate::testing::{PATIENCE, entry, indexes, open_dir, small, start};
+use crate::testing::{PATIENCE, entry, indexes, open_dir, small, start, until};
 use crate::{
     Action, AppendError, Crash, Fault, FaultyDisk, MemoryDisk, NextFile, OpenError, Operation,
 };
@@ -31,7 +31,7 @@ fn a_failed_write_or_sync_poisons_the_journal() {
         );
         let later = running.append(vec![entry(1, 3, 10)]);
         assert!(later.recv_timeout(PATIENCE).is_err());
-        running.journal.shutdown();
+        running.shutdown();
         let refused = running.journal.append(Vec::new(), Box::new(|| {}));
         assert_eq!(refused, Err(AppendError::Stopped));
         let failures = running.failures.lock().unwrap();
@@ -61,17 +61,12 @@ fn a_full_disk_shows_before_a_record_depends_on_it() {
     let disk = MemoryDisk::new();
     let dir = open_dir(&disk);
     let (running, _) = start(&dir, small());
-    let until = |wanted: NextFile| {
-        let started = std::time::Instant::now();
-        while running.journal.room().unwrap().next_file != wanted {
-            assert!(
-                started.elapsed() < PATIENCE,
-                "the next file is never {wanted:?}"
-            );
-            std::thread::yield_now();
-        }
+    let next_is = |wanted: NextFile| {
+        until("the next file is so", || {
+            running.journal.room().unwrap().next_file == wanted
+        });
     };
-    until(NextFile::Ready);
+    next_is(NextFile::Ready);
     disk.set_capacity(Some(0));
     assert_eq!(running.journal.room().unwrap().free_bytes, 0);
     let mut index = 0;
@@ -84,41 +79,102 @@ fn a_full_disk_shows_before_a_record_depends_on_it() {
 
     // The file that was ready is used; the one after it is refused.
     fill_a_file();
-    until(NextFile::Refused);
+    next_is(NextFile::Refused);
     running.append_durably(vec![entry(2, 1, 10)]);
     disk.set_capacity(None);
-    until(NextFile::Ready);
+    next_is(NextFile::Ready);
 
     fill_a_file();
     assert!(running.failures.lock().unwrap().is_empty());
-    running.journal.shutdown();
+    running.shutdown();
 }
 
 #[test]
-fn without_room_for_another_file_the_journal_fails() {
+fn without_room_for_another_file_the_journal_waits_for_it() {
     let disk = MemoryDisk::new();
     let (running, _) = start(&open_dir(&disk), small());
-    running.append_durably(vec![entry(1, 1, 900)]);
     disk.set_capacity(Some(0));
-    let mut index = 1;
-    loop {
-        index += 1;
-        if running
-            .append(vec![entry(1, index, 900)])
-            .recv_timeout(PATIENCE)
-            .is_err()
-        {
-            break;
+    // More than a file takes, so that whatever was ready is used up.
+    let answers: Vec<_> = (1..=40)
+        .map(|index| running.append(vec![entry(1, index, 900)]))
+        .collect();
+    answers[0].recv_timeout(PATIENCE).unwrap();
+    until("the next file is refused", || {
+        running.journal.room().unwrap().next_file == NextFile::Refused
+    });
+    assert!(answers[39].try_recv().is_err(), "there is no room for it");
+
+    disk.set_capacity(None);
+
+    for answer in &answers[1..] {
+        answer.recv_timeout(PATIENCE).unwrap();
+    }
+    assert!(running.failures.lock().unwrap().is_empty());
+    running.shutdown();
+    drop(running);
+    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    assert_eq!(indexes(&recovery, 1), (1..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_journal_that_waits_for_room_goes_on_with_a_file_that_is_released() {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), small());
+    running.append_durably((1..=30).map(|index| entry(1, index, 900)).collect());
+    disk.set_capacity(Some(0));
+    let answers: Vec<_> = (31..=70)
+        .map(|index| running.append(vec![entry(1, index, 900)]))
+        .collect();
+    until("the next file is refused", || {
+        running.journal.room().unwrap().next_file == NextFile::Refused
+    });
+
+    for index in 30..=70 {
+        // As checkpoints would: each gives a file back, and with it a little more is written.
+        let shard = millrace_types::ShardId::new(1);
+        running
+            .journal
+            .release(shard, millrace_types::LogIndex::new(index));
+        if index > 30 {
+            let place = usize::try_from(index - 31).unwrap();
+            answers[place].recv_timeout(PATIENCE).unwrap();
         }
     }
-    running.journal.shutdown();
+
+    assert!(running.failures.lock().unwrap().is_empty());
+    running.shutdown();
+}
+
+#[test]
+fn a_preparer_that_panics_fails_the_journal() {
+    let disk = MemoryDisk::new();
+    let expect = crate::Expect {
+        cluster_id: None,
+        shards: 2,
+    };
+    let sane = crate::testing::random();
+    let broken = std::sync::atomic::AtomicBool::new(false);
+    let broken = Arc::new(broken);
+    let seen = Arc::clone(&broken);
+    let random: crate::Random = Arc::new(move || {
+        assert!(!seen.load(std::sync::atomic::Ordering::Relaxed), "broken");
+        sane()
+    });
+    let path = crate::testing::data_path();
+    let dir = crate::DataDir::open(Arc::new(disk), &path, expect, random).unwrap();
+    let (running, _) = start(&dir, small());
+    broken.store(true, std::sync::atomic::Ordering::Relaxed);
+
+    let mut index = 0;
+    until("the journal stops", || {
+        index += 1;
+        let answer = running.append(vec![entry(1, index, 900)]);
+        answer.recv_timeout(PATIENCE).is_err()
+    });
+
+    running.shutdown();
     let failures = running.failures.lock().unwrap();
-    assert!(failures.len() == 1 && failures[0].is_full(), "{failures:?}");
-    drop(failures);
-    disk.set_capacity(None);
-    disk.crash(Crash::DropAll);
-    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
-    assert_eq!(indexes(&recovery, 1), (1..index).collect::<Vec<_>>());
+    assert_eq!(failures.len(), 1, "{failures:?}");
 }
 
 #[test]

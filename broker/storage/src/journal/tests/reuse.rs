@@ -39,7 +39,7 @@ fn released_files_are_used_again() {
     settle(&running);
     let stats = running.journal.stats();
     assert!(stats.files <= 2, "{stats:?}");
-    running.journal.shutdown();
+    running.shutdown();
     // In use, the one after, and the spares.
     assert!(disk.list(&dir.journal_path()).unwrap().len() <= 4);
 }
@@ -64,7 +64,7 @@ fn a_file_that_cannot_be_taken_out_of_use_holds_up_younger_ones() {
         index += 1;
         running.append_durably(vec![entry(1, index, 10)]);
     }
-    running.journal.shutdown();
+    running.shutdown();
 
     memory.crash(Crash::KeepAll);
     let (_, recovery) = Journal::open(&open_dir(&memory), small()).unwrap();
@@ -96,7 +96,7 @@ fn an_idle_shard_pins_its_file_until_it_is_released() {
         (stats.files, stats.pinned_by.len(), stats.live_bytes.len()),
         (1, 0, 0)
     );
-    running.journal.shutdown();
+    running.shutdown();
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn stale_content_of_a_reused_file_never_comes_back() {
             }
             let unanswered = running.append(vec![entry(1, last + 1, 900)]);
             disk.crash(Crash::Random(seed * 10 + life));
-            running.journal.shutdown();
+            running.shutdown();
             last += u64::from(unanswered.try_recv().is_ok());
         }
         drop(Journal::open(&open_dir(&disk), small()).unwrap());
@@ -153,7 +153,7 @@ fn journal_of_two_sectors(indexes: [u64; 2]) -> (MemoryDisk, PathBuf) {
         entry(1, index, frame - entry(1, index, 0).header.len())
     });
     running.append_durably(records.to_vec());
-    running.journal.shutdown();
+    running.shutdown();
     let directory = dir.journal_path();
     let names = disk.list(&directory).unwrap();
     (disk, directory.join(&names[0]))

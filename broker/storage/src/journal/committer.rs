@@ -1,0 +1,156 @@
+//! The journal's routine: takes what waits, writes it as one batch, syncs it, answers.
+//!
+//! Group commit without a timer. A batch is everything that arrived while the one before was
+//! written and synced, so an idle journal writes a lone record at once, and batches grow with the
+//! time a sync takes, up to `batch_records_max` and `batch_bytes_max`; what is beyond goes in the
+//! next one. Writing, syncing and answering are a step each: how long a sync took is told by the
+//! times of two steps, and a simulation may crash between them.
+//!
+//! A batch that finds no room in the file waits, with everything behind it, until the next file is
+//! ready; releases go on meanwhile, because they are what gives a full disk room again. A failed
+//! write or sync is not tried again: nothing is answered any more and `on_failure` is called.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::handle::Shared;
+use super::inbox::{Batch, Done, Taken};
+use super::writer::{Room, Writer};
+use crate::error::{Action, DiskFailure, failed};
+use crate::routine::{Next, Routine};
+
+/// Called once, when the journal can no longer write.
+pub(crate) type OnFailure = Box<dyn FnOnce(DiskFailure) + Send>;
+
+pub(crate) struct Committer {
+    writer: Writer,
+    shared: Arc<Shared>,
+    phase: Phase,
+    /// Until it is called, or the end is in order.
+    on_failure: Option<OnFailure>,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Idle,
+    /// There is no file for it yet.
+    Held(Batch),
+    Written(Answer),
+    Syncing(Answer, Instant),
+}
+
+/// Whom to tell of a batch, and its size.
+struct Answer {
+    dones: Vec<Done>,
+    records: u64,
+    bytes: u64,
+}
+
+impl Committer {
+    pub(crate) fn new(writer: Writer, shared: Arc<Shared>, on_failure: OnFailure) -> Self {
+        Self {
+            writer,
+            shared,
+            phase: Phase::Idle,
+            on_failure: Some(on_failure),
+        }
+    }
+
+    fn go_on(&mut self, now: Instant) -> Result<Next, DiskFailure> {
+        let supply = Arc::clone(&self.writer.supply);
+        supply.check()?;
+        let released = self.shared.inbox.take_released();
+        if !released.is_empty() {
+            let free = self.writer.live().release(released);
+            for file in free {
+                supply.retire(file.path, file.bytes);
+            }
+        }
+        match std::mem::take(&mut self.phase) {
+            Phase::Idle => match self.shared.inbox.take() {
+                Taken::Batch(batch) => self.write(batch, now),
+                Taken::Nothing => Ok(Next::Wait(None)),
+                Taken::Drained => Ok(Next::Ended),
+            },
+            Phase::Held(batch) => self.write(batch, now),
+            Phase::Written(answer) => {
+                self.writer.sync()?;
+                self.phase = Phase::Syncing(answer, now);
+                Ok(Next::Now)
+            }
+            Phase::Syncing(answer, since) => {
+                let took = now.saturating_duration_since(since);
+                self.shared.count(answer.records, answer.bytes, took);
+                answer.dones.into_iter().for_each(|done| done());
+                Ok(Next::Now)
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Batch, now: Instant) -> Result<Next, DiskFailure> {
+        if batch.records.is_empty() {
+            batch.dones.into_iter().for_each(|done| done());
+            return Ok(Next::Now);
+        }
+        match self.writer.make_room(&batch.records, now)? {
+            Room::Made => {}
+            Room::Awaited(deadline) => {
+                self.phase = Phase::Held(batch);
+                return Ok(Next::Wait(deadline));
+            }
+        }
+        let bytes = self.writer.write(&batch.records)?;
+        let (dones, records) = (batch.dones, batch.records.len() as u64);
+        self.phase = Phase::Written(Answer {
+            dones,
+            records,
+            bytes,
+        });
+        Ok(Next::Now)
+    }
+
+    fn stop(&self) {
+        self.shared.inbox.stop();
+        self.writer.supply.stop();
+    }
+}
+
+impl Routine for Committer {
+    fn step(&mut self, now: Instant) -> Next {
+        let next = match self.go_on(now) {
+            Ok(next) => next,
+            Err(failure) => {
+                self.stop();
+                if let Some(on_failure) = self.on_failure.take() {
+                    on_failure(failure);
+                }
+                Next::Ended
+            }
+        };
+        if next == Next::Ended {
+            self.on_failure = None;
+            self.stop();
+        }
+        next
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) {
+        self.shared.signal.wait(deadline);
+    }
+}
+
+impl Drop for Committer {
+    /// Also when a callback panics: nobody may wait for a routine that is gone.
+    fn drop(&mut self) {
+        self.stop();
+        if std::thread::panicking()
+            && let Some(on_failure) = self.on_failure.take()
+        {
+            let source = std::io::Error::other("the journal's routine panicked");
+            on_failure(failed(Action::Write, &self.writer.dir.journal_path())(
+                source,
+            ));
+        }
+    }
+}
