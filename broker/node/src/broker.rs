@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use millrace_storage::{Disk, RealDisk};
+use millrace_storage::{CountedDisk, Disk, RealDisk};
 use millrace_types::{Address, ErrorCode, Refusal};
 use tokio::sync::{OnceCell, watch};
 
@@ -93,7 +93,7 @@ impl Broker {
     /// When the directory is another cluster's, in use, damaged beyond one shard, of a newer
     /// version; when a thread cannot be started.
     pub fn start(options: CoreOptions) -> Result<Self, StartError> {
-        Self::start_on(Arc::new(RealDisk), options)
+        Self::start_on(Arc::new(CountedDisk::new(RealDisk)), options)
     }
 
     /// The same, on a disk that may be a model or fail on purpose.

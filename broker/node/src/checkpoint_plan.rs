@@ -33,7 +33,8 @@ pub(super) struct CheckpointPlan {
     thresholds: Thresholds,
     covered: LogIndex,
     journal_bytes: u64,
-    running: Option<u64>,
+    /// Since when, and the journal's bytes then.
+    running: Option<(Instant, u64)>,
     not_before: Option<Instant>,
 }
 
@@ -76,16 +77,16 @@ impl CheckpointPlan {
     }
 
     /// One is being made.
-    pub(super) const fn started(&mut self) {
-        self.running = Some(self.journal_bytes);
+    pub(super) const fn started(&mut self, now: Instant) {
+        self.running = Some((now, self.journal_bytes));
     }
 
-    /// It is done.
-    pub(super) const fn finished(&mut self, covered: LogIndex) {
+    /// It is done; since when it was being made.
+    pub(super) fn finished(&mut self, covered: LogIndex) -> Option<Instant> {
         self.covered = covered;
-        if let Some(bytes) = self.running.take() {
-            self.journal_bytes -= bytes;
-        }
+        let (since, bytes) = self.running.take()?;
+        self.journal_bytes -= bytes;
+        Some(since)
     }
 
     /// It is not, for now.
@@ -132,7 +133,10 @@ pub(super) fn finish(
 ) {
     match result {
         Ok(index) => {
-            plan.finished(index);
+            if let Some(since) = plan.finished(index) {
+                let took = now.saturating_duration_since(since);
+                node.figures.checkpoints.add(took);
+            }
             node.journal.release(shard, index);
             tracing::debug!(%shard, %index, "checkpoint made");
         }
@@ -181,7 +185,7 @@ mod tests {
         let now = Instant::now();
         let mut plan = plan();
         plan.applied(150);
-        plan.started();
+        plan.started(now);
         plan.applied(70);
         assert!(!plan.is_due(LogIndex::new(99), 0, now));
         plan.finished(LogIndex::new(20));
@@ -195,7 +199,7 @@ mod tests {
         let now = Instant::now();
         let mut plan = plan();
         plan.applied(500);
-        plan.started();
+        plan.started(now);
         plan.failed(now);
         assert!(!plan.is_due(LogIndex::new(9), 0, now));
         assert!(plan.is_due(LogIndex::new(9), 0, now + RETRY_AFTER));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use millrace_storage::{Area, TimesSeen};
 use millrace_types::{Address, LogIndex, NodeId, Offset, ShardId, Wall};
 use std::ops::Range;
 
@@ -214,6 +215,12 @@ pub struct Stats {
     pub dead_lettered_messages: u64,
     /// Messages trimmed from a partition before a binding had looked at them.
     pub missed_messages: u64,
+    /// What workers did in one turn.
+    pub worker_turns: TimesSeen,
+    /// Checkpoints made, of all shards.
+    pub checkpoints: TimesSeen,
+    /// Bytes written and syncs, by area of the data directory; empty when the disk does not count.
+    pub traffic: Vec<(Area, u64, TimesSeen)>,
     /// Refusals, by reason.
     pub refusals: BTreeMap<&'static str, u64>,
 }
@@ -240,7 +247,7 @@ pub struct ShardFacts {
 }
 
 /// Figures of the journal.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct JournalFacts {
     /// Synced batches.
     pub fsyncs: u64,
@@ -252,4 +259,6 @@ pub struct JournalFacts {
     pub live_bytes: u64,
     /// How long the last sync took.
     pub last_sync: Duration,
+    /// How long the syncs of batches took.
+    pub syncs: TimesSeen,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use millrace_storage::Times;
 use millrace_types::{ErrorCode, Refusal};
 
 /// All counters of a node.
@@ -23,6 +24,10 @@ pub(super) struct Figures {
     pub(super) dead_lettered_messages: Counter,
     /// Messages trimmed before a binding had looked at them.
     pub(super) missed_messages: Counter,
+    /// What workers did in one turn: nothing else of their shards happened meanwhile.
+    pub(super) worker_turns: Times,
+    /// From the snapshot to the release of the journal.
+    pub(super) checkpoints: Times,
     refusals: Mutex<BTreeMap<ErrorCode, u64>>,
 }
 

@@ -54,6 +54,8 @@ pub use facts::{
     SummaryKind, TopicFacts,
 };
 pub use host::{Host, Join};
+/// What figures are made of.
+pub use millrace_storage::{Area, Times, TimesSeen};
 pub use options::{CoreOptions, MESSAGES_MAX, StartError, WAIT_MAX};
 pub use partition::partition_for;
 pub use view::{CatalogueView, Object, ObjectKind};

@@ -223,7 +223,7 @@ impl MetadataShard {
         if !start {
             return;
         }
-        self.plan.started();
+        self.plan.started(now);
         let snapshot = self.catalogue.snapshot().into();
         checkpoint_plan::start(
             &self.node,

@@ -45,7 +45,9 @@ impl Worker {
     /// Runs until it is told to stop or the journal has.
     pub(super) fn run(mut self) {
         self.lead();
-        while self.turn() == Flow::On {}
+        // Since when the worker has been busy, for `worker_turns`.
+        let mut since = Instant::now();
+        while self.turn(&mut since) == Flow::On {}
         // Whoever waits is told that the outcome is unknown when the shards are dropped.
         self.inbox.close();
     }
@@ -60,13 +62,15 @@ impl Worker {
         }
     }
 
-    fn turn(&mut self) -> Flow {
+    fn turn(&mut self, since: &mut Instant) -> Flow {
         if self.out.submit(&self.node, &self.inbox).is_err() {
             // The journal's own handler says why the node fails.
             return Flow::Stop;
         }
+        self.node.figures.worker_turns.add(since.elapsed());
         let inputs = self.inbox.wait(self.next_deadline());
         let now = Instant::now();
+        *since = now;
         for input in inputs {
             if self.take(input, now) == Flow::Stop {
                 return Flow::Stop;

@@ -4,10 +4,12 @@
 //! Series by queue and by topic are bounded: beyond [`OBJECTS_MAX`] of each the rest is left out,
 //! in order of addresses, and `millrace_omitted_objects` says how many.
 
+mod tables;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use millrace_engine::outcome::QueueStats;
 use millrace_types::Address;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -16,214 +18,15 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::state::{State, StateCell};
-use millrace_node::{Broker, ShardFacts, Stats, TopicFacts};
+use millrace_node::{Area, Broker, Stats, TimesSeen};
+
+use tables::{Kind, Metric, NODE, QUEUE, SHARD, TIMES, TOPIC, count};
 
 /// Queues, and topics, with series of their own: what a Prometheus of ordinary size takes from one
 /// target without complaint, at under ten series each.
 const OBJECTS_MAX: usize = 1_000;
 /// In front of every name.
 const PREFIX: &str = "millrace";
-
-/// One metric: its name without prefix, its help text, and where its value comes from. `None`
-/// leaves the series out.
-struct Metric<T> {
-    name: &'static str,
-    help: &'static str,
-    kind: Kind,
-    value: fn(&T) -> Option<f64>,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Counter,
-    Gauge,
-}
-
-const fn counter<T>(
-    name: &'static str,
-    help: &'static str,
-    value: fn(&T) -> Option<f64>,
-) -> Metric<T> {
-    Metric {
-        name,
-        help,
-        kind: Kind::Counter,
-        value,
-    }
-}
-
-const fn gauge<T>(
-    name: &'static str,
-    help: &'static str,
-    value: fn(&T) -> Option<f64>,
-) -> Metric<T> {
-    Metric {
-        name,
-        help,
-        kind: Kind::Gauge,
-        value,
-    }
-}
-
-/// Of the node as a whole; a counter's name gets `_total`.
-const NODE: [Metric<Stats>; 15] = [
-    counter(
-        "published_messages",
-        "Messages in acknowledged batches",
-        |s| count(s.published_messages),
-    ),
-    counter("published_bytes", "Their bytes", |s| {
-        count(s.published_bytes)
-    }),
-    counter("delivered_messages", "Messages handed to consumers", |s| {
-        count(s.delivered_messages)
-    }),
-    counter("settled_messages", "Leases ended by a settlement", |s| {
-        count(s.settled_messages)
-    }),
-    counter(
-        "transferred_messages",
-        "Messages bindings moved from topics to queues",
-        |s| count(s.transferred_messages),
-    ),
-    counter(
-        "dead_lettered_messages",
-        "Messages that reached a dead-letter queue",
-        |s| count(s.dead_lettered_messages),
-    ),
-    counter(
-        "missed_messages",
-        "Messages trimmed before a binding looked at them",
-        |s| count(s.missed_messages),
-    ),
-    gauge(
-        "waiting_receives",
-        "Receive calls that wait for a message",
-        |s| count(s.waiting_receives),
-    ),
-    counter("journal_fsyncs", "Synced batches of the journal", |s| {
-        count(s.journal.fsyncs)
-    }),
-    counter("journal_records", "Records in them", |s| {
-        count(s.journal.records)
-    }),
-    counter("journal_bytes", "Bytes in them", |s| count(s.journal.bytes)),
-    gauge(
-        "journal_live_bytes",
-        "Journal bytes no checkpoint covers yet",
-        |s| count(s.journal.live_bytes),
-    ),
-    gauge(
-        "journal_last_sync_seconds",
-        "How long the last sync took",
-        |s| Some(s.journal.last_sync.as_secs_f64()),
-    ),
-    gauge(
-        "disk_free_bytes",
-        "Free space of the data directory's file system",
-        |s| count(s.disk_free_bytes),
-    ),
-    gauge(
-        "disk_reserve_bytes",
-        "Publishes are refused when less is free",
-        |s| count(s.disk_reserve_bytes),
-    ),
-];
-
-/// Of each shard, labelled `shard`.
-const SHARD: [Metric<ShardFacts>; 8] = [
-    gauge(
-        "shard_serving",
-        "1 while the shard serves, 0 otherwise",
-        |s| Some(if s.unavailable.is_none() { 1.0 } else { 0.0 }),
-    ),
-    gauge("shard_applied_index", "Last entry applied", |s| {
-        count(s.applied.get())
-    }),
-    gauge(
-        "shard_checkpoint_index",
-        "Last entry a checkpoint covers",
-        |s| count(s.checkpoint.get()),
-    ),
-    gauge(
-        "shard_in_flight_entries",
-        "Entries on their way to the disk",
-        |s| count(s.in_flight_entries),
-    ),
-    gauge("shard_in_flight_bytes", "Their bytes", |s| {
-        count(s.in_flight_bytes)
-    }),
-    gauge("shard_resident_bytes", "Message bodies in memory", |s| {
-        count(s.resident_bytes)
-    }),
-    gauge(
-        "shard_segment_bytes",
-        "Message bodies in segments on disk",
-        |s| count(s.segment_bytes),
-    ),
-    gauge("shard_sessions", "Attached consumers", |s| {
-        count(s.sessions)
-    }),
-];
-
-/// Of each queue, labelled `namespace`, `name` and `part` (`queue`, or `dead` for its implicit
-/// dead-letter queue).
-const QUEUE: [Metric<QueueStats>; 7] = [
-    gauge(
-        "queue_ready_messages",
-        "Messages that may be delivered now",
-        |q| count(q.ready),
-    ),
-    gauge(
-        "queue_in_flight_messages",
-        "Messages leased to consumers",
-        |q| count(q.in_flight),
-    ),
-    gauge(
-        "queue_delayed_messages",
-        "Messages that wait for their backoff",
-        |q| count(q.delayed),
-    ),
-    gauge(
-        "queue_dying_messages",
-        "Messages on their way to a dead-letter queue",
-        |q| count(q.dying),
-    ),
-    gauge("queue_bytes", "Bytes of all messages not settled", |q| {
-        count(q.bytes)
-    }),
-    gauge(
-        "queue_oldest_timestamp_seconds",
-        "When the oldest unsettled message came",
-        |q| {
-            q.oldest
-                .and_then(|wall| count(wall.as_millis()))
-                .map(|millis| millis / 1e3)
-        },
-    ),
-    gauge("queue_consumers", "Open sessions", |q| {
-        count(q.consumers.into())
-    }),
-];
-
-/// Of each topic, labelled `namespace` and `name`.
-const TOPIC: [Metric<TopicFacts>; 3] = [
-    gauge("topic_partitions", "Partitions", |t| {
-        count(t.partitions.into())
-    }),
-    gauge("topic_messages", "Messages kept", |t| count(t.messages)),
-    gauge("topic_bytes", "Their bytes", |t| count(t.bytes)),
-];
-
-/// A number as metrics have it: exact up to 2^53, which nothing here reaches.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the shape that tables of values want"
-)]
-#[expect(clippy::cast_precision_loss, reason = "see above")]
-const fn count(number: u64) -> Option<f64> {
-    Some(number as f64)
-}
 
 /// A node's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -309,6 +112,12 @@ fn figures(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
     let topics: Vec<_> = topics.map(|(address, t)| (labels(address), t)).collect();
     family(encoder, &TOPIC, &topics)?;
     refusals(encoder, stats)?;
+    traffic(encoder, stats)?;
+    for times in &TIMES {
+        let histogram = MetricType::Histogram;
+        let described = encoder.encode_descriptor(times.name, times.help, None, histogram)?;
+        durations(described, (times.value)(stats))?;
+    }
     let omitted = stats.queues.len().saturating_sub(OBJECTS_MAX)
         + stats.topics.len().saturating_sub(OBJECTS_MAX);
     let help = "Queues and topics left out of this scrape because there are too many";
@@ -342,6 +151,32 @@ fn refusals(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// What the disk was made to do, labelled `area`.
+fn traffic(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
+    let area = |area: Area| vec![("area", area.name().to_owned())];
+    let help = "Bytes written to the data directory, by what for";
+    let mut written = describe(encoder, "disk_written_bytes", help, Kind::Counter)?;
+    for (of, bytes, _) in &stats.traffic {
+        let bytes = count(*bytes).unwrap_or(0.0);
+        value(&mut written, &area(*of), Kind::Counter, bytes)?;
+    }
+    let help = "How long syncs of files and directories took, by what for";
+    let histogram = MetricType::Histogram;
+    let mut syncs = encoder.encode_descriptor("disk_sync_seconds", help, None, histogram)?;
+    for (of, _, seen) in &stats.traffic {
+        durations(syncs.encode_family(&area(*of))?, seen)?;
+    }
+    Ok(())
+}
+
+fn durations(mut metric: MetricEncoder<'_>, seen: &TimesSeen) -> fmt::Result {
+    let bound = |bound: Option<Duration>| bound.map_or(f64::INFINITY, |b| b.as_secs_f64());
+    let buckets = seen.buckets.iter();
+    let buckets: Vec<_> = buckets.map(|(at, n)| (bound(*at), *n)).collect();
+    let total = seen.total.as_secs_f64();
+    metric.encode_histogram::<NoLabelSet>(total, seen.count(), &buckets, None)
 }
 
 /// Writes each metric of a table for each of its objects.
@@ -408,6 +243,9 @@ fn plain(metric: &mut MetricEncoder<'_>, kind: Kind, number: f64) -> fmt::Result
 
 #[cfg(test)]
 mod tests {
+    use millrace_engine::outcome::QueueStats;
+    use millrace_node::Times;
+
     use super::*;
 
     fn scrape(stats: Stats) -> String {
@@ -438,6 +276,30 @@ mod tests {
             r#"millrace_queue_ready_messages{namespace="a",name="b",part="dead"} 1.0"#,
             "millrace_published_messages_total 0.0",
             "millrace_node_serving 1.0",
+        ] {
+            assert!(text.contains(line), "no {line} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn durations_and_traffic_are_histograms_and_counters_by_area() {
+        let times = Times::default();
+        times.add(Duration::from_micros(700));
+        let stats = Stats {
+            worker_turns: times.seen(),
+            traffic: vec![(Area::Segments, 12, times.seen())],
+            ..Stats::default()
+        };
+        let text = scrape(stats);
+        for line in [
+            "# TYPE millrace_worker_turn_seconds histogram",
+            r#"millrace_worker_turn_seconds_bucket{le="0.0005"} 0"#,
+            r#"millrace_worker_turn_seconds_bucket{le="0.001"} 1"#,
+            r#"millrace_worker_turn_seconds_bucket{le="+Inf"} 1"#,
+            "millrace_worker_turn_seconds_count 1",
+            "millrace_worker_longest_turn_seconds 0.0007",
+            r#"millrace_disk_written_bytes_total{area="segments"} 12.0"#,
+            r#"millrace_disk_sync_seconds_bucket{le="0.001",area="segments"} 1"#,
         ] {
             assert!(text.contains(line), "no {line} in:\n{text}");
         }

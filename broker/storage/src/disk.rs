@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 #[cfg(test)]
 mod conformance;
+mod counted;
 #[cfg(any(test, feature = "test-util"))]
 mod faulty;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
 mod real;
 
+pub use counted::{Area, CountedDisk, Traffic};
 #[cfg(any(test, feature = "test-util"))]
 pub use faulty::{Fault, FaultyDisk, Operation};
 #[cfg(any(test, feature = "test-util"))]
@@ -96,6 +98,11 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` when another holds it; otherwise as the system says.
     fn lock(&self, path: &Path) -> io::Result<Lock>;
+
+    /// What was written and synced so far, when the disk counts it.
+    fn traffic(&self) -> Option<&Traffic> {
+        None
+    }
 }
 
 /// An open file.

@@ -25,13 +25,14 @@ mod size;
 mod store;
 #[cfg(test)]
 mod testing;
+mod times;
 
 pub use checkpoint::{Checkpoint, Manifest};
 pub use checkpointer::{CheckpointDone, Checkpointer, CheckpointerHandle, EncodeSnapshot};
 pub use data_dir::{CLUSTER_ID_BYTES_MAX, DataDir, Expect, Random};
+pub use disk::{Area, CountedDisk, Disk, DiskFile, Lock, OpenMode, RealDisk, Traffic};
 #[cfg(any(test, feature = "test-util"))]
 pub use disk::{Crash, Fault, FaultyDisk, MemoryDisk, Operation};
-pub use disk::{Disk, DiskFile, Lock, OpenMode, RealDisk};
 pub use error::{
     Action, AppendError, CheckpointError, Corruption, DiskFailure, OpenError, ReadError,
 };
@@ -41,3 +42,4 @@ pub use journal::{
 };
 pub use routine::{Next, Routine, Starter, drive};
 pub use store::{Limits, Store, StoredRecord};
+pub use times::{Times, TimesSeen};

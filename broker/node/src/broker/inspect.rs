@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millrace_engine::outcome::{QueueStats, SessionView};
 use millrace_engine::spec::BoundPartition;
+use millrace_storage::{Area, TimesSeen, Traffic};
 use millrace_types::{Address, ErrorCode, LogId, Offset, Refusal, ShardId};
 
 use super::Broker;
@@ -206,6 +207,9 @@ impl Broker {
             transferred_messages: figures.transferred_messages.get(),
             dead_lettered_messages: figures.dead_lettered_messages.get(),
             missed_messages: figures.missed_messages.get(),
+            worker_turns: figures.worker_turns.seen(),
+            checkpoints: figures.checkpoints.seen(),
+            traffic: self.traffic(),
             refusals: figures.refusals(),
             ..Stats::default()
         };
@@ -266,7 +270,13 @@ impl Broker {
             bytes: stats.bytes,
             live_bytes: stats.live_bytes.values().sum(),
             last_sync: stats.sync.last,
+            syncs: stats.syncs,
         }
+    }
+
+    fn traffic(&self) -> Vec<(Area, u64, TimesSeen)> {
+        let traffic = self.node.data_dir.disk().traffic();
+        traffic.map(Traffic::seen).unwrap_or_default()
     }
 }
 

@@ -79,7 +79,7 @@ impl DataShard {
         if !start {
             return;
         }
-        self.plan.started();
+        self.plan.started(now);
         let snapshot = self.shard().snapshot().into();
         checkpoint_plan::start(
             &self.node,

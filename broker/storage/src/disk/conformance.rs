@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-use super::{Disk, MemoryDisk, OpenMode, RealDisk};
+use super::{CountedDisk, Disk, MemoryDisk, OpenMode, RealDisk};
 
 fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
     result.err().expect("it was to fail").kind()
@@ -113,4 +113,9 @@ fn the_file_system_conforms() {
 #[test]
 fn the_disk_in_memory_conforms() {
     conformance(&MemoryDisk::new(), Path::new("/disk"));
+}
+
+#[test]
+fn a_disk_that_counts_conforms() {
+    conformance(&CountedDisk::new(MemoryDisk::new()), Path::new("/disk"));
 }

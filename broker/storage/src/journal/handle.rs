@@ -17,6 +17,7 @@ use crate::data_dir::DataDir;
 use crate::error::{AppendError, DiskFailure};
 use crate::routine::Starter;
 use crate::signal::Signal;
+use crate::times::{Times, TimesSeen};
 
 /// A running journal. Clones speak to the same one.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     /// Without what `live` knows.
     stats: Mutex<JournalStats>,
+    syncs: Times,
     live: Arc<Mutex<Live>>,
     dir: DataDir,
     supply: Arc<Supply>,
@@ -45,6 +47,8 @@ pub struct JournalStats {
     pub bytes: u64,
     /// How long the syncs took.
     pub sync: SyncTimes,
+    /// The same as a histogram.
+    pub syncs: TimesSeen,
     /// By shard, bytes that no checkpoint covers: checkpointing the shard releases them.
     pub live_bytes: BTreeMap<ShardId, u64>,
     /// Shards that keep the oldest file from being used again; empty with a single file.
@@ -88,6 +92,7 @@ pub(crate) fn start(
     let shared = Arc::new(Shared {
         inbox: Inbox::new(writer.options, Arc::clone(&signal)),
         stats: Mutex::default(),
+        syncs: Times::default(),
         live: Arc::clone(&writer.live),
         dir: writer.dir.clone(),
         supply: Arc::clone(&supply),
@@ -145,6 +150,7 @@ impl JournalHandle {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        stats.syncs = self.0.syncs.seen();
         stats.queued_bytes = self.0.inbox.queued_bytes();
         self.0
             .live
@@ -174,6 +180,7 @@ impl JournalHandle {
 
 impl Shared {
     pub(crate) fn count(&self, records: u64, bytes: u64, sync: Duration) {
+        self.syncs.add(sync);
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
         stats.fsyncs += 1;
         stats.batches += 1;
