@@ -91,9 +91,10 @@ pub enum Command {
         batch: Option<BatchHeader>,
     },
     /// Appends dead letters of another queue, numbered `number..number + count`. When some have
-    /// arrived already, the whole batch is refused with what is expected (`Outcome::Numbered`). A
-    /// `number` beyond the expected one is taken: the letters between went to another queue, which
-    /// was the target then. So a proposer sends one batch of a source at a time.
+    /// arrived or were recalled, the whole batch is refused with what has arrived
+    /// (`Outcome::Numbered`). A `number` beyond the expected one is taken: the letters between went
+    /// to another queue, which was the target then. So a proposer sends one batch of a source at a
+    /// time.
     AcceptDead {
         /// The dead-letter queue.
         queue: LogId,
@@ -184,6 +185,36 @@ pub enum Command {
     /// sessions are detached and their time to live starts now. Everything outstanding becomes an
     /// effect again. A command, because replay has to detach where the leader did.
     Lead,
+    /// Takes no dead letter of `source` below `number` any more and says which have arrived
+    /// (`Outcome::Numbered`): those after are free to go to another queue. Answered by a removed
+    /// queue too, until `ForgetDead`.
+    RecallDead {
+        /// The dead-letter queue they may have been sent to.
+        queue: LogId,
+        /// The queue they died in.
+        source: LogId,
+        /// One past the last that may have been sent.
+        number: u64,
+    },
+    /// Those that have arrived leave their queue; the others get new numbers and go to the present
+    /// dead-letter queue. Applies only while the outbox starts at `first` and is bound to `from`.
+    RedirectDead {
+        /// The queue they died in.
+        queue: LogId,
+        /// The dead-letter queue that recalled them.
+        from: LogId,
+        /// The first number in the outbox.
+        first: u64,
+        /// One past the last that has arrived, as `RecallDead` said.
+        arrived: u64,
+    },
+    /// These sources send nothing to this queue any more: their numbers may go.
+    ForgetDead {
+        /// The dead-letter queue, perhaps removed.
+        queue: LogId,
+        /// Queues that are gone, or that send elsewhere.
+        sources: Vec<LogId>,
+    },
 }
 
 /// What a batch of records is, without looking into it.

@@ -23,5 +23,7 @@ pub mod spec;
 pub use catalogue::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry, Placed};
 pub use codec::DecodeError;
 pub use partition::Partition;
-pub use queue::{ACQUIRE_MESSAGES_MAX, Queue, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX};
+pub use queue::{
+    ACQUIRE_MESSAGES_MAX, Queue, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX, SOURCES_MAX,
+};
 pub use shard::Shard;

@@ -41,8 +41,9 @@ pub enum Outcome {
     Settled(Vec<Result<(), Refusal>>),
     /// `Transfer` started elsewhere than at the cursor: it is here.
     Cursor(Offset),
-    /// `AcceptDead` refused, or `ConfirmDead` done: the next number expected, the first number
-    /// unconfirmed. An `AcceptDead` that was taken answers `Appended`.
+    /// `AcceptDead` refused, or `RecallDead` done: one past the last number that has arrived.
+    /// `ConfirmDead` or `RedirectDead` done: the first number unconfirmed. An `AcceptDead` that was
+    /// taken answers `Appended`.
     Numbered(u64),
     /// Nothing was changed.
     Refused(Refusal),

@@ -5,6 +5,7 @@
 //! handed out and turns the notes into body changes and effects, merged for the whole command.
 
 mod append;
+mod arrivals;
 mod backoff;
 mod consume;
 mod ledger;
@@ -22,11 +23,13 @@ use crate::command::Held;
 use crate::outcome::{BodyChange, DeadLetter, Effect, MessageView, QueueStats, Room, SessionView};
 use crate::session::Sessions;
 use crate::shard::Changes;
-use crate::spec::QueueSpec;
+use crate::spec::{QueueSpec, Target};
 use ledger::Ledger;
 use outbox::Outbox;
 
 pub(crate) use append::{Move, check_batch};
+pub(crate) use arrivals::Arrivals;
+pub use arrivals::SOURCES_MAX;
 pub(crate) use consume::Wish;
 
 /// Sessions of one queue: each costs memory on every replica, and a turn looks at all with room.
@@ -51,8 +54,8 @@ pub struct Queue {
     outbox: Outbox,
     /// Next offset to be read of each bound partition.
     cursors: BTreeMap<LogId, Offset>,
-    /// Next number expected from each queue that sends dead letters here.
-    received: BTreeMap<LogId, u64>,
+    /// How far each queue has come that sends dead letters here.
+    arrivals: Arrivals,
     /// A transfer or dead letter was refused, and waits for room or the end of the frost.
     starved: bool,
     #[serde(skip)]
@@ -84,7 +87,7 @@ impl Queue {
             sessions: Sessions::default(),
             outbox: Outbox::default(),
             cursors: BTreeMap::new(),
-            received: BTreeMap::new(),
+            arrivals: Arrivals::default(),
             starved: false,
             notes: Notes::default(),
         };
@@ -108,6 +111,7 @@ impl Queue {
         self.revision = revision;
         self.spec = spec.clone();
         self.bind();
+        self.outbox.aim(wanted(&self.spec));
         if self.frozen {
             self.frozen = false;
             self.restart_leases(now);
@@ -327,10 +331,36 @@ impl Queue {
         self.outbox.first()
     }
 
-    /// Next number expected from a queue that sends dead letters here.
+    /// Where the dead letters that wait may be sent: the dead-letter queue, or an earlier one that
+    /// has to recall them first.
     #[must_use]
-    pub fn received(&self, source: LogId) -> u64 {
-        self.received.get(&source).copied().unwrap_or_default()
+    pub const fn dead_letter_target(&self) -> Option<LogId> {
+        self.outbox.target()
+    }
+
+    /// Whether the dead letters that wait have to be recalled from their target, because another
+    /// queue is the dead-letter queue now.
+    #[must_use]
+    pub fn recalls_dead_letters(&self) -> bool {
+        self.outbox.target() != wanted(&self.spec)
+    }
+
+    /// The number that the next dead letter gets.
+    #[must_use]
+    pub fn next_dead_letter(&self) -> u64 {
+        self.outbox.end()
+    }
+
+    /// One past the last dead letter of a queue that has arrived here.
+    #[must_use]
+    pub fn arrived(&self, source: LogId) -> u64 {
+        self.arrivals.arrived(source)
+    }
+
+    /// Up to `max` queues after one that have sent dead letters here, in order.
+    #[must_use]
+    pub fn sources(&self, after: Option<LogId>, max: usize) -> Vec<LogId> {
+        self.arrivals.sources(after, max)
     }
 
     /// What it can still take.
@@ -366,6 +396,11 @@ impl Queue {
     pub fn sessions(&self) -> impl Iterator<Item = SessionView> {
         self.sessions.views()
     }
+}
+
+/// The present dead-letter queue, if there is one and it is known.
+fn wanted(spec: &QueueSpec) -> Option<LogId> {
+    spec.dead_letter.as_ref().and_then(|target: &Target| target.log)
 }
 
 /// Ranges that cover sorted offsets.

@@ -16,7 +16,7 @@ use crate::codec::DecodeError;
 use crate::command::{BatchHeader, Command, Entry};
 use crate::outcome::{Applied, BodyChange, Effect, Outcome};
 use crate::partition::Partition;
-use crate::queue::{Move, Queue, Wish};
+use crate::queue::{Arrivals, Move, Queue, Wish};
 use crate::refusal;
 
 /// Leases, delays and sessions that one entry ends at most, so that none holds its worker for
@@ -32,6 +32,8 @@ pub struct Shard {
     configured: u64,
     queues: BTreeMap<LogId, Queue>,
     partitions: BTreeMap<LogId, Partition>,
+    /// What has arrived in removed dead-letter queues, until their sources know.
+    departed: BTreeMap<LogId, Arrivals>,
     /// Which queue each session is of; computed from the queues.
     sessions: BTreeMap<SessionId, LogId>,
     /// Earliest deadline of each queue that has one; computed from the queues.
@@ -61,6 +63,7 @@ impl Shard {
             configured: 0,
             queues: BTreeMap::new(),
             partitions: BTreeMap::new(),
+            departed: BTreeMap::new(),
             sessions: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             scheduled: BTreeMap::new(),
@@ -123,6 +126,20 @@ impl Shard {
             Command::ConfirmDead { queue, number } => {
                 self.on_queue(*queue, changes, |q, _| q.confirm_dead(*number))
             }
+            Command::RecallDead {
+                queue,
+                source,
+                number,
+            } => self.recall_dead(*queue, *source, *number),
+            Command::RedirectDead {
+                queue,
+                from,
+                first,
+                arrived,
+            } => self.on_queue(*queue, changes, |q, _| {
+                q.redirect_dead(*from, *first, *arrived)
+            }),
+            Command::ForgetDead { queue, sources } => self.forget_dead(*queue, sources),
             Command::OpenSession { session, .. }
             | Command::AttachSession { session, .. }
             | Command::DetachSession { session, .. }
@@ -163,6 +180,30 @@ impl Shard {
             }
             None => Outcome::Refused(refusal::no_such_log(log)),
         }
+    }
+
+    fn recall_dead(&mut self, log: LogId, source: LogId, number: u64) -> Outcome {
+        if let Some(queue) = self.queues.get_mut(&log) {
+            return queue.recall_dead(source, number);
+        }
+        // Nothing new arrives in a removed queue.
+        match self.departed.get(&log) {
+            Some(arrivals) => Outcome::Numbered(arrivals.arrived(source)),
+            None => Outcome::Refused(refusal::no_such_queue(log)),
+        }
+    }
+
+    fn forget_dead(&mut self, log: LogId, sources: &[LogId]) -> Outcome {
+        if let Some(queue) = self.queues.get_mut(&log) {
+            return queue.forget_dead(sources);
+        }
+        if let Some(arrivals) = self.departed.get_mut(&log) {
+            sources.iter().for_each(|source| arrivals.forget(*source));
+            if arrivals.len() == 0 {
+                self.departed.remove(&log);
+            }
+        }
+        Outcome::Done
     }
 
     fn on_session(&mut self, id: SessionId, command: &Command, changes: &mut Changes) -> Outcome {
@@ -333,6 +374,21 @@ impl Shard {
     #[must_use]
     pub fn partition(&self, log: LogId) -> Option<&Partition> {
         self.partitions.get(&log)
+    }
+
+    /// Removed dead-letter queues that still know what has arrived in them, in order of log id.
+    pub fn departed(&self) -> impl Iterator<Item = LogId> {
+        self.departed.keys().copied()
+    }
+
+    /// Up to `max` queues after one that have sent dead letters to a queue, perhaps a removed one.
+    #[must_use]
+    pub fn sources(&self, log: LogId, after: Option<LogId>, max: usize) -> Vec<LogId> {
+        if let Some(queue) = self.queues.get(&log) {
+            return queue.sources(after, max);
+        }
+        let departed = self.departed.get(&log);
+        departed.map_or_else(Vec::new, |arrivals| arrivals.sources(after, max))
     }
 
     /// All queues, in order of log id.

@@ -5,7 +5,8 @@ use millrace_types::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, ErrorCode, LogId, Offset, Refusal, Stamp,
 };
 
-use super::Queue;
+use super::arrivals::Held;
+use super::{Arrivals, Queue, SOURCES_MAX};
 use crate::command::BatchHeader;
 use crate::outcome::{BodyChange, Effect, Outcome};
 use crate::refusal::{self, Full};
@@ -92,16 +93,36 @@ impl Queue {
         stamp: Stamp,
         changes: &mut Changes,
     ) -> Outcome {
-        let expected = self.received(source);
-        if number < expected {
-            return Outcome::Numbered(expected);
+        match self.arrivals.check(source, number) {
+            Ok(()) => {}
+            Err(Held::Before(arrived)) => return Outcome::Numbered(arrived),
+            Err(Held::TooMany) => {
+                let (what, limit) = ("queues that send their dead letters", SOURCES_MAX as u64);
+                return Outcome::Refused(refusal::limit_reached(&self.address, what, limit));
+            }
         }
         if let Err(refusal) = self.check_or_starve(batch) {
             return Outcome::Refused(refusal);
         }
         let next = number.saturating_add(u64::from(batch.count));
-        self.received.insert(source, next);
+        self.arrivals.take(source, next);
         self.append(batch, stamp, changes)
+    }
+
+    pub(crate) fn recall_dead(&mut self, source: LogId, number: u64) -> Outcome {
+        Outcome::Numbered(self.arrivals.recall(source, number))
+    }
+
+    pub(crate) fn forget_dead(&mut self, sources: &[LogId]) -> Outcome {
+        for source in sources {
+            self.arrivals.forget(*source);
+        }
+        Outcome::Done
+    }
+
+    /// What has arrived here, to be kept when the queue is removed.
+    pub(crate) fn into_arrivals(self) -> Arrivals {
+        self.arrivals
     }
 
     fn append(&mut self, batch: &BatchHeader, stamp: Stamp, changes: &mut Changes) -> Outcome {

@@ -1,11 +1,15 @@
 //! Dead letters on their way out of a queue, numbered without gaps. One leaves when its arrival is
 //! confirmed, in order.
+//!
+//! All of them are bound to one dead-letter queue, from the first that waits until none does: no
+//! other may be sent any of them, because nobody here knows which have arrived there. Only that
+//! queue can say, and does when it recalls them; then the rest is bound anew, under new numbers.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use millrace_types::{Offset, Wall};
+use millrace_types::{LogId, Offset, Wall};
 use serde::{Deserialize, Serialize};
 
 /// One dead letter; its number is its place.
@@ -23,11 +27,27 @@ pub(crate) struct Outbox {
     /// Number of the first one.
     first: u64,
     dead: VecDeque<Dead>,
+    /// Where they may have been sent.
+    target: Option<LogId>,
 }
 
 impl Outbox {
-    pub(crate) fn push(&mut self, dead: Dead) {
+    /// Adds a dead letter; `wanted` is the present dead-letter queue.
+    pub(crate) fn push(&mut self, dead: Dead, wanted: Option<LogId>) {
+        self.aim(wanted);
         self.dead.push_back(dead);
+    }
+
+    /// Binds to the present dead-letter queue unless bound to one that may have got some.
+    pub(crate) fn aim(&mut self, wanted: Option<LogId>) {
+        if self.dead.is_empty() || self.target.is_none() {
+            self.target = wanted;
+        }
+    }
+
+    /// Where they may be sent.
+    pub(crate) const fn target(&self) -> Option<LogId> {
+        self.target
     }
 
     /// The first number that is not confirmed.
@@ -45,13 +65,21 @@ impl Outbox {
     }
 
     /// Removes those numbered below `number`, which is not beyond the end.
-    pub(crate) fn confirm(&mut self, number: u64) -> Vec<Dead> {
+    pub(crate) fn confirm(&mut self, number: u64, wanted: Option<LogId>) -> Vec<Dead> {
         let gone = number
             .saturating_sub(self.first)
             .min(self.end() - self.first);
         self.first = self.first.saturating_add(gone);
         let gone = usize::try_from(gone).unwrap_or(self.dead.len());
-        self.dead.drain(..gone).collect()
+        let gone = self.dead.drain(..gone).collect();
+        self.aim(wanted);
+        gone
+    }
+
+    /// Gives all of them numbers that were never sent and binds them to `wanted`.
+    pub(crate) fn redirect(&mut self, wanted: Option<LogId>) {
+        self.first = self.end();
+        self.target = wanted;
     }
 
     /// Those from a number on.

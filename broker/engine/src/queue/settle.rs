@@ -2,12 +2,12 @@
 
 use alloc::string::String;
 
-use millrace_types::{DELAY_MS_MAX, Elapsed, NOTE_BYTES_MAX, Offset, Refusal, Stamp};
+use millrace_types::{DELAY_MS_MAX, Elapsed, LogId, NOTE_BYTES_MAX, Offset, Refusal, Stamp};
 
 use super::backoff::backoff_ms;
 use super::ledger::{Exception, Lease, State};
 use super::outbox::Dead;
-use super::{Queue, SETTLEMENTS_MAX};
+use super::{Queue, SETTLEMENTS_MAX, wanted};
 use crate::command::{Held, Settle, Settlement};
 use crate::outcome::Outcome;
 use crate::refusal;
@@ -221,26 +221,49 @@ impl Queue {
     ) {
         let state = State::Dying;
         self.ledger.put(offset, Exception { state, ..exception });
-        self.outbox.push(Dead {
+        let dead = Dead {
             offset,
             rejected,
             note: String::from(note),
             died_at: stamp.wall,
-        });
+        };
+        self.outbox.push(dead, wanted(&self.spec));
         self.notes.died = true;
     }
 
     /// Dead letters numbered below this have arrived.
     pub(crate) fn confirm_dead(&mut self, number: u64) -> Outcome {
-        if number > self.outbox.end() {
-            let (address, end) = (&self.address, self.outbox.end());
-            return Outcome::Refused(refusal::invalid(alloc::format!(
-                "{address} has no dead letter {number} yet, the next one will be {end}"
-            )));
+        if let Err(refusal) = self.check_dead_letter(number) {
+            return Outcome::Refused(refusal);
         }
-        for dead in self.outbox.confirm(number) {
+        for dead in self.outbox.confirm(number, wanted(&self.spec)) {
             self.finish(dead.offset);
         }
         Outcome::Numbered(self.outbox.first())
+    }
+
+    /// The queue they were bound to takes none of them any more, and has those below `arrived`.
+    pub(crate) fn redirect_dead(&mut self, from: LogId, first: u64, arrived: u64) -> Outcome {
+        if let Err(refusal) = self.check_dead_letter(arrived) {
+            return Outcome::Refused(refusal);
+        }
+        if self.outbox.target() == Some(from) && self.outbox.first() == first {
+            for dead in self.outbox.confirm(arrived, Some(from)) {
+                self.finish(dead.offset);
+            }
+            self.outbox.redirect(wanted(&self.spec));
+            self.notes.died = self.outbox.len() > 0;
+        }
+        Outcome::Numbered(self.outbox.first())
+    }
+
+    fn check_dead_letter(&self, number: u64) -> Result<(), Refusal> {
+        let (address, end) = (&self.address, self.outbox.end());
+        if number > end {
+            return Err(refusal::invalid(alloc::format!(
+                "{address} has no dead letter {number} yet, the next one will be {end}"
+            )));
+        }
+        Ok(())
     }
 }

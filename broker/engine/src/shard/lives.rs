@@ -122,6 +122,10 @@ impl Shard {
                 changes.effects.push(Effect::SessionClosed { session });
             }
             self.schedule(log, None);
+            let arrivals = queue.into_arrivals();
+            if arrivals.len() > 0 {
+                self.departed.insert(log, arrivals);
+            }
         }
         self.partitions.remove(&log);
         changes.bodies.push(BodyChange::DiscardAll { log });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Shard;
 use crate::codec::{self, DecodeError};
 use crate::partition::Partition;
-use crate::queue::Queue;
+use crate::queue::{Arrivals, Queue};
 
 /// Format of a shard's snapshot.
 const VERSION: u8 = 1;
@@ -23,6 +23,7 @@ struct Written<'a> {
     configured: u64,
     queues: &'a BTreeMap<LogId, Queue>,
     partitions: &'a BTreeMap<LogId, Partition>,
+    departed: &'a BTreeMap<LogId, Arrivals>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +34,7 @@ struct Read {
     configured: u64,
     queues: BTreeMap<LogId, Queue>,
     partitions: BTreeMap<LogId, Partition>,
+    departed: BTreeMap<LogId, Arrivals>,
 }
 
 pub(super) fn encode(shard: &Shard) -> Vec<u8> {
@@ -43,6 +45,7 @@ pub(super) fn encode(shard: &Shard) -> Vec<u8> {
         configured: shard.configured,
         queues: &shard.queues,
         partitions: &shard.partitions,
+        departed: &shard.departed,
     };
     codec::encode(VERSION, &written)
 }
@@ -53,6 +56,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Shard, DecodeError> {
     shard.applied = read.applied;
     shard.stamp = read.stamp;
     shard.configured = read.configured;
+    shard.departed = read.departed;
     for (log, partition) in &read.partitions {
         partition.check()?;
         if partition.log() != *log || read.queues.contains_key(log) {

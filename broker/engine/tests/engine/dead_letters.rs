@@ -96,7 +96,7 @@ fn a_target_takes_up_where_another_one_was_the_target() {
     accept(&mut bench, QUEUE, 0, 2);
     let later = accept(&mut bench, QUEUE, 9, 1).outcome;
     assert_eq!(later, Outcome::Appended(at(2)..at(3)));
-    assert_eq!(bench.shard.queue(DEAD).unwrap().received(QUEUE), 10);
+    assert_eq!(bench.shard.queue(DEAD).unwrap().arrived(QUEUE), 10);
 }
 
 #[test]
@@ -158,4 +158,160 @@ fn dead_letters_wait_until_their_target_is_known() {
     let applied = bench.apply(again);
     let due = Effect::DeadLettersDue { queue: QUEUE };
     assert!(applied.effects.contains(&due));
+}
+
+/// Another dead-letter queue than the first.
+const OTHER: LogId = LogId::new(5);
+
+/// The queue's declaration from `revision` on: its dead letters go to this queue.
+fn aim(bench: &mut Bench, revision: u64, target: Option<LogId>) -> Applied {
+    let mut spec = queue_spec();
+    spec.dead_letter.as_mut().unwrap().log = target;
+    bench.apply(configure(QUEUE, "queue/test/jobs", revision, spec))
+}
+
+/// A queue with so many dead letters, and a second queue they could go to.
+fn with_dead(count: u32) -> Bench {
+    let mut bench = Bench::new(queue_spec());
+    bench.apply(configure(OTHER, "queue/test/other", 1, queue_spec()));
+    bench.publish(count);
+    for got in bench.acquire(7, count) {
+        bench.settled(7, held(got.offset.get(), got.acquired), reject(""));
+    }
+    bench
+}
+
+fn recall(bench: &mut Bench, target: LogId) -> Outcome {
+    let number = bench.queue().next_dead_letter();
+    let (queue, source) = (target, QUEUE);
+    bench
+        .apply(Command::RecallDead {
+            queue,
+            source,
+            number,
+        })
+        .outcome
+}
+
+fn redirect(bench: &mut Bench, from: LogId, first: u64, arrived: u64) -> Applied {
+    bench.apply(Command::RedirectDead {
+        queue: QUEUE,
+        from,
+        first,
+        arrived,
+    })
+}
+
+fn numbers(bench: &Bench) -> Vec<(u64, u64)> {
+    let dead = bench.queue().dead_letters(0, 100);
+    dead.iter().map(|d| (d.number, d.offset.get())).collect()
+}
+
+#[test]
+fn letters_stay_bound_to_their_target_until_it_has_recalled_them() {
+    let mut bench = with_dead(3);
+    accept(&mut bench, QUEUE, 0, 2);
+    // Nobody was told that two have arrived when the target changes.
+    aim(&mut bench, 2, Some(OTHER));
+    assert_eq!(bench.queue().dead_letter_target(), Some(DEAD));
+    assert!(bench.queue().recalls_dead_letters());
+
+    assert_eq!(recall(&mut bench, DEAD), Outcome::Numbered(2));
+    let applied = redirect(&mut bench, DEAD, 0, 2);
+    assert_eq!(applied.outcome, Outcome::Numbered(3));
+    assert_eq!(discarded(&applied), [(0, 2)]);
+    let due = Effect::DeadLettersDue { queue: QUEUE };
+    assert!(applied.effects.contains(&due));
+    assert_eq!(bench.queue().dead_letter_target(), Some(OTHER));
+    assert_eq!(numbers(&bench), [(3, 2)]);
+}
+
+#[test]
+fn a_recalled_letter_is_refused_however_late_it_comes() {
+    let mut bench = with_dead(3);
+    aim(&mut bench, 2, Some(OTHER));
+    assert_eq!(recall(&mut bench, DEAD), Outcome::Numbered(0));
+    redirect(&mut bench, DEAD, 0, 0);
+    let late = accept(&mut bench, QUEUE, 0, 3).outcome;
+    assert_eq!(late, Outcome::Numbered(0));
+    assert_eq!(bench.shard.queue(DEAD).unwrap().stats().ready, 0);
+
+    // It is the target again: what is sent there now has numbers it takes.
+    aim(&mut bench, 3, Some(DEAD));
+    assert_eq!(recall(&mut bench, OTHER), Outcome::Numbered(0));
+    redirect(&mut bench, OTHER, 3, 0);
+    assert_eq!(numbers(&bench), [(6, 0), (7, 1), (8, 2)]);
+    let taken = accept(&mut bench, QUEUE, 6, 3).outcome;
+    assert_eq!(taken, Outcome::Appended(at(0)..at(3)));
+}
+
+#[test]
+fn a_redirection_of_the_past_changes_nothing() {
+    let mut bench = with_dead(2);
+    aim(&mut bench, 2, Some(OTHER));
+    recall(&mut bench, DEAD);
+    redirect(&mut bench, DEAD, 0, 0);
+    for (from, first) in [(DEAD, 0), (OTHER, 0), (DEAD, 2)] {
+        let applied = redirect(&mut bench, from, first, 0);
+        assert_eq!(applied.outcome, Outcome::Numbered(2));
+        assert_eq!(numbers(&bench), [(2, 0), (3, 1)]);
+    }
+    let beyond = redirect(&mut bench, OTHER, 2, 5);
+    assert_eq!(refused(&beyond), ErrorCode::InvalidArgument);
+}
+
+#[test]
+fn an_empty_outbox_follows_its_queue_at_once() {
+    let mut bench = with_dead(1);
+    aim(&mut bench, 2, Some(OTHER));
+    confirm(&mut bench, 1);
+    assert_eq!(bench.queue().dead_letter_target(), Some(OTHER));
+    aim(&mut bench, 3, None);
+    bench.publish(1);
+    bench.kill_one();
+    assert_eq!(bench.queue().dead_letter_target(), None);
+    aim(&mut bench, 4, Some(DEAD));
+    assert_eq!(bench.queue().dead_letter_target(), Some(DEAD));
+    assert!(!bench.queue().recalls_dead_letters());
+}
+
+#[test]
+fn a_removed_target_knows_what_has_arrived_until_it_may_forget() {
+    let mut bench = with_dead(3);
+    accept(&mut bench, QUEUE, 0, 2);
+    accept(&mut bench, LogId::new(50), 0, 4);
+    bench.apply(Command::Remove {
+        log: DEAD,
+        revision: 2,
+    });
+    let late = accept(&mut bench, QUEUE, 2, 1);
+    assert_eq!(refused(&late), ErrorCode::NoSuchQueue);
+    assert_eq!(recall(&mut bench, DEAD), Outcome::Numbered(2));
+    assert_eq!(bench.shard.departed().collect::<Vec<_>>(), [DEAD]);
+    let sources = bench.shard.sources(DEAD, None, 10);
+    assert_eq!(sources, [QUEUE, LogId::new(50)]);
+    assert_eq!(bench.shard.sources(DEAD, Some(QUEUE), 10), sources[1..]);
+
+    for source in sources {
+        let (queue, sources) = (DEAD, vec![source]);
+        bench.apply(Command::ForgetDead { queue, sources });
+    }
+    assert_eq!(bench.shard.departed().count(), 0);
+    let forgotten = bench.apply(Command::RecallDead {
+        queue: DEAD,
+        source: QUEUE,
+        number: 3,
+    });
+    assert_eq!(refused(&forgotten), ErrorCode::NoSuchQueue);
+}
+
+#[test]
+fn the_numbers_of_a_removed_source_are_forgotten() {
+    let mut bench = Bench::new(queue_spec());
+    accept(&mut bench, QUEUE, 0, 2);
+    bench.apply(Command::ForgetDead {
+        queue: DEAD,
+        sources: vec![QUEUE],
+    });
+    assert_eq!(bench.shard.sources(DEAD, None, 10), []);
 }

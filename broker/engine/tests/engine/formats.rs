@@ -18,7 +18,13 @@ use crate::support::{
 
 /// One command of every kind, in the order of the enum.
 fn commands() -> Vec<Command> {
-    [message_commands(), session_commands(), lease_commands()].concat()
+    [
+        message_commands(),
+        session_commands(),
+        lease_commands(),
+        dead_letter_commands(),
+    ]
+    .concat()
 }
 
 fn message_commands() -> Vec<Command> {
@@ -132,6 +138,26 @@ fn lease_commands() -> Vec<Command> {
             first: at(0),
         },
         Command::Lead,
+    ]
+}
+
+fn dead_letter_commands() -> Vec<Command> {
+    vec![
+        Command::RecallDead {
+            queue: QUEUE,
+            source: DEAD,
+            number: 4,
+        },
+        Command::RedirectDead {
+            queue: QUEUE,
+            from: DEAD,
+            first: 0,
+            arrived: 0,
+        },
+        Command::ForgetDead {
+            queue: QUEUE,
+            sources: vec![DEAD],
+        },
     ]
 }
 
