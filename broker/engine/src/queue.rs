@@ -400,7 +400,9 @@ impl Queue {
 
 /// The present dead-letter queue, if there is one and it is known.
 fn wanted(spec: &QueueSpec) -> Option<LogId> {
-    spec.dead_letter.as_ref().and_then(|target: &Target| target.log)
+    spec.dead_letter
+        .as_ref()
+        .and_then(|target: &Target| target.log)
 }
 
 /// Ranges that cover sorted offsets.

@@ -381,6 +381,12 @@ impl Shard {
         self.departed.keys().copied()
     }
 
+    /// Whether a queue is removed and still knows what has arrived in it.
+    #[must_use]
+    pub fn is_departed(&self, log: LogId) -> bool {
+        self.departed.contains_key(&log)
+    }
+
     /// Up to `max` queues after one that have sent dead letters to a queue, perhaps a removed one.
     #[must_use]
     pub fn sources(&self, log: LogId, after: Option<LogId>, max: usize) -> Vec<LogId> {

@@ -32,7 +32,7 @@ pub use topology::TopologyDelta;
 /// kill would, and waits for them.
 #[derive(Clone)]
 pub struct Broker {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     running: Arc<Running>,
 }
 

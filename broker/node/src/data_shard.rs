@@ -19,7 +19,7 @@ use super::checkpoint_plan::CheckpointPlan;
 use super::clock::Clock;
 use super::connection::{Connection, Notice};
 use super::input::{Caller, Proposal};
-use super::logs::Extent;
+use super::logs::{Extent, Known};
 use super::node::Node;
 use super::options::{RETRY_AFTER_MS, WAITING_RECEIVES_MAX};
 use super::outbound::Outbound;
@@ -74,7 +74,8 @@ impl DataShard {
             .partitions()
             .map(millrace_engine::Partition::log);
         let queues = this.replica.shard.queues().map(millrace_engine::Queue::log);
-        for log in partitions.chain(queues).collect::<Vec<_>>() {
+        let departed = this.replica.shard.departed();
+        for log in partitions.chain(queues).chain(departed).collect::<Vec<_>>() {
             this.publish_log(log);
         }
         this
@@ -147,6 +148,7 @@ impl DataShard {
                     self.node.logs.set_cursor(*queue, *partition, *to);
                 }
             }
+            Command::ForgetDead { queue, .. } => self.publish_departed(*queue),
             Command::Settle { .. } => {
                 if let Outcome::Settled(results) = outcome {
                     let settled = results.iter().filter(|result| result.is_ok()).count();
@@ -360,8 +362,20 @@ impl DataShard {
             self.publish_extent(log);
         } else {
             self.extents.remove(&log);
+            // First, so that there is no moment at which nobody knows what has arrived in it.
+            self.publish_departed(log);
             self.node.logs.remove(log);
         }
+    }
+
+    /// Tells whether the shard knows what has arrived in a removed queue.
+    fn publish_departed(&self, queue: LogId) {
+        let known = if self.shard().is_departed(queue) {
+            Known::Yes
+        } else {
+            Known::No
+        };
+        self.node.logs.set_departed(self.id, queue, known);
     }
 
     /// Tells readers what a partition holds; whether it is one.

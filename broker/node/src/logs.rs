@@ -16,9 +16,20 @@ pub(super) type Extent = Range<Offset>;
 #[derive(Debug, Default)]
 pub(super) struct Logs(RwLock<Maps>);
 
+/// Whether a shard knows something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
 #[derive(Debug, Default)]
 struct Maps {
     shards: HashMap<LogId, ShardId>,
+    /// Removed dead-letter queues whose shards still know what has arrived in them.
+    departed: HashMap<LogId, ShardId>,
     extents: HashMap<LogId, watch::Sender<Extent>>,
     /// By partition: the bound queues, and how far each has come.
     bound: HashMap<LogId, HashMap<LogId, Offset>>,
@@ -72,6 +83,22 @@ impl Logs {
         {
             *known = cursor;
         }
+    }
+
+    /// A removed dead-letter queue is known to its shard, or is no longer.
+    pub(super) fn set_departed(&self, shard: ShardId, queue: LogId, known: Known) {
+        let mut maps = self.write();
+        match known {
+            Known::Yes => maps.departed.insert(queue, shard),
+            Known::No => maps.departed.remove(&queue),
+        };
+    }
+
+    /// The shard that knows which dead letters have arrived in a queue, perhaps a removed one.
+    pub(super) fn arrivals(&self, queue: LogId) -> Option<ShardId> {
+        let maps = self.read();
+        let place = maps.shards.get(&queue).or(maps.departed.get(&queue));
+        place.copied()
     }
 
     /// A queue or partition is no more; those who wait for its extent are woken.

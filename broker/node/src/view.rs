@@ -119,6 +119,14 @@ impl CatalogueView {
         }
     }
 
+    /// Whether an object has this log; looks at all of them.
+    pub(crate) fn has_log(&self, log: LogId) -> bool {
+        self.objects.values().any(|object| match &object.kind {
+            ObjectKind::Queue { log: own, .. } => *own == log,
+            ObjectKind::Topic { partitions } => partitions.iter().any(|(_, own)| *own == log),
+        })
+    }
+
     /// Everything declared or kept, dead-letter queues included, in order of addresses.
     pub fn iter(&self) -> impl Iterator<Item = (&Address, &Object)> {
         self.objects.iter()

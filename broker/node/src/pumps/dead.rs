@@ -1,6 +1,9 @@
 //! From a queue into its dead-letter queue: reads the bodies of what the outbox holds, adds why
 //! each died, proposes them under their numbers to the target's shard, and confirms what has
 //! arrived. Both queues may live in one shard or in two.
+//!
+//! When the queue has another dead-letter queue than the one its letters may have been sent to,
+//! that one says first which have arrived, and takes no more of them; the rest goes to the new one.
 
 use std::sync::Arc;
 
@@ -24,6 +27,11 @@ const STEP_LETTERS_MAX: usize = 256;
 struct Outbox {
     address: Address,
     target: LogId,
+    /// The target is no longer the dead-letter queue.
+    recall: bool,
+    first: u64,
+    /// One past the last letter.
+    end: u64,
     letters: Vec<DeadLetter>,
 }
 
@@ -36,7 +44,12 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
             Ok(None) => return Ended::CaughtUp,
             Err(refusal) => return Ended::Stuck(refusal.to_string()),
         };
-        if let Err(ended) = send(node, (shard, queue), &outbox).await {
+        let done = if outbox.recall {
+            redirect(node, (shard, queue), &outbox).await
+        } else {
+            send(node, (shard, queue), &outbox).await
+        };
+        if let Err(ended) = done {
             return ended;
         }
     }
@@ -45,16 +58,74 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
 async fn ask(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<Outbox>, Refusal> {
     node.ask(shard, move |shard| {
         let queue = shard.queue(queue)?;
-        let letters = queue.dead_letters(queue.first_dead_letter(), STEP_LETTERS_MAX);
-        let target = queue.spec().dead_letter.as_ref()?.log?;
-        let address = queue.address().clone();
+        let first = queue.first_dead_letter();
+        let letters = queue.dead_letters(first, STEP_LETTERS_MAX);
         (!letters.is_empty()).then_some(Outbox {
-            address,
-            target,
+            address: queue.address().clone(),
+            target: queue.dead_letter_target()?,
+            recall: queue.recalls_dead_letters(),
+            first,
+            end: queue.next_dead_letter(),
             letters,
         })
     })
     .await
+}
+
+/// Asks the queue they may have been sent to which have arrived; the rest is for another one.
+async fn redirect(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(), Ended> {
+    let (shard, queue) = place;
+    let from = outbox.target;
+    node.pumps.expect_room(from, Job::Dead { shard, queue });
+    let arrived = match node.logs.arrivals(from) {
+        Some(home) => recall(node, home, queue, outbox).await?,
+        // Removed, and it knows of none that has arrived.
+        None if is_gone(node, from)? => outbox.first,
+        // Not configured yet: that wakes this pump again, like room does.
+        None => return Err(Ended::CaughtUp),
+    };
+    let command = Command::RedirectDead {
+        queue,
+        from,
+        first: outbox.first,
+        arrived,
+    };
+    match node.start(shard, command, Bytes::new()).answer().await {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(Ended::Stuck(refusal.to_string())),
+    }
+}
+
+/// One past the last letter that has arrived.
+async fn recall(node: &Node, home: ShardId, source: LogId, outbox: &Outbox) -> Result<u64, Ended> {
+    let command = Command::RecallDead {
+        queue: outbox.target,
+        source,
+        number: outbox.end,
+    };
+    match node.start(home, command, Bytes::new()).answer().await {
+        Ok(Outcome::Numbered(arrived)) => Ok(arrived),
+        Ok(other) => Err(Ended::Stuck(format!(
+            "recalling was answered with {other:?}"
+        ))),
+        // Removed, and nothing of this source had arrived.
+        Err(refusal) if refusal.code == ErrorCode::NoSuchQueue => Ok(outbox.first),
+        Err(refusal) => Err(Ended::Stuck(refusal.to_string())),
+    }
+}
+
+/// Whether a log that no shard has is removed for good, not just on its way.
+fn is_gone(node: &Node, log: LogId) -> Result<bool, Ended> {
+    let catalogue = node.view.borrow().clone();
+    if let Some(refusal) = &catalogue.unavailable {
+        return Err(Ended::Stuck(refusal.to_string()));
+    }
+    if let Some(damaged) = node.slots.iter().find_map(|slot| slot.damage.as_ref()) {
+        // It may be there, and have letters.
+        let why = format!("no shard that serves has log {log}, and one is damaged: {damaged}");
+        return Err(Ended::Stuck(why));
+    }
+    Ok(!catalogue.has_log(log))
 }
 
 async fn send(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(), Ended> {

@@ -234,3 +234,90 @@ async fn dead_letters_wait_for_room_in_their_queue() {
     }
     assert_eq!(dead, ["1", "2", "3"]);
 }
+
+/// A queue that sends its dead letters to this one.
+fn sending(name: &str, to: &str, generation: i64) -> Declared {
+    let declared = queue_with(name, |queue| {
+        queue.dead_letter.queue = Some(address(to));
+        queue.deletion = DeletionPolicy::Delete;
+    });
+    Declared {
+        generation,
+        ..declared
+    }
+}
+
+fn deletable(name: &str) -> Declared {
+    queue_with(name, |queue| queue.deletion = DeletionPolicy::Delete)
+}
+
+fn gone(name: &str) -> Removed {
+    Removed {
+        address: address(name),
+        uid: format!("uid-{name}"),
+    }
+}
+
+impl Running {
+    async fn die(&self, queue: &str, count: u32) {
+        let got = self.receive(queue, count).await;
+        let note = String::new();
+        for result in self.settle(&got, Settle::Reject { note }).await {
+            result.unwrap();
+        }
+    }
+
+    /// The first half of what a pump does: the first dead letter of `from` arrives in `to`.
+    async fn arrive(&self, from: &str, to: &str) {
+        let view = self.broker.catalogue().borrow().clone();
+        let (_, source) = view.require_queue(&address(from)).unwrap();
+        let (home, queue) = view.require_queue(&address(to)).unwrap();
+        let sent = batch(&[message("1", "")]);
+        let command = millrace_engine::command::Command::AcceptDead {
+            queue,
+            source,
+            number: 0,
+            batch: millrace_engine::command::BatchHeader {
+                count: 1,
+                bytes: sent.records.len() as u64,
+            },
+        };
+        let accepted = self.broker.node.start(home, command, sent.records).answer();
+        in_time(accepted).await.unwrap();
+    }
+
+    async fn dying(&self, queue: &str) -> u64 {
+        self.broker.stats().await.queues[&address(queue)].dying
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_arrive_once_though_their_queue_changes_before_they_are_confirmed() {
+    for removed in [false, true] {
+        let running = running();
+        let (old, new) = ("queue/test/old", "queue/test/new");
+        running.declare(vec![deletable(old), deletable(new)]).await;
+        running.declare(vec![sending("queue/test/a", old, 1)]).await;
+        running.publish("queue/test/a", &["1", "2", "3"]).await;
+        in_time(running.broker.node.pumps.stop()).await;
+        running.die("queue/test/a", 3).await;
+        running.arrive("queue/test/a", old).await;
+        let arrived = texts(&running.look(old).await);
+        assert_eq!(arrived, ["1"]);
+        let removals = if removed { vec![gone(old)] } else { Vec::new() };
+        let changed = vec![sending("queue/test/a", new, 2)];
+        running.change(changed, removals).await;
+
+        let running = running.killed().await;
+        let mut dead = Vec::new();
+        while dead.len() < 2 {
+            dead.extend(texts(&running.receive(new, 10).await));
+        }
+        assert_eq!(dead, ["2", "3"]);
+        until("the outbox is empty", || async {
+            running.dying("queue/test/a").await == 0
+        })
+        .await;
+        assert!(running.look(new).await.is_empty());
+    }
+}
