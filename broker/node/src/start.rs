@@ -60,7 +60,8 @@ pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started
         cluster_id,
         shards: options.shards,
     };
-    let random = Arc::new(|| getrandom::u64().map_err(Into::into));
+    let random = || getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()));
+    let random = Arc::new(random);
     let dir = DataDir::open(disk, &options.data_dir, expect, random)?;
     let (journal, recovery) = Journal::open(&dir, options.journal)?;
     let found = recover(&dir, recovery)?;
