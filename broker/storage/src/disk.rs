@@ -2,8 +2,8 @@
 //! file system, on a model that loses unsynced writes, and on one that fails on purpose.
 //!
 //! Promises nothing by itself: a write is durable after `sync_data` of its file returned, a name
-//! after `sync_dir` of its directory did. After a failed or short write or sync nothing is known;
-//! callers must not retry.
+//! after `sync_dir` of its directory did. After a failed write or sync nothing is known; callers
+//! must not retry.
 
 use std::any::Any;
 use std::io::{self, IoSlice};
@@ -113,11 +113,41 @@ pub trait DiskFile: Send + Sync {
     /// `UnexpectedEof` when the file ends before; otherwise as the system says.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all buffers, one after the other, from `offset` on.
+    /// Writes some of the buffers' bytes, one after the other, from `offset` on, and says how many;
+    /// at least one, if there are any and the disk has room.
     ///
     /// # Errors
-    /// As the system says; `WriteZero` when less was written. Some of it may be there.
-    fn write_all_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// As the system says.
+    fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of them. Goes on where a write stopped short: a disk that takes only a part
+    /// refuses the rest, and says why (`docs/decisions/2026-11-21-short-writes.md`).
+    ///
+    /// # Errors
+    /// As the system says; `WriteZero` when nothing is written and no reason given. Some of it may
+    /// be there.
+    fn write_all_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: usize = buffers.iter().map(|slice| slice.len()).sum();
+        let mut written = self.write_at(buffers, offset)?;
+        if written == bytes {
+            return Ok(());
+        }
+        let mut slices = buffers.to_vec();
+        let mut rest = slices.as_mut_slice();
+        let (mut step, mut at) = (written, offset);
+        loop {
+            if step == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut rest, step);
+            at += step as u64;
+            if written == bytes {
+                return Ok(());
+            }
+            step = self.write_at(rest, at)?;
+            written += step;
+        }
+    }
 
     /// Makes everything written durable, the length included.
     ///

@@ -174,11 +174,10 @@ impl DiskFile for CountedFile {
         self.file.read_exact_at(buffer, offset)
     }
 
-    fn write_all_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(buffers, offset)?;
-        let bytes = buffers.iter().map(|buffer| buffer.len() as u64).sum();
-        self.traffic.wrote(self.area, bytes);
-        Ok(())
+    fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let written = self.file.write_at(buffers, offset)?;
+        self.traffic.wrote(self.area, written as u64);
+        Ok(written)
     }
 
     fn sync_data(&self) -> io::Result<()> {

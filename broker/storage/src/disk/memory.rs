@@ -1,10 +1,13 @@
 //! A disk in memory that forgets like a real one.
 //!
 //! It knows of each file what is durable and which writes came after, and of each directory which
-//! names are durable and which changes came after. `crash` keeps some of what was not synced: any
-//! writes (each perhaps only in part, by sector), and of each directory some first changes. Clones
-//! of the disk and files opened before a crash answer with errors, as if their process were gone:
-//! a thread that lives on must not go on where the disk has gone back.
+//! names are durable and which changes came after. A crash keeps any of what was not synced that a
+//! real disk might: of each file sectors as they were at different times (`memory/content.rs`), of
+//! each directory some changes (`memory/names.rs`). It comes when `crash` is called, or at a chosen
+//! operation. Clones of the disk and files opened before a crash answer with errors, as if their
+//! process were gone: whoever lives on must not go on where the disk has gone back.
+//!
+//! Deterministic: the same calls and seeds lead to the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -12,6 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Disk, DiskFile, Lock, OpenMode};
+
+pub(crate) mod chance;
+mod content;
+mod names;
+
+use chance::Chance;
+use content::Content;
+use names::{Change, Directory};
 
 /// What a torn write is torn along.
 const SECTOR_BYTES: usize = 512;
@@ -51,36 +62,9 @@ struct State {
     life: u64,
     /// `None`: as much as there is memory.
     capacity_bytes: Option<u64>,
-}
-
-#[derive(Default)]
-struct Directory {
-    now: BTreeMap<String, Inode>,
-    durable: BTreeMap<String, Inode>,
-    /// What led from `durable` to `now`.
-    changes: Vec<Change>,
-}
-
-#[derive(Clone)]
-enum Change {
-    Link(String, Inode),
-    Unlink(String),
-    /// Both at once, as a rename within a directory is.
-    Rename(String, String, Inode),
-}
-
-#[derive(Default)]
-struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    /// What led from `durable` to `now`.
-    writes: Vec<Write>,
-}
-
-#[derive(Clone)]
-enum Write {
-    Bytes(usize, Vec<u8>),
-    Length(usize),
+    operations: u64,
+    /// At which operation it crashes, and how.
+    crash_at: Option<(u64, Crash)>,
 }
 
 impl MemoryDisk {
@@ -97,31 +81,27 @@ impl MemoryDisk {
 
     /// Loses what was not synced, or part of it, and every lock.
     pub fn crash(&self, crash: Crash) {
+        self.state().crash(crash);
+    }
+
+    /// Crashes at an operation, once this many more have succeeded. That one fails for its caller;
+    /// whether it took place, and how much of it, is as open as for everything not synced.
+    pub fn crash_after(&self, operations: u64, crash: Crash) {
         let mut state = self.state();
-        let mut random = Random(match crash {
-            Crash::Random(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            Crash::KeepAll | Crash::DropAll => 1,
-        });
-        state.life += 1;
-        state.locked.clear();
-        let mut kept: Vec<Inode> = Vec::new();
-        for directory in state.directories.values_mut() {
-            let changes = std::mem::take(&mut directory.changes);
-            let keep = match crash {
-                Crash::KeepAll => changes.len(),
-                Crash::DropAll => 0,
-                Crash::Random(_) => random.below(changes.len() + 1),
-            };
-            for change in changes.into_iter().take(keep) {
-                change.apply(&mut directory.durable);
-            }
-            directory.now = directory.durable.clone();
-            kept.extend(directory.durable.values().cloned());
-        }
-        for inode in kept {
-            // A file with two names is visited twice; the second time nothing is unsynced.
-            lock(&inode).crash(crash, &mut random);
-        }
+        state.crash_at = Some((state.operations + operations, crash));
+    }
+
+    /// Operations that changed something, so far: creating, writing, cutting, syncing, renaming and
+    /// removing.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// Crashes so far.
+    #[must_use]
+    pub fn crashes(&self) -> u64 {
+        self.state().life
     }
 
     /// Changes a byte of a file behind everybody's back, as a bad disk would.
@@ -131,11 +111,8 @@ impl MemoryDisk {
     pub fn corrupt(&self, path: &Path, at: usize, mask: u8) -> io::Result<()> {
         let inode = self.state().find(path)?;
         let mut content = lock(&inode);
-        let content = &mut *content;
-        for bytes in [&mut content.now, &mut content.durable] {
-            let byte = bytes.get_mut(at).ok_or(io::ErrorKind::UnexpectedEof)?;
-            *byte ^= mask;
-        }
+        let byte = content.now.get_mut(at);
+        *byte.ok_or(io::ErrorKind::UnexpectedEof)? ^= mask;
         Ok(())
     }
 
@@ -156,27 +133,13 @@ impl MemoryDisk {
             capacity_bytes: state.capacity_bytes,
             ..State::default()
         };
-        for (path, directory) in &state.directories {
-            let mut names = BTreeMap::new();
-            for (name, inode) in &directory.now {
-                let now = lock(inode).now.clone();
-                let content = Content {
-                    durable: now.clone(),
-                    now,
-                    writes: Vec::new(),
-                };
-                names.insert(name.clone(), Arc::new(Mutex::new(content)));
-            }
-            let (now, durable) = (names.clone(), names);
-            let changes = Vec::new();
-            copy.directories.insert(
-                path.clone(),
-                Directory {
-                    now,
-                    durable,
-                    changes,
-                },
-            );
+        for (path, directory) in state.directories.iter().filter(|(_, d)| !d.is_gone) {
+            let copied = directory.now.iter().map(|(name, inode)| {
+                let content = Content::durable(lock(inode).now.clone());
+                (name.clone(), Arc::new(Mutex::new(content)))
+            });
+            let directory = Directory::durable(copied.collect());
+            copy.directories.insert(path.clone(), directory);
         }
         let state = Arc::new(Mutex::new(copy));
         Self { state, life: None }
@@ -199,14 +162,62 @@ impl MemoryDisk {
             _ => Ok(state),
         }
     }
+
+    /// Does an operation on names, and perhaps crashes on it.
+    fn change<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.alive()?;
+        let done = work(&mut state)?;
+        state.count()?;
+        Ok(done)
+    }
 }
 
 impl State {
+    /// Counts an operation that has just been done.
+    fn count(&mut self) -> io::Result<()> {
+        let due = self
+            .crash_at
+            .take_if(|(operation, _)| *operation <= self.operations);
+        self.operations += 1;
+        let Some((_, crash)) = due else {
+            return Ok(());
+        };
+        self.crash(crash);
+        Err(io::Error::other("the crash"))
+    }
+
+    fn crash(&mut self, crash: Crash) {
+        let mut chance = Chance::new(match crash {
+            Crash::Random(seed) => seed,
+            Crash::KeepAll | Crash::DropAll => 0,
+        });
+        self.life += 1;
+        self.crash_at = None;
+        self.locked.clear();
+        self.directories.retain(|_, directory| {
+            directory.is_gone = directory.is_gone
+                && match crash {
+                    Crash::KeepAll => true,
+                    Crash::DropAll => false,
+                    Crash::Random(_) => chance.below(2) == 0,
+                };
+            !directory.is_gone
+        });
+        let mut kept: Vec<Inode> = Vec::new();
+        for directory in self.directories.values_mut() {
+            directory.crash(crash, &mut chance);
+            kept.extend(directory.durable.values().cloned());
+        }
+        for inode in kept {
+            // A file with two names is visited twice; the second time nothing is unsynced.
+            lock(&inode).crash(crash, &mut chance);
+        }
+    }
+
     fn directory(&mut self, path: &Path) -> io::Result<&mut Directory> {
-        Ok(self
-            .directories
-            .get_mut(path)
-            .ok_or(io::ErrorKind::NotFound)?)
+        let directory = self.directories.get_mut(path);
+        let directory = directory.filter(|directory| !directory.is_gone);
+        Ok(directory.ok_or(io::ErrorKind::NotFound)?)
     }
 
     fn find(&self, path: &Path) -> io::Result<Inode> {
@@ -222,6 +233,12 @@ impl State {
             .ok_or(io::ErrorKind::NotFound)?)
     }
 
+    fn has_child(&self, path: &Path) -> bool {
+        self.directories
+            .iter()
+            .any(|(child, directory)| !directory.is_gone && child.parent() == Some(path))
+    }
+
     fn used_bytes(&self) -> u64 {
         let files = self
             .directories
@@ -231,118 +248,25 @@ impl State {
     }
 }
 
-impl Directory {
-    fn change(&mut self, change: Change) {
-        change.clone().apply(&mut self.now);
-        self.changes.push(change);
-    }
-}
-
-impl Change {
-    fn apply(self, names: &mut BTreeMap<String, Inode>) {
-        match self {
-            Self::Link(name, inode) => {
-                names.insert(name, inode);
-            }
-            Self::Unlink(name) => {
-                names.remove(&name);
-            }
-            Self::Rename(from, to, inode) => {
-                names.remove(&from);
-                names.insert(to, inode);
-            }
-        }
-    }
-}
-
-impl Content {
-    fn crash(&mut self, crash: Crash, random: &mut Random) {
-        for write in std::mem::take(&mut self.writes) {
-            let keep = match crash {
-                Crash::KeepAll => Keep::All,
-                Crash::DropAll => Keep::Nothing,
-                Crash::Random(_) => match random.below(3) {
-                    0 => Keep::All,
-                    1 => Keep::Nothing,
-                    _ => Keep::SomeSectors,
-                },
-            };
-            write.apply_part(&mut self.durable, keep, random);
-        }
-        self.now.clone_from(&self.durable);
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Keep {
-    All,
-    Nothing,
-    SomeSectors,
-}
-
-impl Write {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Bytes(at, written) => {
-                let end = at + written.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[*at..end].copy_from_slice(written);
-            }
-            Self::Length(length) => bytes.resize(*length, 0),
-        }
-    }
-
-    fn apply_part(&self, bytes: &mut Vec<u8>, keep: Keep, random: &mut Random) {
-        match (self, keep) {
-            (_, Keep::Nothing) => {}
-            (_, Keep::All) | (Self::Length(_), Keep::SomeSectors) => self.apply(bytes),
-            (Self::Bytes(at, written), Keep::SomeSectors) => {
-                let mut start = 0;
-                while start < written.len() {
-                    let sector_end = ((at + start) / SECTOR_BYTES + 1) * SECTOR_BYTES - at;
-                    let end = sector_end.min(written.len());
-                    if random.below(2) == 0 {
-                        Self::Bytes(at + start, written[start..end].to_vec()).apply(bytes);
-                    }
-                    start = end;
-                }
-            }
-        }
-    }
-}
-
-/// Enough to choose what survives; not for anything else.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound
-    }
-}
-
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.alive()?;
-        let inode = match (mode, state.find(path)) {
-            (OpenMode::CreateNew, Ok(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
-            (OpenMode::CreateNew, Err(_)) => {
+        let (inode, life) = if mode == OpenMode::CreateNew {
+            self.change(|state| {
+                if state.find(path).is_ok() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
                 let (parent, name) = split(path)?;
                 let inode = Inode::default();
-                state
-                    .directory(parent)?
-                    .change(Change::Link(name, Arc::clone(&inode)));
-                inode
-            }
-            (OpenMode::Read | OpenMode::Write, found) => found?,
+                let link = Change::Link(name, Arc::clone(&inode));
+                state.directory(parent)?.change(link);
+                Ok((inode, state.life))
+            })?
+        } else {
+            let state = self.alive()?;
+            (state.find(path)?, state.life)
         };
-        let (disk, life) = (self.of_life(state.life), state.life);
         Ok(Arc::new(MemoryFile {
-            disk,
+            disk: self.of_life(life),
             inode,
             life,
             writable: mode != OpenMode::Read,
@@ -352,16 +276,23 @@ impl Disk for MemoryDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.alive()?;
         for path in path.ancestors() {
-            state.directories.entry(path.into()).or_default();
+            let directory = state.directories.entry(path.into()).or_default();
+            if directory.is_gone {
+                *directory = Directory::default();
+            }
         }
         Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.alive()?;
-        let directory = state.directory(path)?;
-        directory.durable = directory.now.clone();
-        directory.changes.clear();
+        state.directory(path)?;
+        // Before it is done: a crash in a sync leaves as much as one before it.
+        state.count()?;
+        state.directory(path)?.sync();
+        state
+            .directories
+            .retain(|child, directory| !directory.is_gone || child.parent() != Some(path));
         Ok(())
     }
 
@@ -370,46 +301,50 @@ impl Disk for MemoryDisk {
         let mut names: Vec<String> = state.directory(path)?.now.keys().cloned().collect();
         let children = state
             .directories
-            .keys()
-            .filter(|child| child.parent() == Some(path));
-        names.extend(children.filter_map(|child| Some(split(child).ok()?.1)));
+            .iter()
+            .filter(|(child, directory)| !directory.is_gone && child.parent() == Some(path));
+        names.extend(children.filter_map(|(child, _)| Some(split(child).ok()?.1)));
         names.sort_unstable();
         Ok(names)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.alive()?;
-        let inode = state.find(from)?;
-        let ((from_parent, from), (to_parent, to)) = (split(from)?, split(to)?);
-        if from_parent == to_parent {
-            state
-                .directory(from_parent)?
-                .change(Change::Rename(from, to, inode));
-        } else {
-            state.directory(to_parent)?.change(Change::Link(to, inode));
-            state.directory(from_parent)?.change(Change::Unlink(from));
-        }
-        Ok(())
+        self.change(|state| {
+            let inode = state.find(from)?;
+            let ((from_parent, from), (to_parent, to)) = (split(from)?, split(to)?);
+            if (from_parent, &from) == (to_parent, &to) {
+                return Ok(());
+            }
+            if from_parent == to_parent {
+                let rename = Change::Rename(from, to, inode);
+                state.directory(from_parent)?.change(rename);
+            } else {
+                state.directory(to_parent)?.change(Change::Link(to, inode));
+                state.directory(from_parent)?.change(Change::Unlink(from));
+            }
+            Ok(())
+        })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.alive()?;
-        state.find(path)?;
-        let (parent, name) = split(path)?;
-        state.directory(parent)?.change(Change::Unlink(name));
-        Ok(())
+        self.change(|state| {
+            state.find(path)?;
+            let (parent, name) = split(path)?;
+            state.directory(parent)?.change(Change::Unlink(name));
+            Ok(())
+        })
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.alive()?;
-        if !state.directory(path)?.now.is_empty() {
-            return Err(io::ErrorKind::DirectoryNotEmpty.into());
-        }
-        // Comes back when a crash undoes the removal of a file in it; emptied directories only.
-        if state.directory(path)?.changes.is_empty() {
-            state.directories.remove(path);
-        }
-        Ok(())
+        self.change(|state| {
+            let has_child = state.has_child(path);
+            let directory = state.directory(path)?;
+            if has_child || !directory.now.is_empty() {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+            directory.is_gone = true;
+            Ok(())
+        })
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
@@ -420,6 +355,11 @@ impl Disk for MemoryDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Lock> {
         let mut state = self.alive()?;
+        if state.find(path).is_err() {
+            let (parent, name) = split(path)?;
+            let link = Change::Link(name, Inode::default());
+            state.directory(parent)?.change(link);
+        }
         if !state.locked.insert(path.into()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -465,26 +405,23 @@ impl MemoryFile {
         }
     }
 
-    fn write(&self, write: Write) -> io::Result<()> {
+    /// For what changes the file.
+    fn writable(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state()?;
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let length_new = match &write {
-            Write::Bytes(at, bytes) => at + bytes.len(),
-            Write::Length(length) => *length,
-        } as u64;
-        if let Some(capacity) = state.capacity_bytes {
-            let used = state.used_bytes();
-            let length = lock(&self.inode).now.len() as u64;
-            if length_new > length && used + (length_new - length) > capacity {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-        }
-        let mut content = lock(&self.inode);
-        write.apply(&mut content.now);
-        content.writes.push(write);
-        Ok(())
+        Ok(state)
+    }
+
+    /// How long the file may become, with the room there is.
+    fn length_max(&self, state: &State) -> usize {
+        let Some(capacity) = state.capacity_bytes else {
+            return usize::MAX;
+        };
+        let length = lock(&self.inode).now.len();
+        let free = capacity.saturating_sub(state.used_bytes());
+        length.saturating_add(usize::try_from(free).unwrap_or(usize::MAX))
     }
 }
 
@@ -502,19 +439,36 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
-    fn write_all_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let bytes = buffers
+    fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let mut bytes = Vec::with_capacity(buffers.iter().map(|slice| slice.len()).sum());
+        buffers
             .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
-        self.write(Write::Bytes(index(offset)?, bytes))
+            .for_each(|slice| bytes.extend_from_slice(slice));
+        let at = index(offset)?;
+        let mut state = self.writable()?;
+        let end = at.saturating_add(bytes.len());
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        if end > lock(&self.inode).now.len() {
+            // A full disk takes what fits and says so; the next write hears why.
+            let fits = self.length_max(&state).min(end).saturating_sub(at);
+            if fits == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            bytes.truncate(fits);
+        }
+        let written = bytes.len();
+        lock(&self.inode).write(at, bytes);
+        state.count()?;
+        Ok(written)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let _state = self.state()?;
-        let mut content = lock(&self.inode);
-        content.durable = content.now.clone();
-        content.writes.clear();
+        let mut state = self.state()?;
+        // Before it is done: a crash in a sync leaves as much as one before it.
+        state.count()?;
+        lock(&self.inode).sync();
         Ok(())
     }
 
@@ -524,7 +478,13 @@ impl DiskFile for MemoryFile {
     }
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
-        self.write(Write::Length(index(bytes)?))
+        let length = index(bytes)?;
+        let mut state = self.writable()?;
+        if length > lock(&self.inode).now.len() && length > self.length_max(&state) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        lock(&self.inode).set_length(length);
+        state.count()
     }
 }
 

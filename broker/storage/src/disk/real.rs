@@ -99,43 +99,16 @@ impl Disk for RealDisk {
 
 struct RealFile(File);
 
-impl RealFile {
-    /// Goes on where a write stopped short: a disk that takes only a part refuses the rest, and
-    /// says why. That it is full is no reason to stop a node; a short write alone would be.
-    fn write_rest(&self, group: &[IoSlice<'_>], written: usize, mut offset: u64) -> io::Result<()> {
-        let mut slices = group.to_vec();
-        let mut rest = slices.as_mut_slice();
-        let mut written = written;
-        loop {
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            IoSlice::advance_slices(&mut rest, written);
-            offset += written as u64;
-            if rest.is_empty() {
-                return Ok(());
-            }
-            written = rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.0, rest, offset))?;
-        }
-    }
-}
-
 impl DiskFile for RealFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buffer, offset)
     }
 
-    fn write_all_at(&self, buffers: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        for group in buffers.chunks(SLICES_MAX) {
-            let bytes: usize = group.iter().map(|slice| slice.len()).sum();
-            let written =
-                rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.0, group, offset))?;
-            if written != bytes {
-                self.write_rest(group, written, offset)?;
-            }
-            offset += bytes as u64;
-        }
-        Ok(())
+    fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let group = &buffers[..buffers.len().min(SLICES_MAX)];
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::io::pwritev(&self.0, group, offset)
+        })?)
     }
 
     fn sync_data(&self) -> io::Result<()> {

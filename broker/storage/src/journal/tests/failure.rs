@@ -13,7 +13,7 @@ fn a_failed_write_or_sync_poisons_the_journal() {
     for (operation, fault, action) in [
         (Operation::Write, Fault::Broken, Action::Write),
         (Operation::Write, Fault::Full, Action::Write),
-        (Operation::Write, Fault::Short, Action::Write),
+        (Operation::Write, Fault::Nothing, Action::Write),
         (Operation::Sync, Fault::Broken, Action::Sync),
     ] {
         let memory = MemoryDisk::new();
@@ -44,6 +44,38 @@ fn a_failed_write_or_sync_poisons_the_journal() {
         memory.crash(Crash::DropAll);
         let (_, recovery) = Journal::open(&open_dir(&memory), small()).unwrap();
         assert_eq!(indexes(&recovery, 1), [1]);
+    }
+}
+
+#[test]
+fn a_short_write_stops_the_journal_only_if_the_rest_is_refused() {
+    for refusal in [None, Some(Fault::Broken), Some(Fault::Nothing)] {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(Arc::new(memory.clone()));
+        let (running, _) = start(&open_dir(&disk), small());
+        running.append_durably(vec![entry(1, 1, 500)]);
+        let number = number_in_use(&memory);
+        disk.fail(Operation::Write, Fault::Short, 0, &number);
+        if let Some(fault) = refusal {
+            disk.fail(Operation::Write, fault, 0, &number);
+        }
+
+        let answer = running.append(vec![entry(1, 2, 900)]);
+
+        assert_eq!(answer.recv_timeout(PATIENCE).is_ok(), refusal.is_none());
+        running.shutdown();
+        assert_eq!(
+            running.failures.lock().unwrap().is_empty(),
+            refusal.is_none()
+        );
+        memory.crash(Crash::DropAll);
+        let (_, recovery) = Journal::open(&open_dir(&memory), small()).unwrap();
+        let expected = if refusal.is_none() {
+            vec![1, 2]
+        } else {
+            vec![1]
+        };
+        assert_eq!(indexes(&recovery, 1), expected);
     }
 }
 
