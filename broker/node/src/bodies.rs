@@ -1,4 +1,4 @@
-//! Reads bodies for those who may not block: at once when they are in memory, on the blocking pool
+//! Reads bodies for those who may not block: at once when they are in memory, by the host
 //! when they are on disk.
 
 use std::sync::Arc;
@@ -7,17 +7,28 @@ use millrace_storage::{Limits, ReadError, Store, StoredRecord};
 use millrace_types::{ErrorCode, LogId, Offset, Refusal};
 use tokio::sync::Semaphore;
 
+use super::host::{self, Host};
+
 /// The way to one shard's bodies.
 #[derive(Clone)]
 pub(super) struct Bodies {
     store: Arc<Store>,
+    host: Arc<dyn Host>,
     readers: Arc<Semaphore>,
 }
 
 impl Bodies {
     /// Of this store, with the node's limit of readers.
-    pub(super) const fn new(store: Arc<Store>, readers: Arc<Semaphore>) -> Self {
-        Self { store, readers }
+    pub(super) const fn new(
+        store: Arc<Store>,
+        host: Arc<dyn Host>,
+        readers: Arc<Semaphore>,
+    ) -> Self {
+        Self {
+            store,
+            host,
+            readers,
+        }
     }
 
     /// These messages, in order; one result for each.
@@ -65,14 +76,14 @@ impl Bodies {
     ) -> T {
         let permit = Arc::clone(&self.readers).acquire_owned().await;
         let store = Arc::clone(&self.store);
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = host::blocking(&self.host, move || {
             let _permit = permit;
             read(&store)
         });
         match reading.await {
-            Ok(records) => records,
-            // Only when the runtime ends or the store panics; nobody is served by going on.
-            Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+            Some(records) => records,
+            // Only when the host ends or the store panics; nobody is served by going on.
+            None => std::panic::resume_unwind(Box::new("a read of stored messages has ended")),
         }
     }
 }

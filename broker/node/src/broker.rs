@@ -9,13 +9,13 @@ mod topology;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use millrace_storage::{CountedDisk, Disk, RealDisk};
 use millrace_types::{Address, ErrorCode, Refusal};
 use tokio::sync::{OnceCell, watch};
 
 use super::facts::Admission;
+use super::host::{self, Host, Join, SystemHost};
 use super::input::Input;
 use super::node::{Node, Phase};
 use super::options::{
@@ -36,40 +36,41 @@ pub struct Broker {
     running: Arc<Running>,
 }
 
-/// The node's threads; they end with the last handle at the latest.
+/// The node's routines; they end with the last handle at the latest.
 struct Running {
     node: Arc<Node>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    disk_threads: Mutex<Vec<JoinHandle<()>>>,
+    workers: Mutex<Vec<Box<dyn Join>>>,
+    disk: Mutex<Vec<Box<dyn Join>>>,
     drained: OnceCell<()>,
 }
 
 impl Running {
-    /// Ends the threads and waits for them. Does nothing the second time.
+    /// Ends the routines and waits for them, if the host can. Does nothing the second time.
     fn stop(&self) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = std::mem::take(&mut *threads);
-        if threads.is_empty() {
+        let (workers, disk) = (take(&self.workers), take(&self.disk));
+        if workers.is_empty() {
             return;
         }
         self.node
             .inboxes
             .iter()
             .for_each(|inbox| inbox.send(Input::Stop));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker panicked");
-            }
-        }
+        wait_for(workers);
         self.node.journal.drain();
-        let threads = self.disk_threads.lock();
-        let threads = std::mem::take(&mut *threads.unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the journal panicked");
-            }
+        self.node.checkpointer.stop();
+        wait_for(disk);
+    }
+}
+
+fn take(routines: &Mutex<Vec<Box<dyn Join>>>) -> Vec<Box<dyn Join>> {
+    std::mem::take(&mut *routines.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn wait_for(routines: Vec<Box<dyn Join>>) {
+    for routine in routines {
+        if !routine.join() {
+            tracing::error!("a routine of the core panicked");
         }
-        self.node.checkpointer.shutdown();
     }
 }
 
@@ -93,17 +94,25 @@ impl Broker {
     /// When the directory is another cluster's, in use, damaged beyond one shard, of a newer
     /// version; when a thread cannot be started.
     pub fn start(options: CoreOptions) -> Result<Self, StartError> {
-        Self::start_on(Arc::new(CountedDisk::new(RealDisk)), options)
+        let disk = Arc::new(CountedDisk::new(RealDisk));
+        Self::start_on(disk, Arc::new(SystemHost::current()), options)
     }
 
-    /// The same, on a disk that may be a model or fail on purpose.
-    pub(super) fn start_on(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Self, StartError> {
-        let started = start::start(disk, options)?;
-        let (threads, disk_threads) = (started.threads, started.disk_threads);
+    /// The same, on a disk that may be a model or fail on purpose, and on a host that may be
+    /// simulated.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_on(
+        disk: Arc<dyn Disk>,
+        host: Arc<dyn Host>,
+        options: CoreOptions,
+    ) -> Result<Self, StartError> {
+        let started = start::start(disk, host, options)?;
         let running = Running {
             node: Arc::clone(&started.node),
-            threads: Mutex::new(threads),
-            disk_threads: Mutex::new(disk_threads),
+            workers: Mutex::new(started.workers),
+            disk: Mutex::new(started.disk),
             drained: OnceCell::new(),
         };
         let running = Arc::new(running);
@@ -193,8 +202,8 @@ impl Broker {
 
     async fn stop(&self) {
         let running = Arc::clone(&self.running);
-        let stopping = tokio::task::spawn_blocking(move || running.stop());
-        if stopping.await.is_err() {
+        let stopped = host::blocking(&self.node.host, move || running.stop()).await;
+        if stopped.is_none() {
             tracing::error!("the core's threads could not be ended");
         }
         self.node.phase.send_if_modified(|phase| {

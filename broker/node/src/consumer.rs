@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_engine::command::{Command, Held, Window};
@@ -108,7 +108,7 @@ impl Consumer {
 
     /// Lets the broker send this much more.
     pub fn credit(&self, more: Credit) {
-        self.connection.credit(more, Instant::now());
+        self.connection.credit(more, self.node.host.now());
     }
 
     /// Ends leases; the answer comes as an event. Does not wait.
@@ -135,7 +135,7 @@ impl Consumer {
 
     /// The client is alive.
     pub fn touch(&self) {
-        self.connection.touch(Instant::now());
+        self.connection.touch(self.node.host.now());
     }
 
     /// Ends the session: what it holds is released without counting a failure.
@@ -196,7 +196,7 @@ impl ConsumerEvents {
         let records = reading.records.as_mut().await;
         let deliveries = self.reading.take().map(|reading| reading.deliveries);
         // From here on nothing waits, so nothing that was paid for is lost.
-        let now = Instant::now();
+        let now = self.node.host.now();
         let mut sent = Vec::new();
         for (delivery, record) in deliveries.unwrap_or_default().into_iter().zip(records) {
             match record {

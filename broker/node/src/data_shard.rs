@@ -4,9 +4,9 @@
 mod connections;
 mod upkeep;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_engine::Shard;
@@ -26,6 +26,7 @@ use super::outbound::Outbound;
 use super::proposals::Proposals;
 use super::pumps::{Job, Pumps};
 use super::replica::Replica;
+use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
 
 /// One data shard and those who wait for it.
@@ -36,9 +37,9 @@ pub(super) struct DataShard {
     proposals: Proposals<(Entry, Caller)>,
     clock: Clock,
     plan: CheckpointPlan,
-    connections: HashMap<SessionId, Arc<Connection>>,
+    connections: BTreeMap<SessionId, Arc<Connection>>,
     waiters: Waiters,
-    extents: HashMap<LogId, watch::Sender<Extent>>,
+    extents: BTreeMap<LogId, watch::Sender<Extent>>,
     /// Commands of our own under way: one is enough.
     tick: bool,
     trims: usize,
@@ -61,9 +62,9 @@ impl DataShard {
             clock,
             plan,
             proposals,
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             waiters: Waiters::default(),
-            extents: HashMap::new(),
+            extents: BTreeMap::new(),
             tick: false,
             trims: 0,
             replica,
@@ -93,7 +94,7 @@ impl DataShard {
 
     /// Puts a command on its way.
     pub(super) fn propose(&mut self, proposal: Proposal, now: Instant, out: &mut Outbound) {
-        let stamp = self.clock.stamp(now, SystemTime::now());
+        let stamp = self.clock.stamp(now, self.node.host.wall());
         let entry = Entry {
             stamp,
             command: proposal.command,
@@ -105,9 +106,18 @@ impl DataShard {
         );
     }
 
-    /// Applies everything up to an index.
-    pub(super) fn synced(&mut self, upto: LogIndex, now: Instant, out: &mut Outbound) {
-        while let Some(proposed) = self.proposals.next_synced(upto) {
+    /// Applies what is synced up to an index, as much of it as the turn takes; whether that was all.
+    pub(super) fn synced(
+        &mut self,
+        upto: LogIndex,
+        turn: &mut Turn<'_>,
+        now: Instant,
+        out: &mut Outbound,
+    ) -> bool {
+        while turn.goes_on() {
+            let Some(proposed) = self.proposals.next_synced(upto) else {
+                return true;
+            };
             let (entry, caller) = proposed.entry;
             self.plan.applied(proposed.bytes);
             let (outcome, effects) = self.replica.apply(proposed.index, &entry, proposed.body);
@@ -117,6 +127,7 @@ impl DataShard {
                 self.carry_out(effect, now, out);
             }
         }
+        false
     }
 
     /// What a command changed outside the engine.

@@ -1,11 +1,20 @@
 //! What a node asks of whatever runs it: time, chance, threads and futures. A broker gets them from
-//! the system (`SystemHost`), a simulation from a virtual clock and a seed.
+//! the system ([`SystemHost`]), a simulation from a virtual clock and a seed.
+//!
+//! Everything in this crate that depends on more than its inputs comes through here, so that a host
+//! that is deterministic makes the whole node so.
+
+mod system;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::BoxFuture;
 use millrace_storage::Routine;
+use tokio::sync::oneshot;
+
+pub use system::SystemHost;
 
 /// Runs a node.
 pub trait Host: Send + Sync + 'static {
@@ -21,7 +30,7 @@ pub trait Host: Send + Sync + 'static {
     /// When the system has none to give.
     fn random(&self) -> io::Result<u64>;
 
-    /// Runs a future to its end.
+    /// Runs a future to its end. Dropping the host drops it.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 
     /// Resolves when this much time has passed.
@@ -39,6 +48,21 @@ pub trait Host: Send + Sync + 'static {
 
 /// A routine that runs somewhere.
 pub trait Join: Send {
-    /// Waits until it has ended; whether it did so without a panic.
+    /// Waits until it has ended; whether it did so without a panic. A host that runs everything on
+    /// one thread cannot wait: there it returns at once.
     fn join(self: Box<Self>) -> bool;
+}
+
+/// Runs something that may wait for the disk and gives what it returns; `None` when it panicked or
+/// the host has ended.
+pub(crate) async fn blocking<T: Send + 'static>(
+    host: &Arc<dyn Host>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    host.blocking(Box::new(move || {
+        // A caller that has gone away does not want to know.
+        sender.send(job()).ok();
+    }));
+    receiver.await.ok()
 }

@@ -47,8 +47,13 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// Waits until there is something or the deadline has come, and takes everything.
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> VecDeque<T> {
+    /// Takes everything that is there.
+    pub(super) fn take(&self) -> VecDeque<T> {
+        std::mem::take(&mut self.lock().waiting)
+    }
+
+    /// Waits until there is something or the deadline has come.
+    pub(super) fn wait(&self, deadline: Option<Instant>) {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             let Some(deadline) = deadline else {
@@ -68,7 +73,6 @@ impl<T> Inbox<T> {
                 .unwrap_or_else(PoisonError::into_inner);
             state = woken;
         }
-        std::mem::take(&mut state.waiting)
     }
 
     /// Takes nothing more; what waits is dropped.
@@ -100,8 +104,10 @@ mod tests {
         for n in 0..5 {
             inbox.send(n);
         }
-        assert_eq!(inbox.wait(None), [0, 1, 2, 3, 4]);
-        assert!(inbox.wait(Some(Instant::now())).is_empty());
+        inbox.wait(None);
+        assert_eq!(inbox.take(), [0, 1, 2, 3, 4]);
+        inbox.wait(Some(Instant::now()));
+        assert!(inbox.take().is_empty());
     }
 
     #[test]
@@ -111,10 +117,8 @@ mod tests {
             let inbox = Arc::clone(&inbox);
             std::thread::spawn(move || inbox.send(1))
         };
-        assert_eq!(
-            inbox.wait(Some(Instant::now() + Duration::from_secs(30))),
-            [1]
-        );
+        inbox.wait(Some(Instant::now() + Duration::from_secs(30)));
+        assert_eq!(inbox.take(), [1]);
         sender.join().unwrap();
     }
 

@@ -39,6 +39,8 @@ pub(super) enum Input {
     Detach(Arc<Connection>),
     /// A paused connection takes messages again.
     Resume(Arc<Connection>),
+    /// The journal takes records again.
+    Room,
     /// These shards' logs are synced up to here.
     Synced(Vec<(ShardId, LogIndex)>),
     /// A checkpoint is done, or is not.

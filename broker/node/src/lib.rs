@@ -35,6 +35,7 @@ mod retention;
 mod settle;
 mod start;
 mod tag;
+mod turn;
 mod view;
 mod waiters;
 mod worker;
@@ -53,7 +54,7 @@ pub use facts::{
     ObjectState, PartitionFacts, Problem, QueueFacts, QueueStats, ShardFacts, Stats, Summary,
     SummaryKind, TopicFacts,
 };
-pub use host::{Host, Join};
+pub use host::{Host, Join, SystemHost};
 /// What figures are made of.
 pub use millrace_storage::{Area, Times, TimesSeen};
 pub use options::{CoreOptions, MESSAGES_MAX, StartError, WAIT_MAX};

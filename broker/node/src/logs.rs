@@ -2,7 +2,7 @@
 //! what readers and pumps need to know without asking a shard. Kept current by the shards' threads,
 //! which own what they publish here; never an authority over them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -27,14 +27,14 @@ pub(super) enum Known {
 
 #[derive(Debug, Default)]
 struct Maps {
-    shards: HashMap<LogId, ShardId>,
+    shards: BTreeMap<LogId, ShardId>,
     /// Removed dead-letter queues whose shards still know what has arrived in them.
-    departed: HashMap<LogId, ShardId>,
-    extents: HashMap<LogId, watch::Sender<Extent>>,
+    departed: BTreeMap<LogId, ShardId>,
+    extents: BTreeMap<LogId, watch::Sender<Extent>>,
     /// By partition: the bound queues, and how far each has come.
-    bound: HashMap<LogId, HashMap<LogId, Offset>>,
+    bound: BTreeMap<LogId, BTreeMap<LogId, Offset>>,
     /// By queue: its partitions.
-    bindings: HashMap<LogId, Vec<LogId>>,
+    bindings: BTreeMap<LogId, Vec<LogId>>,
 }
 
 impl Logs {

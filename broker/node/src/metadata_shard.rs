@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_engine::catalogue::{
@@ -96,7 +96,7 @@ impl MetadataShard {
         now: Instant,
         out: &mut Outbound,
     ) {
-        let stamp = self.clock.stamp(now, SystemTime::now());
+        let stamp = self.clock.stamp(now, self.node.host.wall());
         let entry = CatalogueEntry { stamp, command };
         let header = entry.encode();
         out.push(self.proposals.propose(header, Bytes::new(), (entry, reply)));

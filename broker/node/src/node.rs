@@ -15,8 +15,10 @@ use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile, Sto
 use millrace_types::{ErrorCode, Refusal, ShardId};
 use tokio::sync::{Semaphore, watch};
 
+use super::bodies::Bodies;
 use super::figures::Figures;
 use super::gate::{self, Gate, Permit};
+use super::host::Host;
 use super::inbox::Inbox;
 use super::input::{Caller, Input, Proposal};
 use super::logs::Logs;
@@ -30,6 +32,7 @@ const DISK_LOOK_MS: u64 = 200;
 
 /// One broker node's shared parts.
 pub(super) struct Node {
+    pub(super) host: Arc<dyn Host>,
     pub(super) options: CoreOptions,
     pub(super) data_dir: DataDir,
     pub(super) journal: JournalHandle,
@@ -84,9 +87,9 @@ pub(super) struct DiskLook {
 
 impl DiskLook {
     /// Before the first look.
-    pub(super) fn new() -> Self {
+    pub(super) const fn new(now: Instant) -> Self {
         Self {
-            start: Instant::now(),
+            start: now,
             looked: AtomicU64::new(0),
             free: AtomicU64::new(u64::MAX),
         }
@@ -123,6 +126,15 @@ impl Node {
         slot.store
             .clone()
             .ok_or_else(|| quarantined(shard, "it has no store"))
+    }
+
+    /// The way to the bodies of a shard that serves.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE`.
+    pub(super) fn bodies(&self, shard: ShardId) -> Result<Bodies, Refusal> {
+        let (host, readers) = (Arc::clone(&self.host), Arc::clone(&self.readers));
+        Ok(Bodies::new(self.store(shard)?, host, readers))
     }
 
     /// Refuses when the node takes no new work.
@@ -177,7 +189,8 @@ impl Node {
     /// Free on the disk, as of a moment ago; 0 when the journal cannot get its next file.
     pub(super) fn disk_free_bytes(&self) -> u64 {
         let disk = &self.disk;
-        let elapsed = u64::try_from(disk.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed = self.host.now().saturating_duration_since(disk.start);
+        let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let now = elapsed.saturating_add(1);
         let looked = disk.looked.load(Ordering::Acquire);
         if looked != 0 && now.saturating_sub(looked) < DISK_LOOK_MS {

@@ -31,7 +31,12 @@ impl Outbound {
         self.records.push(record);
     }
 
-    /// Hands everything to the journal; `inbox` hears when it is synced.
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Hands everything to the journal if that has room; `inbox` hears when it is synced.
     ///
     /// # Errors
     /// When the journal has stopped: nothing that is under way will ever be answered.
@@ -40,7 +45,8 @@ impl Outbound {
         node: &Node,
         inbox: &Arc<Inbox<Input>>,
     ) -> Result<(), AppendError> {
-        if self.records.is_empty() {
+        // Beyond that the worker holds back, which slows down those who propose.
+        if self.records.is_empty() || !node.journal.has_room() {
             return Ok(());
         }
         let (records, marks) = (

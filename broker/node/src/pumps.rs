@@ -6,12 +6,11 @@
 mod dead;
 mod transfer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use millrace_types::{LogId, ShardId};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,7 +29,7 @@ const STEP_MESSAGES_MAX: usize = 1_000;
 const ROOM_LOOK: Duration = Duration::from_millis(500);
 
 /// Something to pump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Job {
     /// Into this queue, from what it is bound to.
     Transfer {
@@ -61,7 +60,6 @@ enum Ended {
 
 /// All pumps of a node.
 pub(super) struct Pumps {
-    runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
     permits: Arc<Semaphore>,
@@ -71,18 +69,17 @@ pub(super) struct Pumps {
 #[derive(Default)]
 struct State {
     /// Whether it has to look again when it is done.
-    running: HashMap<Job, bool>,
+    running: BTreeMap<Job, bool>,
     /// Dead letters that wait for room in a queue.
-    waiting: HashMap<LogId, HashSet<Job>>,
+    waiting: BTreeMap<LogId, BTreeSet<Job>>,
     /// Why pumps do not go on.
-    blocked: HashMap<Job, Problem>,
+    blocked: BTreeMap<Job, Problem>,
 }
 
 impl Pumps {
     /// None at work yet.
-    pub(super) fn new(runtime: Handle) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            runtime,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             permits: Arc::new(Semaphore::new(RUNNING_MAX)),
@@ -105,8 +102,8 @@ impl Pumps {
             }
             state.running.insert(job, false);
         }
-        let run = run(Arc::clone(node), job);
-        pumps.tracker.spawn_on(run, &pumps.runtime);
+        let run = pumps.tracker.track_future(run(Arc::clone(node), job));
+        node.host.spawn(Box::pin(run));
     }
 
     /// Says that this pump may find no room in a queue: `room` will wake it. To be called before it
@@ -141,7 +138,7 @@ impl Pumps {
     async fn wait_for_room(node: &Node) {
         while node.check_room().is_err() {
             // Nobody says when a disk has room again.
-            tokio::time::sleep(ROOM_LOOK).await;
+            node.host.sleep(ROOM_LOOK).await;
         }
     }
 

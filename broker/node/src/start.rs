@@ -1,41 +1,39 @@
 //! Brings a node up from its data directory: opens it, replays the journal over the checkpoints,
-//! quarantines shards that are damaged, and starts the threads.
+//! quarantines shards that are damaged, and starts the routines.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Instant;
 
 use millrace_storage::{
-    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, Recovery, ShardRecovery, drive,
+    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, Recovery, Routine, ShardRecovery,
 };
 use millrace_types::{SHARDS_MAX, ShardId};
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use super::data_shard::DataShard;
 use super::figures::Figures;
+use super::host::{Host, Join};
 use super::inbox::Inbox;
 use super::input::Input;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::node::{DiskLook, Node, Phase, Slot, quarantined};
 use super::options::{CoreOptions, READERS_MAX, SHARDS_MIN, StartError};
-use super::outbound::Outbound;
 use super::proposals::Proposals;
 use super::pumps::Pumps;
 use super::recovery::{self, Data, Metadata, Recovered, Unusable};
 use super::view::CatalogueView;
 use super::worker::Worker;
 
-/// A running node and its threads.
+/// A running node and its routines.
 pub(super) struct Started {
     /// What everybody shares.
     pub(super) node: Arc<Node>,
     /// The workers.
-    pub(super) threads: Vec<JoinHandle<()>>,
-    /// Those of the journal, which end after them.
-    pub(super) disk_threads: Vec<JoinHandle<()>>,
+    pub(super) workers: Vec<Box<dyn Join>>,
+    /// Those that write to the disk; they end after the workers.
+    pub(super) disk: Vec<Box<dyn Join>>,
 }
 
 /// What was found on disk, shard by shard.
@@ -48,7 +46,11 @@ struct Found {
 ///
 /// # Errors
 /// As `Broker::start`.
-pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started, StartError> {
+pub(super) fn start(
+    disk: Arc<dyn Disk>,
+    host: Arc<dyn Host>,
+    options: CoreOptions,
+) -> Result<Started, StartError> {
     if !(SHARDS_MIN..=SHARDS_MAX).contains(&options.shards) {
         return Err(StartError::Shards {
             given: options.shards,
@@ -60,8 +62,8 @@ pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started
         cluster_id,
         shards: options.shards,
     };
-    let random = || getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()));
-    let random = Arc::new(random);
+    let chance = Arc::clone(&host);
+    let random = Arc::new(move || chance.random());
     let dir = DataDir::open(disk, &options.data_dir, expect, random)?;
     let (journal, recovery) = Journal::open(&dir, options.journal)?;
     let found = recover(&dir, recovery)?;
@@ -69,16 +71,19 @@ pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started
     let workers = options.workers.max(1);
     let inboxes: Vec<Arc<Inbox<Input>>> = (0..workers).map(|_| Arc::new(Inbox::new())).collect();
     let phase = watch::Sender::new(Phase::Serving);
-    let mut disk_threads = Vec::new();
+    let mut disk_routines = Vec::new();
+    let mut run = |name: &str, routine: Box<dyn Routine>| -> io::Result<()> {
+        disk_routines.push(host.routine(name, routine)?);
+        Ok(())
+    };
     let journal = journal
-        .start(on_failure(&phase, &inboxes), &mut |name, routine| {
-            let thread = std::thread::Builder::new().name(name.into());
-            disk_threads.push(thread.spawn(|| drive(routine))?);
-            Ok(())
-        })
+        .start(on_failure(&phase, &inboxes), &mut run)
         .map_err(StartError::Thread)?;
-    let checkpointer =
-        Checkpointer::start(on_failure(&phase, &inboxes)).map_err(StartError::Thread)?;
+    let (routine, checkpointer) = Checkpointer::new(on_failure(&phase, &inboxes));
+    if let Err(error) = run("checkpointer", Box::new(routine)) {
+        journal.drain();
+        return Err(StartError::Thread(error));
+    }
     let view = CatalogueView {
         unavailable: found
             .metadata
@@ -98,15 +103,17 @@ pub(super) fn start(disk: Arc<dyn Disk>, options: CoreOptions) -> Result<Started
         view: watch::Sender::new(Arc::new(view)),
         phase,
         figures: Figures::default(),
-        pumps: Pumps::new(Handle::current()),
+        pumps: Pumps::new(),
         readers: Arc::new(Semaphore::new(READERS_MAX)),
-        disk: DiskLook::new(),
+        disk: DiskLook::new(host.now()),
+        host,
     });
-    let threads = spawn(&node, workers_of(&node, found))?;
+    let workers = run_workers(&node, workers_of(&node, found))?;
+    let disk = disk_routines;
     Ok(Started {
         node,
-        threads,
-        disk_threads,
+        workers,
+        disk,
     })
 }
 
@@ -190,19 +197,11 @@ fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
 }
 
 fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
-    let now = Instant::now();
+    let now = node.host.now();
     let mut workers: Vec<Worker> = node
         .inboxes
         .iter()
-        .map(|inbox| Worker {
-            node: Arc::clone(node),
-            inbox: Arc::clone(inbox),
-            metadata: None,
-            shards: BTreeMap::new(),
-            out: Outbound::default(),
-            housekeeping_at: None,
-            draining: None,
-        })
+        .map(|inbox| Worker::new(node, inbox))
         .collect();
     let count = workers.len();
     let proposals = |shard, last| {
@@ -233,43 +232,20 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
     workers
 }
 
-fn spawn(node: &Arc<Node>, workers: Vec<Worker>) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let mut threads = Vec::new();
+fn run_workers(node: &Arc<Node>, workers: Vec<Worker>) -> Result<Vec<Box<dyn Join>>, StartError> {
+    let mut running = Vec::new();
     for (number, worker) in workers.into_iter().enumerate() {
-        let watched = Watched {
-            node: Arc::clone(node),
-            inbox: Arc::clone(&worker.inbox),
-        };
-        let spawned = std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || {
-                let _watched = watched;
-                worker.run();
-            });
-        match spawned {
-            Ok(thread) => threads.push(thread),
+        let name = format!("worker-{number}");
+        match node.host.routine(&name, Box::new(worker)) {
+            Ok(worker) => running.push(worker),
             Err(error) => {
                 node.inboxes
                     .iter()
                     .for_each(|inbox| inbox.send(Input::Stop));
+                node.journal.drain();
                 return Err(StartError::Thread(error));
             }
         }
     }
-    Ok(threads)
-}
-
-/// A worker that panics takes its shards with it: the node cannot go on.
-struct Watched {
-    node: Arc<Node>,
-    inbox: Arc<Inbox<Input>>,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.inbox.close();
-        if std::thread::panicking() {
-            self.node.fail("a worker panicked".into());
-        }
-    }
+    Ok(running)
 }

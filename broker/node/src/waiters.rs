@@ -1,7 +1,7 @@
 //! `Receive` calls that wait for a message: who, at which queue, until when. Pure; the worker wakes
 //! them. First come, first served.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use millrace_types::{Count, LogId, SessionId};
@@ -31,7 +31,7 @@ pub(super) struct Waiter {
 /// All waiting calls of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    queues: HashMap<LogId, VecDeque<(u64, Waiter)>>,
+    queues: BTreeMap<LogId, VecDeque<(u64, Waiter)>>,
     deadlines: BTreeSet<(Instant, u64, LogId)>,
     number: u64,
 }

@@ -1,11 +1,15 @@
-//! A thread that owns some of the node's shards: takes everything that waits in one wake-up, lets
+//! The routine that owns some of the node's shards: takes everything that waits in one step, lets
 //! the shards order it, hands all of it to the journal at once, and applies what has been synced.
 //! Nothing else touches those shards.
+//!
+//! While the journal has no room, nothing new is taken; what is synced is applied all the same. A
+//! step is bounded: what is left over is for the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_storage::{Next, Routine};
 use millrace_types::{ErrorCode, LogIndex, Refusal, ShardId};
 
 use super::data_shard::DataShard;
@@ -16,6 +20,7 @@ use super::metadata_shard::MetadataShard;
 use super::node::Node;
 use super::outbound::Outbound;
 use super::reply::Reply;
+use super::turn::Turn;
 
 /// How often connections, retention and old journal files are looked after, while there are any.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
@@ -25,35 +30,101 @@ const PINNED_FACTOR: u64 = 4;
 
 /// One worker.
 pub(super) struct Worker {
-    pub(super) node: Arc<Node>,
-    pub(super) inbox: Arc<Inbox<Input>>,
+    node: Arc<Node>,
+    inbox: Arc<Inbox<Input>>,
     pub(super) metadata: Option<MetadataShard>,
     pub(super) shards: BTreeMap<ShardId, DataShard>,
-    pub(super) out: Outbound,
-    pub(super) housekeeping_at: Option<Instant>,
-    pub(super) draining: Option<Reply<()>>,
+    /// Taken from the inbox, not looked at.
+    waiting: VecDeque<Input>,
+    /// How far shards are synced that have not applied all of it.
+    synced: BTreeMap<ShardId, LogIndex>,
+    out: Outbound,
+    /// Whether the journal has been asked to tell when it has room.
+    awaits_room: bool,
+    /// Whether its shards have proposed their first commands.
+    leads: bool,
+    housekeeping_at: Option<Instant>,
+    draining: Option<Reply<()>>,
 }
 
-/// Whether the thread goes on.
+/// Whether the worker goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
     On,
     Stop,
 }
 
-impl Worker {
-    /// Runs until it is told to stop or the journal has.
-    pub(super) fn run(mut self) {
-        self.lead();
-        // Since when the worker has been busy, for `worker_turns`.
-        let mut since = Instant::now();
-        while self.turn(&mut since) == Flow::On {}
-        // Whoever waits is told that the outcome is unknown when the shards are dropped.
-        self.inbox.close();
+impl Routine for Worker {
+    /// Ends when it is told to stop or the journal has.
+    fn step(&mut self, now: Instant) -> Next {
+        let next = self.turn(now);
+        let took = self.node.host.now().saturating_duration_since(now);
+        self.node.figures.worker_turns.add(took);
+        next
     }
 
-    fn lead(&mut self) {
-        let now = Instant::now();
+    fn wait(&mut self, deadline: Option<Instant>) {
+        self.inbox.wait(deadline);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Whoever waits is told that the outcome is unknown when the shards are dropped.
+        self.inbox.close();
+        // A worker that panics takes its shards with it: the node cannot go on.
+        if std::thread::panicking() {
+            self.node.fail("a worker panicked".into());
+        }
+    }
+}
+
+impl Worker {
+    /// A worker without shards.
+    pub(super) fn new(node: &Arc<Node>, inbox: &Arc<Inbox<Input>>) -> Self {
+        Self {
+            node: Arc::clone(node),
+            inbox: Arc::clone(inbox),
+            metadata: None,
+            shards: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            synced: BTreeMap::new(),
+            out: Outbound::default(),
+            awaits_room: false,
+            leads: false,
+            housekeeping_at: None,
+            draining: None,
+        }
+    }
+
+    fn turn(&mut self, now: Instant) -> Next {
+        if !self.leads {
+            self.leads = true;
+            self.lead(now);
+        }
+        if self.look() == Flow::Stop {
+            return Next::Ended;
+        }
+        self.apply(now);
+        if self.submit() == Flow::Stop {
+            return Next::Ended;
+        }
+        if self.out.is_empty() {
+            self.take_waiting(now);
+            self.on_time(now);
+            self.go_on_draining(now);
+            if self.submit() == Flow::Stop {
+                return Next::Ended;
+            }
+        }
+        let held_back = !self.out.is_empty();
+        if !self.synced.is_empty() || !(self.waiting.is_empty() || held_back) {
+            return Next::Now;
+        }
+        Next::Wait(self.next_deadline().filter(|_| !held_back))
+    }
+
+    fn lead(&mut self, now: Instant) {
         if let Some(metadata) = &mut self.metadata {
             metadata.lead(now, &mut self.out);
         }
@@ -62,26 +133,45 @@ impl Worker {
         }
     }
 
-    fn turn(&mut self, since: &mut Instant) -> Flow {
+    /// Takes what is in the inbox.
+    fn look(&mut self) -> Flow {
+        for input in self.inbox.take() {
+            match input {
+                Input::Stop => return Flow::Stop,
+                Input::Room => self.awaits_room = false,
+                Input::Synced(marks) => self.synced.extend(marks),
+                input => self.waiting.push_back(input),
+            }
+        }
+        Flow::On
+    }
+
+    /// Hands over what the shards have ordered, if the journal has room for it.
+    fn submit(&mut self) -> Flow {
         if self.out.submit(&self.node, &self.inbox).is_err() {
             // The journal's own handler says why the node fails.
             return Flow::Stop;
         }
-        self.node.figures.worker_turns.add(since.elapsed());
-        let inputs = self.inbox.wait(self.next_deadline());
-        let now = Instant::now();
-        *since = now;
-        for input in inputs {
-            if self.take(input, now) == Flow::Stop {
-                return Flow::Stop;
-            }
+        if !self.out.is_empty() && !self.awaits_room {
+            self.awaits_room = true;
+            let inbox = Arc::clone(&self.inbox);
+            let wake = Box::new(move || inbox.send(Input::Room));
+            self.node.journal.when_room(wake);
         }
-        self.on_time(now);
-        self.go_on_draining(now);
         Flow::On
     }
 
-    fn take(&mut self, input: Input, now: Instant) -> Flow {
+    fn take_waiting(&mut self, now: Instant) {
+        let node = Arc::clone(&self.node);
+        let mut turn = Turn::new(&*node.host);
+        while !self.waiting.is_empty() && turn.goes_on() {
+            if let Some(input) = self.waiting.pop_front() {
+                self.take(input, now);
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input, now: Instant) {
         let out = &mut self.out;
         match input {
             Input::Propose(proposal) => match self.shards.get_mut(&proposal.shard) {
@@ -110,11 +200,6 @@ impl Worker {
                     shard.resume(&connection, now, out);
                 }
             }
-            Input::Synced(marks) => {
-                for (shard, upto) in marks {
-                    self.synced(shard, upto, now);
-                }
-            }
             Input::Checkpointed(ShardId::METADATA, result) => {
                 if let Some(metadata) = &mut self.metadata {
                     metadata.checkpointed(result, now);
@@ -138,20 +223,27 @@ impl Worker {
                 }
             }
             Input::Drain(reply) => self.draining = Some(reply),
-            Input::Stop => return Flow::Stop,
+            // Looked at as they come.
+            Input::Synced(_) | Input::Room | Input::Stop => {}
         }
-        Flow::On
     }
 
-    fn synced(&mut self, id: ShardId, upto: LogIndex, now: Instant) {
-        if id == ShardId::METADATA {
-            if let Some(metadata) = &mut self.metadata {
-                metadata.synced(upto);
-                metadata.checkpoint(false, now);
+    /// Applies what is synced.
+    fn apply(&mut self, now: Instant) {
+        let node = Arc::clone(&self.node);
+        for (id, upto) in std::mem::take(&mut self.synced) {
+            if id == ShardId::METADATA {
+                if let Some(metadata) = &mut self.metadata {
+                    metadata.synced(upto);
+                    metadata.checkpoint(false, now);
+                }
+            } else if let Some(shard) = self.shards.get_mut(&id) {
+                let mut turn = Turn::new(&*node.host);
+                if !shard.synced(upto, &mut turn, now, &mut self.out) {
+                    self.synced.insert(id, upto);
+                }
+                shard.checkpoint(false, now);
             }
-        } else if let Some(shard) = self.shards.get_mut(&id) {
-            shard.synced(upto, now, &mut self.out);
-            shard.checkpoint(false, now);
         }
     }
 

@@ -1,7 +1,6 @@
 //! Taking messages from queues: single calls, sessions, and ending leases.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_engine::command::{Command, Held, Settle, Settlement, Window};
@@ -41,7 +40,7 @@ impl Broker {
         check_count(receive.messages_max)?;
         let (shard, queue) = self.node.view.borrow().require_queue(&receive.address)?;
         let (reply, answer) = oneshot::channel();
-        let owner = random_session()?;
+        let owner = self.random_session()?;
         let lease_ms = receive
             .lease
             .map(|lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
@@ -50,7 +49,7 @@ impl Broker {
             messages_max: receive.messages_max,
             bytes_max: receive.bytes_max,
             lease_ms,
-            until: Instant::now() + receive.wait.min(WAIT_MAX),
+            until: self.node.host.now() + receive.wait.min(WAIT_MAX),
             reply,
         };
         let command = Command::Acquire {
@@ -180,7 +179,7 @@ impl Broker {
         };
         let (session, command) = match open.resume {
             None => {
-                let session = random_session()?;
+                let session = self.random_session()?;
                 let ttl = self.node.options.session_ttl;
                 let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
                 let consumer = open.consumer;
@@ -209,7 +208,8 @@ impl Broker {
             }
         };
         let place = (shard, queue);
-        let connection = Connection::new(session, place, window, open.credit, Instant::now());
+        let now = self.node.host.now();
+        let connection = Connection::new(session, place, window, open.credit, now);
         let connection = Arc::new(connection);
         let bodies = self.bodies(shard)?;
         // Made before the command is applied: dropping it, should this call be dropped, detaches.
@@ -295,10 +295,21 @@ impl Broker {
 
     /// The way to a shard's bodies.
     pub(super) fn bodies(&self, shard: ShardId) -> Result<Bodies, Refusal> {
-        Ok(Bodies::new(
-            self.node.store(shard)?,
-            Arc::clone(&self.node.readers),
-        ))
+        self.node.bodies(shard)
+    }
+
+    /// An id that cannot be guessed.
+    fn random_session(&self) -> Result<SessionId, Refusal> {
+        self.node
+            .host
+            .random()
+            .map(SessionId::new)
+            .map_err(|error| {
+                Refusal::new(
+                    ErrorCode::Internal,
+                    format!("the system gives no random numbers: {error}"),
+                )
+            })
     }
 
     fn gone(&self) -> Refusal {
@@ -366,14 +377,4 @@ fn check_count(messages_max: u32) -> Result<(), Refusal> {
         format!("messages_max must be 1..={MESSAGES_MAX}, not {messages_max}"),
     )
     .with("field", "messages_max"))
-}
-
-/// An id that cannot be guessed.
-fn random_session() -> Result<SessionId, Refusal> {
-    getrandom::u64().map(SessionId::new).map_err(|error| {
-        Refusal::new(
-            ErrorCode::Internal,
-            format!("the system gives no random numbers: {error}"),
-        )
-    })
 }

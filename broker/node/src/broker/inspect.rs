@@ -1,6 +1,6 @@
 //! Looking at queues and topics, and figures for metrics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_engine::outcome::{QueueStats, SessionView};
@@ -85,12 +85,12 @@ impl Broker {
     }
 
     /// Figures of logs; those of shards that do not serve are missing.
-    async fn log_facts(&self, logs: Vec<(ShardId, LogId)>) -> HashMap<LogId, LogFacts> {
+    async fn log_facts(&self, logs: Vec<(ShardId, LogId)>) -> BTreeMap<LogId, LogFacts> {
         let mut by_shard: BTreeMap<ShardId, Vec<LogId>> = BTreeMap::new();
         for (shard, log) in logs {
             by_shard.entry(shard).or_default().push(log);
         }
-        let mut facts = HashMap::new();
+        let mut facts = BTreeMap::new();
         for (id, logs) in by_shard {
             let found = self.node.ask(id, move |shard| {
                 logs.into_iter()
@@ -305,7 +305,7 @@ fn summary(
     view: &CatalogueView,
     address: &Address,
     object: &Object,
-    facts: &HashMap<LogId, LogFacts>,
+    facts: &BTreeMap<LogId, LogFacts>,
 ) -> Summary {
     let queue = |log: &LogId| match facts.get(log) {
         Some(LogFacts::Queue(stats)) => Some(*stats),

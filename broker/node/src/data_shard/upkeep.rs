@@ -1,7 +1,7 @@
 //! What the shard does by itself: ticks when something is due, trims, makes checkpoints, and tells
 //! figures.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use millrace_engine::command::Command;
 use millrace_storage::CheckpointError;
@@ -52,7 +52,7 @@ impl DataShard {
         if self.trims > 0 {
             return;
         }
-        let wall = self.clock.stamp(now, SystemTime::now()).wall;
+        let wall = self.clock.stamp(now, self.node.host.wall()).wall;
         let logs = &self.node.logs;
         let trims: Vec<(LogId, Offset)> = self
             .shard()

@@ -16,7 +16,6 @@ use millrace_storage::{ReadError, StoredRecord};
 use millrace_types::{Address, Count, ErrorCode, LogId, Refusal, ShardId};
 
 use super::{Ended, Job, Pumps, STEP_BYTES_MAX};
-use crate::bodies::Bodies;
 use crate::message;
 use crate::node::Node;
 
@@ -137,11 +136,9 @@ async fn send(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(
         // Not configured yet: that wakes this pump again, like room does.
         return Err(Ended::CaughtUp);
     };
-    let store = node.store(shard).map_err(stuck)?;
+    let bodies = node.bodies(shard).map_err(stuck)?;
     let offsets = outbox.letters.iter().map(|letter| letter.offset).collect();
-    let bodies = Bodies::new(store, Arc::clone(&node.readers))
-        .each(queue, offsets)
-        .await;
+    let bodies = bodies.each(queue, offsets).await;
     let target = outbox.target;
     let room = node
         .ask(home, move |shard| shard.queue(target).map(Queue::room))

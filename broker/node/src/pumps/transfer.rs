@@ -118,7 +118,7 @@ impl<'a> Lane<'a> {
         let Some(home) = node.logs.shard(binding.log) else {
             return Ok(None);
         };
-        let store = node.store(home).map_err(|refusal| refusal.to_string())?;
+        let bodies = node.bodies(home).map_err(|refusal| refusal.to_string())?;
         let filters = binding
             .filters
             .iter()
@@ -129,7 +129,7 @@ impl<'a> Lane<'a> {
             shard: place.0,
             queue: place.1,
             partition: binding.log,
-            bodies: Bodies::new(store, Arc::clone(&node.readers)),
+            bodies,
             filters: filters.map_err(|error| error.to_string())?,
             cursor,
         }))

@@ -6,7 +6,8 @@ use millrace_types::{Applied, ErrorCode};
 use super::*;
 
 fn on(disk: &FaultyDisk, dir: TempDir, options: CoreOptions) -> Running {
-    let broker = Broker::start_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    let host = Arc::new(crate::SystemHost::current());
+    let broker = Broker::start_on(Arc::new(disk.clone()), host, options.clone()).unwrap();
     Running {
         broker,
         options,
