@@ -188,8 +188,8 @@ async fn a_directory_of_another_cluster_or_in_use_is_refused() {
     );
 }
 
-#[test]
-fn a_number_of_shards_that_cannot_be_is_refused() {
+#[tokio::test]
+async fn a_number_of_shards_that_cannot_be_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let refused = Broker::start(CoreOptions {
         shards: 1,
