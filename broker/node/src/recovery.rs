@@ -76,13 +76,64 @@ impl<T> Recovered<T> {
     }
 }
 
-/// Recovers a data shard.
+/// What the journal's entries are applied to.
+pub(super) trait Apply {
+    /// Applies the next entry.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn apply(&mut self, record: JournalRecord) -> Result<(), DecodeError>;
+}
+
+impl Apply for Data {
+    fn apply(&mut self, record: JournalRecord) -> Result<(), DecodeError> {
+        let entry = Entry::decode(&record.header)?;
+        self.replica.apply(record.index, &entry, record.body);
+        Ok(())
+    }
+}
+
+impl Apply for Metadata {
+    fn apply(&mut self, record: JournalRecord) -> Result<(), DecodeError> {
+        let entry = CatalogueEntry::decode(&record.header)?;
+        (self.wall, self.elapsed) = (entry.stamp.wall, entry.stamp.elapsed);
+        self.catalogue.apply(record.index, &entry);
+        Ok(())
+    }
+}
+
+impl<T: Apply> Recovered<T> {
+    /// Takes the journal's next record of this shard, in order; applies what follows the
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// Why the shard cannot be used.
+    pub(super) fn replay(&mut self, record: JournalRecord) -> Result<(), String> {
+        let (index, bytes) = (record.index, record.bytes());
+        if record.kind != RecordKind::Entry || index <= self.covered {
+            return Ok(());
+        }
+        if index != self.last.next() {
+            let last = self.last;
+            return Err(format!(
+                "entries after {last} are missing from the journal: the next one is {index}"
+            ));
+        }
+        let applied = self.state.apply(record);
+        applied.map_err(|error| format!("entry {index} of the journal cannot be read: {error}"))?;
+        self.journal_bytes += bytes;
+        self.last = index;
+        Ok(())
+    }
+}
+
+/// A data shard as its checkpoint has it.
 pub(super) fn data(
     dir: &DataDir,
     id: ShardId,
-    recovery: ShardRecovery,
+    recovery: &ShardRecovery,
 ) -> Result<Recovered<Data>, Unusable> {
-    check(&recovery)?;
+    check(recovery)?;
     let checkpoint = Checkpoint::load(dir, id)?;
     let store = Store::open(
         dir,
@@ -96,26 +147,21 @@ pub(super) fn data(
             (shard, checkpoint.index)
         }
     };
-    let mut replica = Replica { shard, store };
-    let (last, journal_bytes) = replay(covered, recovery, |record| {
-        let entry = Entry::decode(&record.header)?;
-        replica.apply(record.index, &entry, record.body);
-        Ok(())
-    })?;
+    let replica = Replica { shard, store };
     Ok(Recovered {
         state: Data { replica },
-        last,
+        last: covered,
         covered,
-        journal_bytes,
+        journal_bytes: 0,
     })
 }
 
-/// Recovers the metadata shard.
+/// The metadata shard as its checkpoint has it.
 pub(super) fn metadata(
     dir: &DataDir,
-    recovery: ShardRecovery,
+    recovery: &ShardRecovery,
 ) -> Result<Recovered<Metadata>, Unusable> {
-    check(&recovery)?;
+    check(recovery)?;
     let checkpoint = Checkpoint::load(dir, ShardId::METADATA)?;
     let manifest = checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest);
     let store = Store::open(dir, ShardId::METADATA, manifest)?;
@@ -127,23 +173,16 @@ pub(super) fn metadata(
         }
     };
     let (wall, elapsed) = (Wall::default(), Elapsed::default());
-    let mut state = Metadata {
-        catalogue,
-        wall,
-        elapsed,
-        store,
-    };
-    let (last, journal_bytes) = replay(covered, recovery, |record| {
-        let entry = CatalogueEntry::decode(&record.header)?;
-        (state.wall, state.elapsed) = (entry.stamp.wall, entry.stamp.elapsed);
-        state.catalogue.apply(record.index, &entry);
-        Ok(())
-    })?;
     Ok(Recovered {
-        state,
-        last,
+        state: Metadata {
+            catalogue,
+            wall,
+            elapsed,
+            store,
+        },
+        last: covered,
         covered,
-        journal_bytes,
+        journal_bytes: 0,
     })
 }
 
@@ -157,34 +196,6 @@ fn check(recovery: &ShardRecovery) -> Result<(), Unusable> {
             damage.kind
         ))),
     }
-}
-
-/// Applies what follows the checkpoint; the last index and the bytes applied.
-fn replay(
-    covered: LogIndex,
-    recovery: ShardRecovery,
-    mut apply: impl FnMut(JournalRecord) -> Result<(), DecodeError>,
-) -> Result<(LogIndex, u64), Unusable> {
-    let (mut last, mut bytes) = (covered, 0);
-    for record in recovery.records {
-        let index = record.index;
-        if record.kind != RecordKind::Entry || index <= covered {
-            continue;
-        }
-        if index != last.next() {
-            return Err(Unusable::Shard(format!(
-                "entries after {last} are missing from the journal: the next one is {index}"
-            )));
-        }
-        bytes += record.bytes();
-        apply(record).map_err(|error| {
-            Unusable::Shard(format!(
-                "entry {index} of the journal cannot be read: {error}"
-            ))
-        })?;
-        last = index;
-    }
-    Ok((last, bytes))
 }
 
 fn bad_snapshot(error: DecodeError) -> Unusable {

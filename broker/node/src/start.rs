@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use millrace_storage::{
-    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, Recovery, Routine, ShardRecovery,
+    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, JournalRecord, Recovery, Routine,
 };
 use millrace_types::{SHARDS_MAX, ShardId};
 use tokio::sync::{Semaphore, watch};
@@ -22,7 +22,7 @@ use super::node::{DiskLook, Node, Phase, Slot, quarantined};
 use super::options::{CoreOptions, READERS_MAX, SHARDS_MIN, StartError};
 use super::proposals::Proposals;
 use super::pumps::Pumps;
-use super::recovery::{self, Data, Metadata, Recovered, Unusable};
+use super::recovery::{self, Apply, Data, Metadata, Recovered, Unusable};
 use super::view::CatalogueView;
 use super::worker::Worker;
 
@@ -65,8 +65,8 @@ pub(super) fn start(
     let chance = Arc::clone(&host);
     let random = Arc::new(move || chance.random());
     let dir = DataDir::open(disk, &options.data_dir, expect, random)?;
-    let (journal, recovery) = Journal::open(&dir, options.journal)?;
-    let found = recover(&dir, recovery)?;
+    let (mut journal, recovery) = Journal::open(&dir, options.journal)?;
+    let found = recover(&dir, &mut journal, recovery)?;
 
     let workers = options.workers.max(1);
     let inboxes: Vec<Arc<Inbox<Input>>> = (0..workers).map(|_| Arc::new(Inbox::new())).collect();
@@ -117,39 +117,59 @@ pub(super) fn start(
     })
 }
 
-fn recover(dir: &DataDir, recovery: Recovery) -> Result<Found, StartError> {
+/// Checkpoints first, then one pass over the journal for all shards.
+fn recover(dir: &DataDir, journal: &mut Journal, recovery: Recovery) -> Result<Found, StartError> {
     if let Some(torn) = &recovery.torn {
         tracing::info!(path = %torn.path.display(), at = torn.at, bytes = torn.bytes,
             "the journal's torn tail was cut; nothing in it was acknowledged");
     }
     let mut shards = recovery.shards;
     let mut take = |shard| shards.remove(&shard).unwrap_or_default();
-    let metadata = usable(ShardId::METADATA, take(ShardId::METADATA), |records| {
-        recovery::metadata(dir, records)
-    })?;
+    let found = take(ShardId::METADATA);
+    let mut metadata = usable(ShardId::METADATA, recovery::metadata(dir, &found))?;
     let mut data = BTreeMap::new();
     for shard in dir.shards().filter(|shard| *shard != ShardId::METADATA) {
-        let recovered = usable(shard, take(shard), |records| {
-            recovery::data(dir, shard, records)
-        })?;
+        let recovered = usable(shard, recovery::data(dir, shard, &take(shard)))?;
         data.insert(shard, recovered);
     }
+    journal.replay(&mut |record| {
+        if record.shard == ShardId::METADATA {
+            replay(&mut metadata, record);
+        } else if let Some(shard) = data.get_mut(&record.shard) {
+            replay(shard, record);
+        }
+    })?;
     Ok(Found { metadata, data })
+}
+
+/// Hands a record to its shard, unless that is quarantined.
+fn replay<T: Apply>(found: &mut Result<Recovered<T>, String>, record: JournalRecord) {
+    let shard = record.shard;
+    if let Ok(recovered) = found
+        && let Err(why) = recovered.replay(record)
+    {
+        quarantine(shard, &why);
+        *found = Err(why);
+    }
 }
 
 /// A recovered shard, or why it is quarantined.
 fn usable<T>(
     shard: ShardId,
-    recovery: ShardRecovery,
-    recover: impl FnOnce(ShardRecovery) -> Result<T, Unusable>,
-) -> Result<Result<T, String>, StartError> {
-    let why = match recover(recovery) {
-        Ok(recovered) => return Ok(Ok(recovered)),
-        Err(Unusable::Node(error)) => return Err(error.into()),
-        Err(Unusable::Shard(why)) => why,
-    };
+    recovered: Result<Recovered<T>, Unusable>,
+) -> Result<Result<Recovered<T>, String>, StartError> {
+    match recovered {
+        Ok(recovered) => Ok(Ok(recovered)),
+        Err(Unusable::Node(error)) => Err(error.into()),
+        Err(Unusable::Shard(why)) => {
+            quarantine(shard, &why);
+            Ok(Err(why))
+        }
+    }
+}
+
+fn quarantine(shard: ShardId, why: &str) {
     tracing::error!(%shard, %why, "shard quarantined: it does not serve, the others do");
-    Ok(Err(why))
 }
 
 /// One handler for whatever fails on the disk: nothing more is acknowledged, the process has to

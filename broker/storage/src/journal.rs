@@ -24,11 +24,13 @@ use crate::routine::Starter;
 
 mod committer;
 mod files;
+mod fold;
 pub(crate) mod format;
 mod handle;
 mod inbox;
 mod live;
 mod recovery;
+mod replay;
 mod scan;
 mod supply;
 #[cfg(test)]
@@ -76,8 +78,11 @@ impl Default for JournalOptions {
 pub enum RecordKind {
     /// An entry of a shard's log: header = the command, body = the client's bytes.
     Entry = 1,
-    /// Raft's hard state.
+    /// Raft's hard state: its term, header = the rest.
     HardState = 2,
+    /// A snapshot was installed: the state at this index and term; header = where it is. Every
+    /// entry before it is replaced.
+    Snapshot = 3,
 }
 
 /// What the journal carries.
@@ -107,7 +112,7 @@ impl JournalRecord {
     }
 }
 
-/// What an opened journal holds.
+/// What an opened journal says about its shards; `replay` has the records.
 #[derive(Debug)]
 pub struct Recovery {
     /// Every shard of the data directory, even without records.
@@ -116,12 +121,10 @@ pub struct Recovery {
     pub torn: Option<TornTail>,
 }
 
-/// What an opened journal holds of one shard.
-#[derive(Debug, Default)]
+/// What an opened journal says about one shard.
+#[derive(Clone, Debug, Default)]
 pub struct ShardRecovery {
-    /// In the order they were appended: ascending by index.
-    pub records: Vec<JournalRecord>,
-    /// Something synced is lost: the shard must not be served from these records.
+    /// Something synced is lost: the shard must not be served from its records.
     pub damage: Option<Damage>,
 }
 
@@ -150,6 +153,7 @@ pub struct TornTail {
 /// The journal before its thread runs.
 pub struct Journal {
     writer: writer::Writer,
+    replay: replay::Replay,
 }
 
 impl Journal {
@@ -167,9 +171,20 @@ impl Journal {
             "journal files are too small"
         );
         assert!(options.batch_records_max > 0, "a batch needs a record");
-        let (recovery, found) = recovery::recover(dir, options)?;
+        let (recovery, found, replay) = recovery::recover(dir, options)?;
         let writer = writer::Writer::new(dir.clone(), options, found)?;
-        Ok((Self { writer }, recovery))
+        Ok((Self { writer, replay }, recovery))
+    }
+
+    /// Hands out every record that counts, of all shards in the order they were appended, also of
+    /// damaged ones: of each shard entries ascending by index without a gap (where there is no
+    /// damage), a snapshot before the entries that follow it, hard states where they were. Entries
+    /// that a checkpoint covers may be among them. One batch is in memory at a time.
+    ///
+    /// # Errors
+    /// When the system refuses, or something reads otherwise than a moment ago.
+    pub fn replay(&mut self, each: &mut dyn FnMut(JournalRecord)) -> Result<(), OpenError> {
+        self.replay.run(each)
     }
 
     /// Starts the journal's routines: the one that writes, `journal`, and the one that prepares

@@ -1,5 +1,6 @@
 //! What the tests of this crate share.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -11,8 +12,8 @@ use bytes::Bytes;
 use millrace_types::{LogIndex, ReplicaId, ShardId, Term};
 
 use crate::{
-    DataDir, Disk, DiskFailure, Expect, Journal, JournalHandle, JournalOptions, JournalRecord,
-    Random, RecordKind, Recovery, drive,
+    Damage, DataDir, Disk, DiskFailure, Expect, Journal, JournalHandle, JournalOptions,
+    JournalRecord, OpenError, Random, RecordKind, TornTail, drive,
 };
 
 /// Longest wait for another thread: far beyond what any takes.
@@ -79,6 +80,34 @@ pub(crate) fn entry(shard: u32, index: u64, body_bytes: usize) -> JournalRecord 
     }
 }
 
+/// What a journal held.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) shards: BTreeMap<ShardId, RecoveredShard>,
+    pub(crate) torn: Option<TornTail>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RecoveredShard {
+    pub(crate) records: Vec<JournalRecord>,
+    pub(crate) damage: Option<Damage>,
+}
+
+/// Opens a journal and reads all of it.
+pub(crate) fn open(
+    dir: &DataDir,
+    options: JournalOptions,
+) -> Result<(Journal, Recovered), OpenError> {
+    let (mut journal, recovery) = Journal::open(dir, options)?;
+    let mut shards: BTreeMap<ShardId, RecoveredShard> = BTreeMap::new();
+    for (shard, found) in recovery.shards {
+        shards.entry(shard).or_default().damage = found.damage;
+    }
+    journal.replay(&mut |record| shards.entry(record.shard).or_default().records.push(record))?;
+    let torn = recovery.torn;
+    Ok((journal, Recovered { shards, torn }))
+}
+
 /// A started journal and what its failure was.
 pub(crate) struct Running {
     pub(crate) journal: JournalHandle,
@@ -87,8 +116,8 @@ pub(crate) struct Running {
 }
 
 /// Opens and starts a journal.
-pub(crate) fn start(dir: &DataDir, options: JournalOptions) -> (Running, Recovery) {
-    let (journal, recovery) = Journal::open(dir, options).unwrap();
+pub(crate) fn start(dir: &DataDir, options: JournalOptions) -> (Running, Recovered) {
+    let (journal, recovery) = open(dir, options).unwrap();
     let failures: Arc<Mutex<Vec<DiskFailure>>> = Arc::default();
     let seen = Arc::clone(&failures);
     let on_failure = Box::new(move |failure| seen.lock().unwrap().push(failure));
@@ -137,7 +166,7 @@ impl Running {
 }
 
 /// Indexes of a shard's recovered records.
-pub(crate) fn indexes(recovery: &Recovery, shard: u32) -> Vec<u64> {
+pub(crate) fn indexes(recovery: &Recovered, shard: u32) -> Vec<u64> {
     let shard = &recovery.shards[&ShardId::new(shard)];
     shard
         .records

@@ -6,18 +6,24 @@
 //! next one. Writing, syncing and answering are a step each: how long a sync took is told by the
 //! times of two steps, and a simulation may crash between them.
 //!
+//! The last batch is sealed when nothing follows it for a second, and at the end: a batch without
+//! records that says that the one before was synced.
+//!
 //! A batch that finds no room in the file waits, with everything behind it, until the next file is
 //! ready; releases go on meanwhile, because they are what gives a full disk room again. A failed
 //! write or sync is not tried again: nothing is answered any more and `on_failure` is called.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::handle::Shared;
 use super::inbox::{Batch, Done, Taken};
 use super::writer::{Room, Writer};
 use crate::error::{Action, DiskFailure, failed};
 use crate::routine::{Next, Routine};
+
+/// How long nothing is written before the last batch is sealed: rare enough to cost nothing.
+const SEAL_AFTER: Duration = Duration::from_secs(1);
 
 /// Called once, when the journal can no longer write.
 pub(crate) type OnFailure = Box<dyn FnOnce(DiskFailure) + Send>;
@@ -26,6 +32,7 @@ pub(crate) struct Committer {
     writer: Writer,
     shared: Arc<Shared>,
     phase: Phase,
+    seal: Seal,
     /// Until it is called, or the end is in order.
     on_failure: Option<OnFailure>,
 }
@@ -38,6 +45,15 @@ enum Phase {
     Held(Batch),
     Written(Answer),
     Syncing(Answer, Instant),
+}
+
+/// Whether the last batch is known to have been synced.
+#[derive(Clone, Copy)]
+enum Seal {
+    Wanted,
+    /// At this time, if nothing is written until then.
+    Due(Instant),
+    Done,
 }
 
 /// Whom to tell of a batch, and its size.
@@ -53,6 +69,7 @@ impl Committer {
             writer,
             shared,
             phase: Phase::Idle,
+            seal: Seal::Wanted,
             on_failure: Some(on_failure),
         }
     }
@@ -70,8 +87,11 @@ impl Committer {
         match std::mem::take(&mut self.phase) {
             Phase::Idle => match self.shared.inbox.take() {
                 Taken::Batch(batch) => self.write(batch, now),
-                Taken::Nothing => Ok(Next::Wait(None)),
-                Taken::Drained => Ok(Next::Ended),
+                Taken::Nothing => self.idle(now),
+                Taken::Drained => {
+                    self.writer.seal()?;
+                    Ok(Next::Ended)
+                }
             },
             Phase::Held(batch) => self.write(batch, now),
             Phase::Written(answer) => {
@@ -88,6 +108,22 @@ impl Committer {
         }
     }
 
+    /// Seals the last batch when nothing has followed it for a while.
+    fn idle(&mut self, now: Instant) -> Result<Next, DiskFailure> {
+        let due = match self.seal {
+            Seal::Done => return Ok(Next::Wait(None)),
+            Seal::Wanted => now + SEAL_AFTER,
+            Seal::Due(at) => at,
+        };
+        if due > now {
+            self.seal = Seal::Due(due);
+            return Ok(Next::Wait(Some(due)));
+        }
+        self.writer.seal()?;
+        self.seal = Seal::Done;
+        Ok(Next::Wait(None))
+    }
+
     fn write(&mut self, batch: Batch, now: Instant) -> Result<Next, DiskFailure> {
         if batch.records.is_empty() {
             batch.dones.into_iter().for_each(|done| done());
@@ -101,6 +137,7 @@ impl Committer {
             }
         }
         let bytes = self.writer.write(&batch.records)?;
+        self.seal = Seal::Wanted;
         let (dones, records) = (batch.dones, batch.records.len() as u64);
         self.phase = Phase::Written(Answer {
             dones,

@@ -12,7 +12,8 @@
 //! random for each use of a file: bytes of its earlier uses, or of a client's message, cannot pass
 //! for a batch. A frame's crc is seeded with nonce and sequence, so that a frame of an earlier
 //! batch at the same place cannot pass for one of a torn batch. `sequence` counts batches over all
-//! files, `ordinal` within the file.
+//! files, `ordinal` within the file. A batch without records is a seal: it says that the one before
+//! it was synced, and the next batch is written over it, under the same numbers.
 //!
 //! Decides what is a valid header or frame; does not decide what an invalid one means.
 
@@ -204,7 +205,7 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes at least one record.
+    /// Encodes records; none for a seal.
     pub(crate) fn new(nonce: u64, sequence: u64, ordinal: u32, records: &[JournalRecord]) -> Self {
         let mut shards: Vec<ShardId> = records.iter().map(|record| record.shard).collect();
         shards.sort_unstable();
@@ -312,6 +313,7 @@ pub(crate) fn decode_frame(
     let kind = match rest.get_u8() {
         1 => RecordKind::Entry,
         2 => RecordKind::HardState,
+        3 => RecordKind::Snapshot,
         _ => return Err(Corruption::Content),
     };
     let (term, index) = (

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use millrace_types::{LogIndex, ShardId};
 
-use super::JournalRecord;
 use super::format::frame_bytes;
 use super::handle::JournalStats;
+use super::{JournalRecord, RecordKind};
 
 /// An index that nothing reaches.
 const PINNED: LogIndex = LogIndex::new(u64::MAX);
@@ -21,6 +21,8 @@ pub(crate) struct Live {
     /// Oldest first; the last one is written to.
     files: Vec<LiveFile>,
     released: BTreeMap<ShardId, LogIndex>,
+    /// The index of each shard's last entry or snapshot.
+    last: BTreeMap<ShardId, LogIndex>,
 }
 
 /// What a file in use holds.
@@ -50,15 +52,10 @@ impl LiveFile {
     }
 
     /// Counts a record.
-    pub(crate) fn note(&mut self, record: &JournalRecord) {
+    fn note(&mut self, record: &JournalRecord) {
         let held = self.shards.entry(record.shard).or_default();
         held.index_max = held.index_max.max(record.index);
         held.bytes += frame_bytes(record);
-    }
-
-    /// Keeps the file, whatever is released.
-    pub(crate) fn pin(&mut self, shard: ShardId) {
-        self.shards.entry(shard).or_default().index_max = PINNED;
     }
 
     /// Shards with something in it that no checkpoint covers.
@@ -74,21 +71,39 @@ impl LiveFile {
 }
 
 impl Live {
-    pub(crate) fn new(files: Vec<LiveFile>) -> Self {
-        let released = BTreeMap::new();
-        Self { files, released }
-    }
-
     /// Goes on in another file.
     pub(crate) fn push(&mut self, file: LiveFile) {
         self.files.push(file);
     }
 
+    /// Keeps a file, whatever is released.
+    pub(crate) fn pin(&mut self, file: usize, shard: ShardId) {
+        self.files[file].shards.entry(shard).or_default().index_max = PINNED;
+    }
+
     /// Counts records written to the file in use.
     pub(crate) fn note(&mut self, records: &[JournalRecord]) {
-        let file = self.files.last_mut().expect("one is always written to");
         for record in records {
+            // A hard state replaces nothing.
+            if record.kind != RecordKind::HardState {
+                let last = self.last.insert(record.shard, record.index);
+                if last.is_some_and(|last| record.index < last) {
+                    self.cut(record.shard, record.index);
+                }
+            }
+            let file = self.files.last_mut().expect("one is always written to");
             file.note(record);
+        }
+    }
+
+    /// What was behind this index has been replaced: no checkpoint will have to reach it.
+    fn cut(&mut self, shard: ShardId, index: LogIndex) {
+        for file in &mut self.files {
+            if let Some(held) = file.shards.get_mut(&shard)
+                && held.index_max != PINNED
+            {
+                held.index_max = held.index_max.min(index);
+            }
         }
     }
 

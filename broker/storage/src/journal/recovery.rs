@@ -1,28 +1,32 @@
 //! Puts the files of a journal together.
 //!
 //! Decides what is a torn tail and what is damage. Sequence numbers decide: the last batch of all
-//! may be incomplete, every other one must be there and whole. A sequence number found twice is a
-//! torn tail that a later start cut and wrote again in its new file; the copy with more valid
-//! records counts.
+//! may be incomplete, every other one must be there and whole, because a batch is written only
+//! after the one before was synced. A sequence number found twice in files that follow each other
+//! is a torn tail, or a seal, that a later start wrote again in its new file; the copy with more
+//! valid records counts.
+//!
+//! Reads every batch once and keeps none: `replay` reads them again. What it keeps grows with
+//! shards and files, not with records.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_types::ShardId;
 
+use super::files;
+use super::fold::Fold;
 use super::format::{FILE_HEADER_BYTES, aligned};
-use super::live::LiveFile;
-use super::scan::{FileScan, ScannedBatch, scan};
-use super::{
-    Damage, JournalOptions, JournalRecord, RecordKind, Recovery, ShardRecovery, TornTail, files,
-};
+use super::live::{Live, LiveFile};
+use super::replay::Replay;
+use super::scan::{Scan, ScannedBatch};
+use super::{Damage, JournalOptions, JournalRecord, Recovery, ShardRecovery, TornTail};
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, OpenError};
 
 /// What the writer goes on from.
 pub(crate) struct Found {
     /// Files that hold something, oldest first.
-    pub(crate) live: Vec<LiveFile>,
+    pub(crate) live: Live,
     /// Files that hold nothing.
     pub(crate) spares: Vec<std::path::PathBuf>,
     /// Above every number used.
@@ -37,216 +41,213 @@ pub(crate) struct Found {
 pub(crate) fn recover(
     dir: &DataDir,
     options: JournalOptions,
-) -> Result<(Recovery, Found), OpenError> {
+) -> Result<(Recovery, Found, Replay), OpenError> {
     let listing = files::Listing::read(dir, options)?;
     let mut scans = Vec::new();
     for path in &listing.journals {
-        scans.push(scan(&**dir.disk(), path)?);
+        scans.push(Scan::open(&**dir.disk(), path)?);
     }
-    // By number; a file with an unreadable header has none, and holds back nothing but itself.
-    scans.sort_by_key(number_of);
-    let number_next = scans
-        .iter()
-        .map(|scan| number_of(scan).saturating_add(1))
-        .max();
-    let number_next = number_next.unwrap_or(1).max(listing.number_next);
-    let mut recovery = Recovery {
-        shards: dir
-            .shards()
-            .map(|shard| (shard, ShardRecovery::default()))
-            .collect(),
-        torn: None,
-    };
-    let (kept, empty): (Vec<_>, Vec<_>) = scans
+    let numbers = scans.iter().map(|scan| number_of(scan).saturating_add(1));
+    let number_next = numbers.max().unwrap_or(1).max(listing.number_next);
+    let (mut kept, empty): (Vec<_>, Vec<_>) = scans
         .into_iter()
-        .partition(|scan| scan.header.is_err() || !scan.batches.is_empty());
-    if let Some(scan) = empty.iter().rfind(|scan| scan.begun) {
-        let (path, at) = (scan.path.clone(), FILE_HEADER_BYTES);
-        recovery.torn = Some(TornTail { path, at, bytes: 0 });
-    }
+        .partition(|scan| scan.header.is_err() || scan.first.is_some());
+    // By what they hold: a file for a large record is used before the one prepared earlier. A file
+    // with an unreadable header has no batches and holds back nothing but itself.
+    kept.sort_by_key(|scan| (scan.first, number_of(scan)));
     let newest = kept.iter().map(number_of).max().unwrap_or(0);
-    let mut live: Vec<LiveFile> = kept.iter().map(LiveFile::of_scan).collect();
-    let mut pins = Vec::new();
-    let (sequence_next, rewrite) = fold(kept, &mut recovery, &mut pins);
+
+    let mut pass = Pass::new(dir);
+    for (file, scan) in kept.iter_mut().enumerate() {
+        pass.read_file(file, scan)?;
+    }
+    let tail = pass.finish(&mut kept);
+    if let Some((scan, at)) = empty
+        .iter()
+        .rev()
+        .find_map(|scan| Some((scan, scan.begun?)))
+    {
+        let (path, bytes) = (scan.path.clone(), 0);
+        pass.torn.get_or_insert(TornTail { path, at, bytes });
+    }
     let mut spares = listing.spares;
     for scan in empty {
         // With damage, an older file that seems empty may be where missing batches were: it stays.
-        if pins.is_empty() || number_of(&scan) > newest {
+        if pass.pins.is_empty() || number_of(&scan) > newest {
             spares.extend(files::retire(dir, &scan.path, scan.bytes, options)?);
         }
     }
-    for (file, shard) in pins {
-        live[file].pin(shard);
+    for (file, shard) in std::mem::take(&mut pass.pins) {
+        pass.live.pin(file, shard);
     }
     let found = Found {
-        live,
+        live: pass.live,
         spares,
         number_next,
-        sequence_next,
-        rewrite,
+        sequence_next: tail.sequence_next,
+        rewrite: tail.rewrite,
     };
-    Ok((recovery, found))
+    let shards = pass.shards.iter().map(|(shard, fold)| {
+        let damage = fold.damage.clone();
+        (*shard, ShardRecovery { damage })
+    });
+    let recovery = Recovery {
+        shards: shards.collect(),
+        torn: pass.torn,
+    };
+    Ok((
+        recovery,
+        found,
+        Replay::new(kept, pass.ignored, pass.shards),
+    ))
 }
 
-fn number_of(scan: &FileScan) -> u64 {
+fn number_of(scan: &Scan) -> u64 {
     scan.header.as_ref().map_or(0, |header| header.number)
 }
 
-/// One copy of a batch, and where it is.
-struct Placed {
+/// Where the journal ends.
+struct Tail {
+    sequence_next: u64,
+    rewrite: Vec<JournalRecord>,
+}
+
+/// The one reading of all files, in order.
+struct Pass {
+    shards: BTreeMap<ShardId, Fold>,
+    live: Live,
+    /// Damaged files, and a shard that will never release them: they stay for a repair to look at.
+    pins: Vec<(usize, ShardId)>,
+    /// Copies of batches that do not count: file and place.
+    ignored: BTreeSet<(usize, u64)>,
+    last: Option<Last>,
+    torn: Option<TornTail>,
+}
+
+/// The last batch so far.
+struct Last {
     file: usize,
+    path: std::path::PathBuf,
     batch: ScannedBatch,
 }
 
-/// Damaged files, and a shard that will never release them: they stay for a repair to look at.
-type Pins = Vec<(usize, ShardId)>;
+impl Pass {
+    fn new(dir: &DataDir) -> Self {
+        Self {
+            shards: dir.shards().map(|id| (id, Fold::default())).collect(),
+            live: Live::default(),
+            pins: Vec::new(),
+            ignored: BTreeSet::new(),
+            last: None,
+            torn: None,
+        }
+    }
 
-/// Moves all records to their shards. Returns the next sequence number, and the records with which
-/// it begins.
-fn fold(
-    mut scans: Vec<FileScan>,
-    recovery: &mut Recovery,
-    pins: &mut Pins,
-) -> (u64, Vec<JournalRecord>) {
-    let mut batches: BTreeMap<u64, Placed> = BTreeMap::new();
-    for (file, scan) in scans.iter_mut().enumerate() {
-        if let Err(kind) = &scan.header {
-            damage_all(recovery, scan, 0, kind.clone());
-            pins.push((file, ShardId::METADATA));
+    fn read_file(&mut self, file: usize, scan: &mut Scan) -> Result<(), OpenError> {
+        self.live.push(LiveFile::new(scan.path.clone(), scan.bytes));
+        if let Err(kind) = scan.header.clone() {
+            self.damage_all(file, scan.path.clone(), 0, kind);
         }
-        for batch in std::mem::take(&mut scan.batches) {
-            match batches.entry(batch.header.sequence) {
-                Entry::Vacant(place) => {
-                    place.insert(Placed { file, batch });
-                }
-                Entry::Occupied(mut place) => {
-                    if batch.records.len() >= place.get().batch.records.len() {
-                        place.insert(Placed { file, batch });
-                    }
-                }
-            }
+        while let Some(batch) = scan.next()? {
+            self.read_batch(file, scan, batch);
         }
+        Ok(())
     }
-    find_missing(&batches, &scans, recovery, pins);
-    let Some(last) = batches.last_key_value().map(|(sequence, _)| *sequence) else {
-        return (1, Vec::new());
-    };
-    let mut sequence_next = last + 1;
-    let mut rewrite = Vec::new();
-    if let Some(scan) = scans.last().filter(|scan| scan.begun) {
-        let (path, at) = (scan.path.clone(), aligned(scan.end));
-        recovery.torn = Some(TornTail { path, at, bytes: 0 });
-    }
-    for (sequence, Placed { file, batch }) in batches {
-        let path = &scans[file].path;
-        match batch.bad {
-            Some((at, _)) if sequence == last => {
-                let bytes = batch.end() - at;
-                recovery.torn = Some(TornTail {
-                    path: path.clone(),
-                    at,
-                    bytes,
-                });
-                sequence_next = sequence;
-                rewrite.clone_from(&batch.records);
-            }
-            Some((at, ref kind)) => {
-                for shard in &batch.header.shards {
-                    pins.push((file, *shard));
-                    let (path, kind) = (path.clone(), kind.clone());
-                    damage(recovery, *shard, Damage { path, at, kind });
-                }
+
+    fn read_batch(&mut self, file: usize, scan: &Scan, batch: ScannedBatch) {
+        let sequence = batch.header.sequence;
+        match self.last.take() {
+            // The oldest file starts with its first batch: what came before has been released.
+            None if batch.header.ordinal > 0 => {
+                let first = sequence.saturating_sub(u64::from(batch.header.ordinal));
+                let kind = missing(first, sequence);
+                self.damage_all(file, scan.path.clone(), FILE_HEADER_BYTES, kind);
             }
             None => {}
+            Some(last) if sequence > last.batch.header.sequence => {
+                self.has_successor(last, sequence)
+            }
+            Some(last) => {
+                let is_copy = sequence == last.batch.header.sequence;
+                if !is_copy {
+                    // Nobody writes so: the files tell two stories.
+                    let path = scan.path.clone();
+                    self.damage_all(file, path, batch.at, Corruption::Content);
+                }
+                if !is_copy || batch.records.len() < last.batch.records.len() {
+                    self.ignored.insert((file, batch.at));
+                    self.last = Some(last);
+                    return;
+                }
+                // The records of the copy before are among these, and replaced by them.
+            }
         }
-        for record in batch.records {
-            push(recovery, record, path, batch.at);
+        self.live.note(&batch.records);
+        for record in &batch.records {
+            let fold = self.shards.entry(record.shard).or_default();
+            fold.add(record, &scan.path, batch.at);
+        }
+        let path = scan.path.clone();
+        self.last = Some(Last { file, path, batch });
+    }
+
+    /// A batch is not the last one: it must be whole, and the next one must follow.
+    fn has_successor(&mut self, last: Last, next: u64) {
+        let Last { file, path, batch } = last;
+        let (sequence, end) = (batch.header.sequence, aligned(batch.end()));
+        if let Some((at, kind)) = batch.bad {
+            for shard in batch.header.shards {
+                self.pins.push((file, shard));
+                let (path, kind) = (path.clone(), kind.clone());
+                let fold = self.shards.entry(shard).or_default();
+                fold.damage.get_or_insert(Damage { path, at, kind });
+            }
+        }
+        if sequence + 1 < next {
+            self.damage_all(file, path, end, missing(sequence + 1, next));
         }
     }
-    (sequence_next, rewrite)
-}
 
-/// Batches that should be there and are not: their shards are unknown, so all are damaged.
-fn find_missing(
-    batches: &BTreeMap<u64, Placed>,
-    scans: &[FileScan],
-    recovery: &mut Recovery,
-    pins: &mut Pins,
-) {
-    let mut previous: Option<(u64, &Placed)> = None;
-    for (&sequence, placed) in batches {
-        let missing = match previous {
-            // The oldest file starts with its first batch: what came before has been released.
-            None if placed.batch.header.ordinal > 0 => {
-                let ordinal = u64::from(placed.batch.header.ordinal);
-                let first = sequence.saturating_sub(ordinal);
-                Some((placed.file, FILE_HEADER_BYTES, first))
-            }
-            Some((before, last)) if before + 1 < sequence => {
-                Some((last.file, aligned(last.batch.end()), before + 1))
-            }
-            _ => None,
+    fn damage_all(&mut self, file: usize, path: std::path::PathBuf, at: u64, kind: Corruption) {
+        for fold in self.shards.values_mut() {
+            let (path, kind) = (path.clone(), kind.clone());
+            fold.damage.get_or_insert(Damage { path, at, kind });
+        }
+        self.pins.push((file, ShardId::METADATA));
+    }
+
+    /// Judges the last batch of all.
+    fn finish(&mut self, scans: &mut [Scan]) -> Tail {
+        if let Some((scan, at)) = scans.last().and_then(|scan| Some((scan, scan.begun?))) {
+            let (path, bytes) = (scan.path.clone(), 0);
+            self.torn = Some(TornTail { path, at, bytes });
+        }
+        let Some(Last { path, batch, .. }) = self.last.take() else {
+            let (sequence_next, rewrite) = (1, Vec::new());
+            return Tail {
+                sequence_next,
+                rewrite,
+            };
         };
-        if let Some((file, at, first)) = missing {
-            let last = sequence.saturating_sub(1);
-            damage_all(
-                recovery,
-                &scans[file],
-                at,
-                Corruption::BatchesMissing { first, last },
-            );
-            pins.push((file, ShardId::METADATA));
+        let sequence = batch.header.sequence;
+        let Some((at, _)) = batch.bad else {
+            // A seal does not use up its sequence number: the next batch takes its place.
+            let is_seal = batch.records.is_empty();
+            return Tail {
+                sequence_next: if is_seal { sequence } else { sequence + 1 },
+                rewrite: Vec::new(),
+            };
+        };
+        let bytes = batch.end() - at;
+        self.torn = Some(TornTail { path, at, bytes });
+        Tail {
+            sequence_next: sequence,
+            rewrite: batch.records,
         }
-        previous = Some((sequence, placed));
     }
 }
 
-fn push(recovery: &mut Recovery, record: JournalRecord, path: &std::path::Path, at: u64) {
-    let shard = recovery.shards.entry(record.shard).or_default();
-    let before = shard
-        .records
-        .iter()
-        .rev()
-        .find(|before| before.kind == RecordKind::Entry);
-    if let Some(before) = before
-        && record.kind == RecordKind::Entry
-        && record.index > before.index.next()
-    {
-        let (after, next) = (before.index.get(), record.index.get());
-        let kind = Corruption::EntriesMissing { after, next };
-        shard.damage.get_or_insert(Damage {
-            path: path.into(),
-            at,
-            kind,
-        });
-    }
-    shard.records.push(record);
-}
-
-fn damage(recovery: &mut Recovery, shard: ShardId, damage: Damage) {
-    recovery
-        .shards
-        .entry(shard)
-        .or_default()
-        .damage
-        .get_or_insert(damage);
-}
-
-fn damage_all(recovery: &mut Recovery, scan: &FileScan, at: u64, kind: Corruption) {
-    for shard in recovery.shards.values_mut() {
-        let (path, kind) = (scan.path.clone(), kind.clone());
-        shard.damage.get_or_insert(Damage { path, at, kind });
-    }
-}
-
-impl LiveFile {
-    fn of_scan(scan: &FileScan) -> Self {
-        let mut file = Self::new(scan.path.clone(), scan.bytes);
-        for batch in &scan.batches {
-            for record in &batch.records {
-                file.note(record);
-            }
-        }
-        file
-    }
+const fn missing(first: u64, next: u64) -> Corruption {
+    let last = next.saturating_sub(1);
+    Corruption::BatchesMissing { first, last }
 }

@@ -1,10 +1,11 @@
-//! Reads one journal file from its start.
+//! Reads one journal file from its start, a batch at a time.
 //!
 //! Finds every batch whose header is valid, also behind unreadable ones, and of each batch the
 //! records up to its first bad frame. Does not judge: whether a bad frame is a torn tail or damage
-//! depends on what follows, perhaps in another file.
+//! depends on what follows, perhaps in another file. Holds one batch in memory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::JournalRecord;
 use super::format::{
@@ -18,18 +19,21 @@ use crate::size::in_memory;
 /// Bytes read at a time when looking for the next batch.
 const SEARCH_BYTES: u64 = 1 << 20;
 
-/// What a file holds.
-pub(crate) struct FileScan {
+/// A journal file that is read.
+pub(crate) struct Scan {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     /// Or what is wrong with it; then there are no batches.
     pub(crate) header: Result<FileHeader, Corruption>,
-    /// In order of place and of sequence.
-    pub(crate) batches: Vec<ScannedBatch>,
-    /// Where the last batch ends.
-    pub(crate) end: u64,
-    /// A batch was begun at the end, its header is unreadable.
-    pub(crate) begun: bool,
+    /// Sequence number of the first batch.
+    pub(crate) first: Option<u64>,
+    /// A batch was begun behind the last one, its header is unreadable. Known at the end.
+    pub(crate) begun: Option<u64>,
+    file: Arc<dyn DiskFile>,
+    /// Where the next batch is looked for.
+    at: u64,
+    /// The least sequence number it may have.
+    sequence_min: u64,
 }
 
 /// One batch with a valid header.
@@ -48,150 +52,165 @@ impl ScannedBatch {
     }
 }
 
-/// Scans a file.
-pub(crate) fn scan(disk: &dyn Disk, path: &Path) -> Result<FileScan, OpenError> {
-    let file = disk
-        .open(path, OpenMode::Read)
-        .map_err(failed(Action::Open, path))?;
-    let bytes = file.bytes().map_err(failed(Action::Read, path))?;
-    let mut scan = FileScan {
-        path: path.into(),
-        bytes,
-        header: Err(Corruption::Short {
-            expected: FILE_HEADER_BYTES,
-            found: bytes,
-        }),
-        batches: Vec::new(),
-        end: FILE_HEADER_BYTES,
-        begun: false,
-    };
+impl Scan {
+    /// Opens a file and looks for its first batch.
+    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, OpenError> {
+        let file = disk
+            .open(path, OpenMode::Read)
+            .map_err(failed(Action::Open, path))?;
+        let bytes = file.bytes().map_err(failed(Action::Read, path))?;
+        let header = read_file_header(&*file, path, bytes)?;
+        let mut scan = Self {
+            path: path.into(),
+            bytes,
+            header,
+            first: None,
+            begun: None,
+            file,
+            at: FILE_HEADER_BYTES,
+            sequence_min: 0,
+        };
+        if let Some((at, header)) = scan.find()? {
+            scan.first = Some(header.sequence);
+            scan.at = at;
+        }
+        Ok(scan)
+    }
+
+    /// Goes back to the first batch.
+    pub(crate) const fn rewind(&mut self) {
+        (self.at, self.sequence_min) = (FILE_HEADER_BYTES, 0);
+    }
+
+    /// The next batch.
+    pub(crate) fn next(&mut self) -> Result<Option<ScannedBatch>, DiskFailure> {
+        let Some((at, header)) = self.find()? else {
+            return Ok(None);
+        };
+        let batch = self.read_batch(at, header)?;
+        self.sequence_min = batch.header.sequence + 1;
+        self.at = aligned(batch.end());
+        Ok(Some(batch))
+    }
+
+    /// The next valid header, and where it is.
+    fn find(&mut self) -> Result<Option<(u64, BatchHeader)>, DiskFailure> {
+        let Ok(FileHeader { nonce, .. }) = self.header else {
+            return Ok(None);
+        };
+        if self.at >= self.bytes {
+            return Ok(None);
+        }
+        if let Some(header) = self.read_header(self.at, nonce)? {
+            return Ok(Some((self.at, header)));
+        }
+        let found = self.search(self.at + BATCH_ALIGN, nonce)?;
+        if found.is_none() {
+            self.begun = self.is_begun(nonce)?.then_some(self.at);
+            self.at = self.bytes;
+        }
+        Ok(found)
+    }
+
+    /// The header at `at` if it is valid, fits the file, and comes later than what came before.
+    fn read_header(&self, at: u64, nonce: u64) -> Result<Option<BatchHeader>, DiskFailure> {
+        let mut buffer = [0; BATCH_HEADER_BYTES_MAX];
+        let bytes = in_memory((self.bytes - at).min(buffer.len() as u64));
+        let buffer = &mut buffer[..bytes];
+        self.read(buffer, at)?;
+        Ok(BatchHeader::decode(buffer, nonce).filter(|header| {
+            header.sequence >= self.sequence_min && header.batch_bytes() <= self.bytes - at
+        }))
+    }
+
+    /// The next place from `at` on with a valid header.
+    fn search(&self, mut at: u64, nonce: u64) -> Result<Option<(u64, BatchHeader)>, DiskFailure> {
+        let mut buffer = Vec::new();
+        while at < self.bytes {
+            let bytes = SEARCH_BYTES.min(self.bytes - at);
+            buffer.resize(in_memory(bytes), 0);
+            self.read(&mut buffer, at)?;
+            for (place, sector) in buffer.chunks(SECTOR).enumerate() {
+                let found = at + place as u64 * BATCH_ALIGN;
+                if !looks_like_batch(sector, nonce) {
+                    continue;
+                }
+                if let Some(header) = self.read_header(found, nonce)? {
+                    return Ok(Some((found, header)));
+                }
+            }
+            at += bytes;
+        }
+        Ok(None)
+    }
+
+    fn is_begun(&self, nonce: u64) -> Result<bool, DiskFailure> {
+        let mut start = [0; 16];
+        if self.at + start.len() as u64 > self.bytes {
+            return Ok(false);
+        }
+        self.read(&mut start, self.at)?;
+        Ok(looks_like_batch(&start, nonce))
+    }
+
+    fn read_batch(&self, at: u64, header: BatchHeader) -> Result<ScannedBatch, DiskFailure> {
+        let start = at + header.header_bytes() as u64;
+        let mut frames = vec![0; header.length as usize];
+        self.read(&mut frames, start)?;
+        let mut rest = &frames[..];
+        let mut records = Vec::new();
+        let mut bad = None;
+        while records.len() < header.records as usize {
+            let place = start + (frames.len() - rest.len()) as u64;
+            match decode_frame(&mut rest, header.nonce, header.sequence) {
+                Ok(record) => records.push(record),
+                Err(kind) => {
+                    bad = Some((place, kind));
+                    break;
+                }
+            }
+        }
+        Ok(ScannedBatch {
+            at,
+            header,
+            records,
+            bad,
+        })
+    }
+
+    fn read(&self, buffer: &mut [u8], at: u64) -> Result<(), DiskFailure> {
+        self.file
+            .read_exact_at(buffer, at)
+            .map_err(failed(Action::Read, &self.path))
+    }
+}
+
+fn read_file_header(
+    file: &dyn DiskFile,
+    path: &Path,
+    bytes: u64,
+) -> Result<Result<FileHeader, Corruption>, OpenError> {
     if bytes < FILE_HEADER_BYTES {
-        return Ok(scan);
+        let (expected, found) = (FILE_HEADER_BYTES, bytes);
+        return Ok(Err(Corruption::Short { expected, found }));
     }
     let mut page = [0; FILE_HEADER_PAGE];
     file.read_exact_at(&mut page, 0)
         .map_err(failed(Action::Read, path))?;
-    scan.header = match FileHeader::decode(&page) {
-        Ok(header) if header.file_bytes != bytes => Err(Corruption::Short {
+    match FileHeader::decode(&page) {
+        Ok(header) if header.file_bytes != bytes => Ok(Err(Corruption::Short {
             expected: header.file_bytes,
             found: bytes,
-        }),
-        Ok(header) => Ok(header),
-        Err(FileHeaderError::Corrupt(kind)) => Err(kind),
+        })),
+        Ok(header) => Ok(Ok(header)),
+        Err(FileHeaderError::Corrupt(kind)) => Ok(Err(kind)),
         Err(FileHeaderError::Newer(found)) => {
             let supported = super::format::FILE_VERSION;
-            return Err(OpenError::NewerVersion {
+            Err(OpenError::NewerVersion {
                 path: path.into(),
                 found,
                 supported,
-            });
-        }
-    };
-    if let Ok(header) = scan.header {
-        read_batches(&*file, header.nonce, &mut scan)?;
-    }
-    Ok(scan)
-}
-
-fn read_batches(file: &dyn DiskFile, nonce: u64, scan: &mut FileScan) -> Result<(), DiskFailure> {
-    let mut at = FILE_HEADER_BYTES;
-    let mut sequence_min = 0;
-    while at < scan.bytes {
-        let Some(header) = read_header(file, at, nonce, sequence_min, scan)? else {
-            match search(file, at + BATCH_ALIGN, nonce, sequence_min, scan)? {
-                Some(next) => at = next,
-                None => break,
-            }
-            continue;
-        };
-        let batch = read_batch(file, at, header, &scan.path)?;
-        scan.end = batch.end();
-        sequence_min = batch.header.sequence + 1;
-        at = aligned(batch.end());
-        scan.batches.push(batch);
-    }
-    let mut start = [0; 16];
-    let at = aligned(scan.end);
-    if at + 16 <= scan.bytes {
-        file.read_exact_at(&mut start, at)
-            .map_err(failed(Action::Read, &scan.path))?;
-        scan.begun = looks_like_batch(&start, nonce);
-    }
-    Ok(())
-}
-
-/// The header at `at` if it is valid, fits the file, and comes later than what came before.
-fn read_header(
-    file: &dyn DiskFile,
-    at: u64,
-    nonce: u64,
-    sequence_min: u64,
-    scan: &FileScan,
-) -> Result<Option<BatchHeader>, DiskFailure> {
-    let mut buffer = [0; BATCH_HEADER_BYTES_MAX];
-    let bytes = in_memory((scan.bytes - at).min(buffer.len() as u64));
-    let buffer = &mut buffer[..bytes];
-    file.read_exact_at(buffer, at)
-        .map_err(failed(Action::Read, &scan.path))?;
-    Ok(BatchHeader::decode(buffer, nonce).filter(|header| {
-        header.sequence >= sequence_min && header.batch_bytes() <= scan.bytes - at
-    }))
-}
-
-/// The next place from `at` on with a valid header.
-fn search(
-    file: &dyn DiskFile,
-    mut at: u64,
-    nonce: u64,
-    sequence_min: u64,
-    scan: &FileScan,
-) -> Result<Option<u64>, DiskFailure> {
-    let mut buffer = Vec::new();
-    while at < scan.bytes {
-        let bytes = SEARCH_BYTES.min(scan.bytes - at);
-        buffer.resize(in_memory(bytes), 0);
-        file.read_exact_at(&mut buffer, at)
-            .map_err(failed(Action::Read, &scan.path))?;
-        for (place, sector) in buffer.chunks(SECTOR).enumerate() {
-            let found = at + place as u64 * BATCH_ALIGN;
-            if looks_like_batch(sector, nonce)
-                && read_header(file, found, nonce, sequence_min, scan)?.is_some()
-            {
-                return Ok(Some(found));
-            }
-        }
-        at += bytes;
-    }
-    Ok(None)
-}
-
-fn read_batch(
-    file: &dyn DiskFile,
-    at: u64,
-    header: BatchHeader,
-    path: &Path,
-) -> Result<ScannedBatch, DiskFailure> {
-    let start = at + header.header_bytes() as u64;
-    let mut frames = vec![0; header.length as usize];
-    file.read_exact_at(&mut frames, start)
-        .map_err(failed(Action::Read, path))?;
-    let mut rest = &frames[..];
-    let mut records = Vec::new();
-    let mut bad = None;
-    while records.len() < header.records as usize {
-        let place = start + (frames.len() - rest.len()) as u64;
-        match decode_frame(&mut rest, header.nonce, header.sequence) {
-            Ok(record) => records.push(record),
-            Err(kind) => {
-                bad = Some((place, kind));
-                break;
-            }
+            })
         }
     }
-    Ok(ScannedBatch {
-        at,
-        header,
-        records,
-        bad,
-    })
 }

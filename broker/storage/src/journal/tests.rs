@@ -7,9 +7,20 @@ mod reuse;
 
 use millrace_types::{LogIndex, ShardId};
 
-use super::{Journal, JournalOptions};
-use crate::testing::{PATIENCE, entry, indexes, open_dir, open_dir_at, small, start};
+use super::JournalOptions;
+use crate::testing::{PATIENCE, entry, indexes, open, open_dir, open_dir_at, small, start};
 use crate::{AppendError, JOURNAL_RECORD_BYTES_MAX, MemoryDisk, RealDisk};
+
+/// The batches of a file that hold records.
+fn batches(disk: &MemoryDisk, path: &std::path::Path) -> Vec<super::scan::ScannedBatch> {
+    let mut scan = super::scan::Scan::open(disk, path).unwrap();
+    let mut batches = Vec::new();
+    while let Some(batch) = scan.next().unwrap() {
+        batches.push(batch);
+    }
+    batches.retain(|batch| !batch.records.is_empty() || batch.bad.is_some());
+    batches
+}
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
@@ -95,7 +106,7 @@ fn a_request_larger_than_a_batch_is_answered_after_its_last_batch() {
         assert!(running.journal.stats().batches > 5);
         running.shutdown();
     }
-    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
     assert_eq!(indexes(&recovery, 1), (1..=100).collect::<Vec<_>>());
 }
 
@@ -109,7 +120,7 @@ fn a_record_larger_than_a_file_gets_a_file_of_its_own() {
         running.append_durably(vec![entry(1, 3, 100)]);
         running.shutdown();
     }
-    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
     let records = &recovery.shards[&ShardId::new(1)].records;
     assert_eq!(records[1], entry(1, 2, 300_000));
     assert_eq!(indexes(&recovery, 1), [1, 2, 3]);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::format::{Encoded, FILE_HEADER_BYTES, aligned, frame_bytes};
+use super::format::{BATCH_ALIGN, Encoded, FILE_HEADER_BYTES, aligned, frame_bytes};
 use super::live::{Live, LiveFile};
 use super::recovery::Found;
 use super::supply::{RETRY_EVERY, Supply};
@@ -52,7 +52,7 @@ impl Writer {
         let supply = Supply::new(dir.clone(), options, found.spares, found.number_next);
         let rewrite_bytes: u64 = found.rewrite.iter().map(frame_bytes).sum();
         let active = supply.make(file_bytes_for(rewrite_bytes, options))?;
-        let mut live = Live::new(found.live);
+        let mut live = found.live;
         live.push(LiveFile::new(active.path.clone(), active.file_bytes));
         let (live, sequence_next) = (Arc::new(Mutex::new(live)), found.sequence_next);
         let mut writer = Self {
@@ -77,7 +77,8 @@ impl Writer {
         now: Instant,
     ) -> Result<Room, DiskFailure> {
         let frames_bytes = records.iter().map(frame_bytes).sum();
-        let needed = batch_bytes_max(frames_bytes);
+        // With room for a seal behind it.
+        let needed = batch_bytes_max(frames_bytes) + BATCH_ALIGN;
         if self.active.at + needed <= self.active.file_bytes {
             return Ok(Room::Made);
         }
@@ -122,6 +123,18 @@ impl Writer {
         Ok(bytes)
     }
 
+    /// Says, durably, that the last batch was synced: damage in it is then no torn tail. The next
+    /// batch takes the seal's place and number.
+    pub(crate) fn seal(&mut self) -> Result<(), DiskFailure> {
+        let active = &self.active;
+        let seal = Encoded::new(active.nonce, self.sequence_next, active.ordinal, &[]);
+        active
+            .file
+            .write_all_at(&seal.slices(&[]), active.at)
+            .map_err(failed(Action::Write, &active.path))?;
+        self.sync()
+    }
+
     /// Makes what was written durable.
     pub(crate) fn sync(&self) -> Result<(), DiskFailure> {
         self.active
@@ -143,5 +156,5 @@ fn batch_bytes_max(frames_bytes: u64) -> u64 {
 fn file_bytes_for(frames_bytes: u64, options: JournalOptions) -> u64 {
     options
         .file_bytes
-        .max(FILE_HEADER_BYTES + batch_bytes_max(frames_bytes))
+        .max(FILE_HEADER_BYTES + batch_bytes_max(frames_bytes) + BATCH_ALIGN)
 }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use millrace_types::ShardId;
 use proptest::prelude::*;
 
-use crate::journal::Journal;
 use crate::journal::format::BATCH_FIXED_BYTES;
-use crate::journal::scan::scan;
 use crate::size::in_memory;
-use crate::testing::{entry, indexes, open_dir, small, start};
-use crate::{Corruption, Disk, MemoryDisk, OpenError, Recovery};
+use crate::testing::{Recovered, entry, indexes, open, open_dir, small, start};
+use crate::{Corruption, Disk, MemoryDisk, OpenError};
+
+use super::batches;
 
 /// Several files; the batches alternate between shards 1 and 2.
 fn journal() -> (MemoryDisk, Vec<PathBuf>) {
@@ -29,7 +29,7 @@ fn journal() -> (MemoryDisk, Vec<PathBuf>) {
     (disk, files)
 }
 
-fn damaged(recovery: &Recovery) -> Vec<u32> {
+fn damaged(recovery: &Recovered) -> Vec<u32> {
     let shards = recovery
         .shards
         .iter()
@@ -38,7 +38,7 @@ fn damaged(recovery: &Recovery) -> Vec<u32> {
 }
 
 /// Everything recovered was written, in this order.
-fn assert_true(recovery: &Recovery) {
+fn assert_true(recovery: &Recovered) {
     for (shard, bytes) in [(1, 800), (2, 100)] {
         let records = &recovery.shards[&ShardId::new(shard)].records;
         assert!(
@@ -53,14 +53,14 @@ fn assert_true(recovery: &Recovery) {
 #[test]
 fn a_damaged_frame_quarantines_the_shards_of_its_batch() {
     let (disk, files) = journal();
-    let scanned = scan(&disk, &files[0]).unwrap();
-    let batch = &scanned.batches[4];
+    let scanned = batches(&disk, &files[0]);
+    let batch = &scanned[4];
     let frame = batch.at + batch.header.header_bytes() as u64;
     disk.corrupt(&files[0], in_memory(frame) + 60, 0x10)
         .unwrap();
 
     for _ in 0..2 {
-        let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+        let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
         assert_eq!(damaged(&recovery), [1]);
         let damage = recovery.shards[&ShardId::new(1)].damage.clone().unwrap();
         assert_eq!((&damage.path, damage.at), (&files[0], frame));
@@ -75,7 +75,7 @@ fn a_damaged_batch_header_quarantines_every_shard() {
     let (disk, files) = journal();
     for (file, batch) in [(0, 0), (0, 3), (1, 0)] {
         let copy = disk.duplicate();
-        let at = in_memory(scan(&copy, &files[file]).unwrap().batches[batch].at);
+        let at = in_memory(batches(&copy, &files[file])[batch].at);
         for byte in [
             0,
             5,
@@ -90,7 +90,7 @@ fn a_damaged_batch_header_quarantines_every_shard() {
             let copy = copy.duplicate();
             copy.corrupt(&files[file], at + byte, 0x04).unwrap();
             for _ in 0..2 {
-                let (_, recovery) = Journal::open(&open_dir(&copy), small()).unwrap();
+                let (_, recovery) = open(&open_dir(&copy), small()).unwrap();
                 assert_eq!(
                     damaged(&recovery),
                     [0, 1, 2],
@@ -118,7 +118,7 @@ fn a_damaged_or_missing_file_quarantines_every_shard() {
         let copy = disk.duplicate();
         harm(&copy, &files[1]);
         for _ in 0..2 {
-            let (_, recovery) = Journal::open(&open_dir(&copy), small()).unwrap();
+            let (_, recovery) = open(&open_dir(&copy), small()).unwrap();
             assert_eq!(damaged(&recovery), [0, 1, 2]);
             assert_true(&recovery);
         }
@@ -128,7 +128,7 @@ fn a_damaged_or_missing_file_quarantines_every_shard() {
 #[test]
 fn shards_without_damage_go_on() {
     let (disk, files) = journal();
-    let batch = in_memory(scan(&disk, &files[0]).unwrap().batches[4].at);
+    let batch = in_memory(batches(&disk, &files[0])[4].at);
     disk.corrupt(&files[0], batch + 100, 1).unwrap();
     {
         let (running, _) = start(&open_dir(&disk), small());
@@ -140,7 +140,7 @@ fn shards_without_damage_go_on() {
             .release(ShardId::new(2), millrace_types::LogIndex::new(60));
         running.shutdown();
     }
-    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
     assert_eq!(damaged(&recovery), [1]);
     assert_eq!(indexes(&recovery, 2), (1..=60).collect::<Vec<_>>());
 }
@@ -156,7 +156,7 @@ fn a_file_of_a_later_version_is_refused_with_its_name() {
     file.write_all_at(&[std::io::IoSlice::new(&page)], 0)
         .unwrap();
 
-    let refused = Journal::open(&open_dir(&disk), small()).err().unwrap();
+    let refused = open(&open_dir(&disk), small()).err().unwrap();
 
     let OpenError::NewerVersion {
         path,
@@ -188,7 +188,7 @@ proptest! {
             disk.corrupt(&files[file.index(files.len())], at, mask).unwrap();
         }
         for _ in 0..2 {
-            match Journal::open(&open_dir(&disk), small()) {
+            match open(&open_dir(&disk), small()) {
                 Ok((_, recovery)) => assert_true(&recovery),
                 Err(OpenError::NewerVersion { .. }) => {}
                 Err(error) => panic!("{error:?}"),
@@ -205,7 +205,7 @@ proptest! {
         let file = disk.open(&files[1], crate::OpenMode::Write).unwrap();
         let at = if keep_header { 4096 } else { 0 };
         file.write_all_at(&[std::io::IoSlice::new(&bytes)], at).unwrap();
-        if let Ok((_, recovery)) = Journal::open(&open_dir(&disk), small()) {
+        if let Ok((_, recovery)) = open(&open_dir(&disk), small()) {
             assert_true(&recovery);
         }
     }

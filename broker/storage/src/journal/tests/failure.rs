@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::journal::Journal;
-use crate::testing::{PATIENCE, entry, indexes, open_dir, small, start, until};
+use crate::testing::{PATIENCE, entry, indexes, open, open_dir, small, start, until};
 use crate::{
     Action, AppendError, Crash, Fault, FaultyDisk, MemoryDisk, NextFile, OpenError, Operation,
 };
@@ -42,7 +41,7 @@ fn a_failed_write_or_sync_poisons_the_journal() {
         assert!(failure.path.ends_with(format!("{number}.journal")));
 
         memory.crash(Crash::DropAll);
-        let (_, recovery) = Journal::open(&open_dir(&memory), small()).unwrap();
+        let (_, recovery) = open(&open_dir(&memory), small()).unwrap();
         assert_eq!(indexes(&recovery, 1), [1]);
     }
 }
@@ -69,7 +68,7 @@ fn a_short_write_stops_the_journal_only_if_the_rest_is_refused() {
             refusal.is_none()
         );
         memory.crash(Crash::DropAll);
-        let (_, recovery) = Journal::open(&open_dir(&memory), small()).unwrap();
+        let (_, recovery) = open(&open_dir(&memory), small()).unwrap();
         let expected = if refusal.is_none() {
             vec![1, 2]
         } else {
@@ -144,7 +143,7 @@ fn without_room_for_another_file_the_journal_waits_for_it() {
     assert!(running.failures.lock().unwrap().is_empty());
     running.shutdown();
     drop(running);
-    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
     assert_eq!(indexes(&recovery, 1), (1..=40).collect::<Vec<_>>());
 }
 
@@ -214,7 +213,7 @@ fn a_disk_without_room_for_the_first_file_is_an_error_that_names_it() {
     let disk = MemoryDisk::new();
     let dir = open_dir(&disk);
     disk.set_capacity(Some(100));
-    let refused = Journal::open(&dir, small()).err().unwrap();
+    let refused = open(&dir, small()).err().unwrap();
     let OpenError::Io {
         path,
         action: Action::Write,

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use millrace_types::{LogIndex, ShardId};
 
-use crate::journal::Journal;
 use crate::journal::format::{BATCH_FIXED_BYTES, FILE_HEADER_PAGE, FRAME_FIXED_BYTES, SECTOR};
-use crate::testing::{PATIENCE, Running, entry, indexes, open_dir, small, start};
+use crate::testing::{PATIENCE, Running, entry, indexes, open, open_dir, small, start};
 use crate::{Crash, Disk, Fault, FaultyDisk, MemoryDisk, OpenMode, Operation};
 
 fn release(running: &Running, shard: u32, upto: u64) {
@@ -67,7 +66,7 @@ fn a_file_that_cannot_be_taken_out_of_use_holds_up_younger_ones() {
     running.shutdown();
 
     memory.crash(Crash::KeepAll);
-    let (_, recovery) = Journal::open(&open_dir(&memory), small()).unwrap();
+    let (_, recovery) = open(&open_dir(&memory), small()).unwrap();
     assert_eq!(recovery.shards[&ShardId::new(1)].damage, None);
 }
 
@@ -139,7 +138,7 @@ fn stale_content_of_a_reused_file_never_comes_back() {
             running.shutdown();
             last += u64::from(unanswered.try_recv().is_ok());
         }
-        drop(Journal::open(&open_dir(&disk), small()).unwrap());
+        drop(open(&open_dir(&disk), small()).unwrap());
     }
 }
 
@@ -153,6 +152,7 @@ fn journal_of_two_sectors(indexes: [u64; 2]) -> (MemoryDisk, PathBuf) {
         entry(1, index, frame - entry(1, index, 0).header.len())
     });
     running.append_durably(records.to_vec());
+    disk.crash(Crash::KeepAll);
     running.shutdown();
     let directory = dir.journal_path();
     let names = disk.list(&directory).unwrap();
@@ -171,7 +171,7 @@ fn a_frame_of_an_earlier_batch_does_not_pass_for_one_of_a_torn_batch() {
     file.write_all_at(&[IoSlice::new(&stale)], second.start as u64)
         .unwrap();
 
-    let (_, recovery) = Journal::open(&open_dir(&disk), small()).unwrap();
+    let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
     assert_eq!(indexes(&recovery, 1), [3]);
     assert_eq!(recovery.torn.unwrap().at, second.start as u64);
 }

@@ -1,0 +1,59 @@
+//! Hands out what a journal holds, in the order it was written, one batch in memory at a time.
+//!
+//! Recovery has read every batch once and said which records count; this reads them again. A batch
+//! that reads otherwise than before is an error that names file and byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_types::ShardId;
+
+use super::JournalRecord;
+use super::fold::Fold;
+use super::scan::Scan;
+use crate::error::{Corruption, OpenError};
+
+/// What recovery found, to be read again.
+pub(crate) struct Replay {
+    /// In the order of what they hold.
+    scans: Vec<Scan>,
+    /// Copies of batches that do not count: file and place.
+    ignored: BTreeSet<(usize, u64)>,
+    shards: BTreeMap<ShardId, Fold>,
+}
+
+impl Replay {
+    pub(crate) const fn new(
+        scans: Vec<Scan>,
+        ignored: BTreeSet<(usize, u64)>,
+        shards: BTreeMap<ShardId, Fold>,
+    ) -> Self {
+        Self {
+            scans,
+            ignored,
+            shards,
+        }
+    }
+
+    pub(crate) fn run(&mut self, each: &mut dyn FnMut(JournalRecord)) -> Result<(), OpenError> {
+        self.shards.values_mut().for_each(Fold::rewind);
+        for (file, scan) in self.scans.iter_mut().enumerate() {
+            scan.rewind();
+            while let Some(batch) = scan.next()? {
+                if self.ignored.contains(&(file, batch.at)) {
+                    continue;
+                }
+                for record in batch.records {
+                    let Some(fold) = self.shards.get_mut(&record.shard) else {
+                        let (path, at) = (scan.path.clone(), batch.at);
+                        let kind = Corruption::Content;
+                        return Err(OpenError::Corrupt { path, at, kind });
+                    };
+                    if fold.counts(&record) {
+                        each(record);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
