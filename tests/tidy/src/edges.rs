@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// A crate of the workspace and those it may depend on. Tests may use more: dev-dependencies are
 /// not looked at.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("millrace-types", &[]),
     ("millrace-engine", &["millrace-types"]),
     ("millrace-storage", &["millrace-types"]),
@@ -45,6 +45,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
         "millrace-operator",
         &["millrace-client", "millrace-crds", "millrace-proto"],
     ),
+    ("millrace-bench", &["millrace-client", "millrace-proto"]),
     (
         "millrace-cluster-tests",
         &["millrace-client", "millrace-proto"],

@@ -66,6 +66,11 @@ impl House {
         self.target.join(&self.triple).join("debug").join(name)
     }
 
+    /// The release binary `name`, whether it is built already or not.
+    pub(crate) fn release_binary(&self, name: &str) -> PathBuf {
+        self.target.join(&self.triple).join("release").join(name)
+    }
+
     /// A command in the clone, with what the suites expect in the environment.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
@@ -93,6 +98,23 @@ impl House {
     /// When something does not build.
     pub(crate) fn build(&self, names: &[&str]) -> Result<()> {
         self.build_with(names, &[])
+    }
+
+    /// Builds binaries as they are shipped: only their own packages are selected, so that no other
+    /// crate's wishes become features of theirs.
+    ///
+    /// # Errors
+    /// When something does not build.
+    pub(crate) fn build_release(&self, names: &[&str]) -> Result<()> {
+        let mut arguments = vec!["build", "--quiet", "--release"];
+        for name in names {
+            arguments.extend(["--package", name, "--bin", name]);
+        }
+        eprintln!(
+            "building {} for release (the first time takes minutes)",
+            names.join(", ")
+        );
+        succeed(&mut self.cargo(arguments))
     }
 
     /// The same with features that are off by default.

@@ -1,6 +1,7 @@
 //! Every command of the house: `cargo xtask --help`. Parses arguments and calls one module each.
 
 mod demo;
+mod figures;
 mod fix;
 mod generate;
 mod house;
@@ -39,6 +40,8 @@ enum Command {
     Generate,
     /// Kills real broker processes under load and checks the ledger.
     Cluster(processes::Options),
+    /// Measures the release build on this machine's disk: restart, memory, writes, pauses, syncs.
+    Figures(figures::Options),
     /// Tests on a real Kubernetes; starts the project's own when no other is named.
     Kube(kube::Options),
 }
@@ -62,6 +65,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Fix => fix::run(&house).map(|()| ExitCode::SUCCESS),
         Command::Generate => generate::run(&house).map(|()| ExitCode::SUCCESS),
         Command::Cluster(options) => Ok(processes::run(&house, &options)?.exit_code()),
+        Command::Figures(options) => figures::run(&house, &options).map(|()| ExitCode::SUCCESS),
         Command::Kube(options) => Ok(kube::run(&house, &options)?.exit_code()),
     }
 }

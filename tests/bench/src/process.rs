@@ -1,0 +1,76 @@
+//! What the kernel knows of a process: memory, bytes written to devices, time on the processor.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// Ticks of `/proc/PID/stat` in a second: `USER_HZ`, 100 on every Linux there is.
+const TICKS: u64 = 100;
+
+/// A process at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory in use.
+    pub rss_bytes: u64,
+    /// The most that ever was.
+    pub rss_bytes_peak: u64,
+    /// Sent to devices, without what was dropped before it got there.
+    pub written_bytes: u64,
+    /// On the processor, user and system.
+    pub cpu: Duration,
+}
+
+/// Looks at a process.
+///
+/// # Errors
+/// When it is gone, or another user's.
+pub fn usage(pid: u32) -> Result<Usage> {
+    let read = |file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+    };
+    let (status, io, stat) = (read("status")?, read("io")?, read("stat")?);
+    let kib = |name| field(&status, name).map(|kib| kib * 1024);
+    let cancelled = field(&io, "cancelled_write_bytes")?;
+    Ok(Usage {
+        rss_bytes: kib("VmRSS")?,
+        rss_bytes_peak: kib("VmHWM")?,
+        written_bytes: field(&io, "write_bytes")?.saturating_sub(cancelled),
+        cpu: cpu(&stat).with_context(|| format!("cannot understand /proc/{pid}/stat"))?,
+    })
+}
+
+/// The number behind `name:`.
+fn field(text: &str, name: &str) -> Result<u64> {
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+    number.with_context(|| format!("no {name} in {text:?}"))
+}
+
+/// Fields 14 and 15, counted from behind the name, which may hold anything.
+fn cpu(stat: &str) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis((user + system) * 1000 / TICKS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory() {
+        let usage = usage(std::process::id()).unwrap();
+        assert!(usage.rss_bytes > 0 && usage.rss_bytes_peak >= usage.rss_bytes);
+    }
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_hides_no_time() {
+        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0";
+        assert_eq!(cpu(stat), Some(Duration::from_secs(2)));
+    }
+}
