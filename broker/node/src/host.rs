@@ -2,7 +2,9 @@
 //! the system ([`SystemHost`]), a simulation from a virtual clock and a seed.
 //!
 //! Everything in this crate that depends on more than its inputs comes through here, so that a host
-//! that is deterministic makes the whole node so.
+//! that is deterministic makes the whole node so. One thing is left to it: tokio's `watch` wakes
+//! those who wait for it in any order, so what a host runs next must not depend on the order in
+//! which futures were woken.
 
 mod system;
 
@@ -44,6 +46,12 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// When the system gives no thread.
     fn routine(&self, name: &str, routine: Box<dyn Routine>) -> io::Result<Box<dyn Join>>;
+
+    /// Whether the next effect is not carried out: no effect may be needed, and a simulation loses
+    /// some to see to it.
+    fn loses_effect(&self) -> bool {
+        false
+    }
 }
 
 /// A routine that runs somewhere.

@@ -3,7 +3,7 @@
 //! messages.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -46,6 +46,8 @@ pub(super) struct Node {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) figures: Figures,
     pub(super) pumps: Pumps,
+    /// Whose turn it is among the partitions of topics; one for all, as only the spread counts.
+    pub(super) spread: AtomicU32,
     /// Reads that hit the disk, at a time.
     pub(super) readers: Arc<Semaphore>,
     pub(super) disk: DiskLook,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use millrace_storage::{
     Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, JournalRecord, Recovery, Routine,
@@ -104,6 +105,7 @@ pub(super) fn start(
         phase,
         figures: Figures::default(),
         pumps: Pumps::new(),
+        spread: AtomicU32::new(0),
         readers: Arc::new(Semaphore::new(READERS_MAX)),
         disk: DiskLook::new(host.now()),
         host,

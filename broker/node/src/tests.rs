@@ -5,10 +5,13 @@ mod consumers;
 mod crashes;
 mod damage;
 mod flow;
+mod host;
 mod limits;
 mod moving;
 mod restart;
+mod simulated;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +45,10 @@ struct Running {
 }
 
 fn options(dir: &TempDir) -> CoreOptions {
+    options_at(dir.path())
+}
+
+fn options_at(path: impl Into<PathBuf>) -> CoreOptions {
     CoreOptions {
         shards: 2,
         workers: 2,
@@ -50,7 +57,7 @@ fn options(dir: &TempDir) -> CoreOptions {
             file_bytes: 256 << 10,
             ..JournalOptions::default()
         },
-        ..CoreOptions::new(dir.path())
+        ..CoreOptions::new(path)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -18,9 +18,6 @@ use crate::api::{Acknowledged, Batch};
 use crate::input::{Caller, Proposal};
 use crate::reply::{Pending, Reply};
 use crate::view::{CatalogueView, Object, ObjectKind};
-
-/// Whose turn it is among the partitions of topics; one for all, as only the spread counts.
-static TURN: AtomicU32 = AtomicU32::new(0);
 
 /// What came of each batch, in their order.
 type Results = Vec<Result<Acknowledged, Refusal>>;
@@ -70,7 +67,7 @@ impl Broker {
 
     fn send(&self, view: &CatalogueView, address: &Address, batch: Batch) -> Result<Sent, Refusal> {
         let object = view.require(address)?;
-        let (partition, shard, log) = place(address, object, batch.partition)?;
+        let (partition, shard, log) = self.place(address, object, batch.partition)?;
         check(address, object, &batch)?;
         let bytes = batch.records.len() as u64;
         let permit = self.node.admit(shard, bytes)?;
@@ -91,6 +88,38 @@ impl Broker {
         Ok(Sent { partition, pending })
     }
 
+    fn place(
+        &self,
+        address: &Address,
+        object: &Object,
+        wanted: Option<u32>,
+    ) -> Result<(u32, ShardId, LogId), Refusal> {
+        let no_partition = |partition: u32, partitions: usize| {
+            Refusal::new(
+                ErrorCode::NoSuchPartition,
+                format!("{address} has {partitions} partitions, none is number {partition}"),
+            )
+            .with("address", address.to_string())
+        };
+        match &object.kind {
+            ObjectKind::Queue { shard, log, .. } => match wanted {
+                None | Some(0) => Ok((0, *shard, *log)),
+                Some(partition) => Err(no_partition(partition, 1)),
+            },
+            ObjectKind::Topic { partitions } => {
+                let count = u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
+                let partition = wanted
+                    .unwrap_or_else(|| self.node.spread.fetch_add(1, Ordering::Relaxed) % count);
+                let place = usize::try_from(partition)
+                    .ok()
+                    .and_then(|at| partitions.get(at));
+                let (shard, log) =
+                    place.ok_or_else(|| no_partition(partition, partitions.len()))?;
+                Ok((partition, *shard, *log))
+            }
+        }
+    }
+
     async fn acknowledge(&self, address: &Address, sent: Sent) -> Result<Acknowledged, Refusal> {
         match sent.pending.answer().await {
             Ok(Outcome::Appended(offsets)) => Ok(Acknowledged {
@@ -103,35 +132,6 @@ impl Broker {
             )
             .unknown()),
             Err(refusal) => Err(self.unconfigured(address, refusal)),
-        }
-    }
-}
-
-fn place(
-    address: &Address,
-    object: &Object,
-    wanted: Option<u32>,
-) -> Result<(u32, ShardId, LogId), Refusal> {
-    let no_partition = |partition: u32, partitions: usize| {
-        Refusal::new(
-            ErrorCode::NoSuchPartition,
-            format!("{address} has {partitions} partitions, none is number {partition}"),
-        )
-        .with("address", address.to_string())
-    };
-    match &object.kind {
-        ObjectKind::Queue { shard, log, .. } => match wanted {
-            None | Some(0) => Ok((0, *shard, *log)),
-            Some(partition) => Err(no_partition(partition, 1)),
-        },
-        ObjectKind::Topic { partitions } => {
-            let count = u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
-            let partition = wanted.unwrap_or_else(|| TURN.fetch_add(1, Ordering::Relaxed) % count);
-            let place = usize::try_from(partition)
-                .ok()
-                .and_then(|at| partitions.get(at));
-            let (shard, log) = place.ok_or_else(|| no_partition(partition, partitions.len()))?;
-            Ok((partition, *shard, *log))
         }
     }
 }
