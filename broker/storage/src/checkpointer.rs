@@ -2,9 +2,9 @@
 //!
 //! Promises: `done(Ok)` comes after the checkpoint and every body it lists are durable, and from
 //! then on the journal may drop what precedes it; what the checkpoint made superfluous is removed
-//! after that. A full disk fails one checkpoint and leaves the previous one in force; any other
-//! failure ends the routine for good and is reported once. Does not decide when a checkpoint is
-//! due.
+//! after that. On a full disk a checkpoint is tried again with the reserve's room and without
+//! rewriting anything; if that fails, the previous one stays in force. Any other failure ends the
+//! routine for good and is reported once. Does not decide when a checkpoint is due.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,15 +15,18 @@ use std::time::Instant;
 use bytes::Bytes;
 use millrace_types::{LogIndex, Term};
 
+use crate::data_dir::DataDir;
 use crate::error::{CheckpointError, DiskFailure};
 use crate::routine::{Next, Routine, drive};
 use crate::signal::Signal;
 use crate::store::Store;
-use crate::store::spill::Cut;
+use crate::store::spill::{Cut, Effort};
 
 mod attempt;
+mod reserve;
 
 use attempt::{Attempt, Failed, Progress};
+use reserve::{Pending, Reserve};
 
 /// Called with the index that is covered from now on.
 pub type CheckpointDone = Box<dyn FnOnce(Result<LogIndex, CheckpointError>) + Send>;
@@ -38,6 +41,7 @@ type OnFailure = Box<dyn FnOnce(DiskFailure) + Send>;
 pub struct Checkpointer {
     shared: Arc<Shared>,
     under_way: Option<Attempt>,
+    reserve: Option<Reserve>,
     on_failure: Option<OnFailure>,
 }
 
@@ -78,8 +82,13 @@ struct Job {
     cut: Cut,
     index: LogIndex,
     term: Term,
-    snapshot: EncodeSnapshot,
+    snapshot: Snapshot,
     done: CheckpointDone,
+}
+
+enum Snapshot {
+    ToEncode(EncodeSnapshot),
+    Encoded(Bytes),
 }
 
 impl Checkpointer {
@@ -94,9 +103,18 @@ impl Checkpointer {
         let routine = Self {
             shared,
             under_way: None,
+            reserve: None,
             on_failure: Some(on_failure),
         };
         (routine, handle)
+    }
+
+    /// Keeps this many bytes of the disk for checkpoints that would not fit otherwise: what one
+    /// writes at most, in bodies and snapshot. 0 gives back what an earlier run kept.
+    #[must_use]
+    pub fn with_reserve(mut self, dir: &DataDir, bytes: u64) -> Self {
+        self.reserve = Some(Reserve::new(dir, bytes));
+        self
     }
 
     /// Starts one on a thread of its own.
@@ -114,14 +132,56 @@ impl Checkpointer {
         Ok(handle)
     }
 
-    fn fail(&mut self, failure: DiskFailure) -> Next {
+    /// One step of the checkpoint that is being made.
+    fn advance(&mut self, mut attempt: Attempt) -> Next {
+        let path = match attempt.step() {
+            Ok(Progress::More) => {
+                self.under_way = Some(attempt);
+                return Next::Now;
+            }
+            Ok(Progress::Finished) => return Next::Now,
+            Err(Failed::Full(path)) => path,
+            Err(Failed::Stop(failure)) => return self.fail(failure, attempt.into_job()),
+        };
+        let released = match self.reserve.as_mut().map(Reserve::release) {
+            Some(Ok(released)) => released,
+            Some(Err(failure)) => return self.fail(failure, attempt.into_job()),
+            None => false,
+        };
+        let again = released || attempt.effort() == Effort::Full;
+        if let Some(job) = attempt.into_job() {
+            if again {
+                self.under_way = Some(Attempt::new(job, Effort::Least));
+            } else {
+                (job.done)(Err(CheckpointError::Full { path }));
+            }
+        }
+        Next::Now
+    }
+
+    /// With no checkpoint to make, the reserve is looked after.
+    fn idle(&mut self, now: Instant) -> Next {
+        let Some(reserve) = &mut self.reserve else {
+            return Next::Wait(None);
+        };
+        match reserve.pending(now) {
+            Pending::Nothing => Next::Wait(None),
+            Pending::Look(at) => Next::Wait(Some(at)),
+            Pending::Step => match reserve.step(now) {
+                Ok(()) => Next::Now,
+                Err(failure) => self.fail(failure, None),
+            },
+        }
+    }
+
+    fn fail(&mut self, failure: DiskFailure, job: Option<Job>) -> Next {
         // Whoever waits, or comes later, is told as well.
         let waiting = {
             let mut inbox = self.shared.lock();
             inbox.phase = Phase::Closed;
             std::mem::take(&mut inbox.jobs)
         };
-        for job in waiting {
+        for job in job.into_iter().chain(waiting) {
             (job.done)(Err(CheckpointError::Stopped));
         }
         if let Some(on_failure) = self.on_failure.take() {
@@ -132,33 +192,25 @@ impl Checkpointer {
 }
 
 impl Routine for Checkpointer {
-    fn step(&mut self, _now: Instant) -> Next {
-        let Some(attempt) = &mut self.under_way else {
-            let mut inbox = self.shared.lock();
-            return match inbox.jobs.pop_front() {
-                Some(job) => {
-                    self.under_way = Some(Attempt::new(job));
-                    Next::Now
-                }
-                None if inbox.phase == Phase::Open => Next::Wait(None),
-                None => {
-                    inbox.phase = Phase::Closed;
-                    Next::Ended
-                }
-            };
-        };
-        match attempt.step() {
-            Ok(Progress::More) => return Next::Now,
-            Ok(Progress::Finished) => {}
-            Err((done, Failed::Full(path))) => done(Err(CheckpointError::Full { path })),
-            Err((done, Failed::Stop(failure))) => {
-                self.under_way = None;
-                done(Err(CheckpointError::Stopped));
-                return self.fail(failure);
+    fn step(&mut self, now: Instant) -> Next {
+        if let Some(attempt) = self.under_way.take() {
+            return self.advance(attempt);
+        }
+        let mut inbox = self.shared.lock();
+        match (inbox.jobs.pop_front(), inbox.phase) {
+            (Some(job), _) => {
+                self.under_way = Some(Attempt::new(job, Effort::Full));
+                Next::Now
+            }
+            (None, Phase::Open) => {
+                drop(inbox);
+                self.idle(now)
+            }
+            (None, Phase::Closing | Phase::Closed) => {
+                inbox.phase = Phase::Closed;
+                Next::Ended
             }
         }
-        self.under_way = None;
-        Next::Now
     }
 
     fn wait(&mut self, deadline: Option<Instant>) {
@@ -190,7 +242,7 @@ impl CheckpointerHandle {
             cut: store.cut(),
             index,
             term,
-            snapshot,
+            snapshot: Snapshot::ToEncode(snapshot),
             done,
         };
         let shared = &self.0.shared;

@@ -5,8 +5,8 @@
 //! clone lives, so that journal and stores keep it too.
 //!
 //! ```text
-//! DIR/lock      DIR/identity
-//! DIR/journal/  DIR/shards/ID/checkpoint-INDEX  DIR/shards/ID/LOG/FIRST.seg  DIR/aside/
+//! DIR/lock      DIR/identity  DIR/reserve
+//! DIR/journal/  DIR/shards/ID/checkpoint-INDEX  DIR/shards/ID/segments/NUMBER.seg  DIR/aside/
 //! ```
 
 use std::io;
@@ -165,6 +165,11 @@ impl DataDir {
 
     pub(crate) fn shard_path(&self, shard: ShardId) -> PathBuf {
         self.0.path.join("shards").join(shard.to_string())
+    }
+
+    /// Of the file that keeps room for a checkpoint.
+    pub(crate) fn reserve_path(&self) -> PathBuf {
+        self.0.path.join("reserve")
     }
 
     pub(crate) fn aside_path(&self) -> PathBuf {

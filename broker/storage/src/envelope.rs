@@ -52,6 +52,7 @@ pub(crate) struct Replacement {
     temporary: PathBuf,
     /// The header and the payload.
     parts: Vec<Bytes>,
+    bytes: u64,
     stage: Stage,
 }
 
@@ -71,9 +72,15 @@ impl Replacement {
         Self {
             path: path.into(),
             temporary: path.with_extension(TEMPORARY),
+            bytes: payload.iter().map(|part| part.len() as u64).sum(),
             parts: payload,
             stage: Stage::Create,
         }
+    }
+
+    /// Bytes of the whole file.
+    pub(crate) fn written(&self) -> u64 {
+        self.bytes
     }
 
     /// Does the next thing; true when the file is in place and durable. After an error what was

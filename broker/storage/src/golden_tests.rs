@@ -5,10 +5,12 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_types::{LogId, LogIndex, NodeId, Offset, ReplicaId, ShardId, Term, Wall};
+use millrace_types::{LogId, LogIndex, NodeId, ReplicaId, ShardId, Term, Wall};
 
 use crate::checkpoint::{self, ListedLog, ListedSegment};
 use crate::journal::format::{BatchHeader, Encoded, FileHeader, decode_frame};
+use crate::store::index::{self, Block};
+use crate::store::run::Run;
 use crate::store::segment::{self, FrameHeader};
 use crate::testing::{data_path, entry, open_dir, random};
 use crate::{Checkpoint, DataDir, Disk, Expect, Manifest, MemoryDisk, OpenMode};
@@ -62,18 +64,21 @@ fn a_journal_file_is_as_it_was() {
 
 #[test]
 fn a_segment_is_as_it_was() {
-    let (shard, log, first) = (ShardId::new(2), LogId::new(77), Offset::new(1000));
-    let header = segment::FileHeader {
-        shard,
-        log,
-        first,
-        checkpoint: LogIndex::new(40),
-    };
+    let (shard, log) = (ShardId::new(2), LogId::new(77));
     let seed = segment::seed(shard, log);
+    let number = 12;
+    let header = segment::FileHeader { shard, number };
     let mut written = header.encode();
     let frame = FrameHeader::new(1000, 2, Wall::from_millis(5), b"\x01a\x01b", seed);
     frame.encode(seed, &mut written);
     written.extend_from_slice(b"\x01a\x01b");
+    let blocks = [(1000, 5, 0), (2000, 7, 66_000)].map(|(first, stored_at, at)| Block {
+        first,
+        stored_at: Wall::from_millis(stored_at),
+        at,
+    });
+    let index_at = written.len();
+    written.extend(index::encode(&blocks, seed));
 
     let golden = golden("segment-1", &written);
 
@@ -81,26 +86,47 @@ fn a_segment_is_as_it_was() {
     let (page, rest) = golden.split_first_chunk().unwrap();
     assert_eq!(segment::FileHeader::decode(page).unwrap(), (1, header));
     assert_eq!(FrameHeader::decode(rest, seed).unwrap(), frame);
+    let run = Run {
+        bytes: 90_000,
+        end: 3000,
+        ..run()
+    };
+    let found = index::decode(&golden[index_at..], seed, &run).unwrap();
+    assert_eq!(found, blocks);
+}
+
+fn run() -> Run {
+    Run {
+        file: 12,
+        first: 1000,
+        end: 1002,
+        oldest: Wall::from_millis(5),
+        at: 28,
+        bytes: 36,
+        index_bytes: 0,
+        messages: 2,
+    }
 }
 
 #[test]
 fn a_checkpoint_is_as_it_was() {
-    let segment = ListedSegment {
-        first: Offset::new(10),
-        end: Offset::new(20),
-        bytes: 500,
-    };
     let listed = ListedLog {
         log: LogId::new(77),
-        end: Offset::new(25),
-        segments: vec![segment],
-        discarded: vec![(12, 14)],
+        end: 1025,
+        runs: vec![run()],
+        discarded: vec![(1001, 1002)],
     };
-    let retired = vec![(LogId::new(77), Offset::new(0))];
+    let segments = [(12, None), (14, Some(LogId::new(78)))].map(|(number, owner)| ListedSegment {
+        number,
+        bytes: 64,
+        owner,
+    });
     let manifest = Manifest {
         index: LogIndex::new(300),
+        next_segment: 15,
+        segments: segments.to_vec(),
+        retired: vec![13],
         logs: vec![listed],
-        retired,
     };
     let (disk, shard, term) = (MemoryDisk::new(), ShardId::new(1), Term::new(2));
     let dir = open_dir(&disk);

@@ -41,5 +41,5 @@ pub use journal::{
     JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
 };
 pub use routine::{Next, Routine, Starter, drive};
-pub use store::{Limits, Store, StoredRecord};
+pub use store::{Limits, Store, StoreStats, StoredRecord};
 pub use times::{Times, TimesSeen};

@@ -6,49 +6,59 @@
 //! works; that only what is still alive at a checkpoint is written. Does not decide what may be
 //! discarded, and is not durable by itself: until a checkpoint the journal is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use millrace_types::{LogId, Offset, ShardId, Wall};
 
 use crate::checkpoint::Manifest;
 use crate::data_dir::DataDir;
-use crate::disk::{DiskFile, OpenMode};
-use crate::error::{Action, DiskFailure, OpenError, ReadError, failed};
+use crate::error::{OpenError, ReadError};
 
+mod blocks;
+mod files;
+pub(crate) mod index;
+mod listing;
 mod log;
 mod open;
 mod read;
+mod rewrite;
+pub(crate) mod run;
 pub(crate) mod segment;
 mod segment_writer;
 pub(crate) mod spill;
+mod stats;
 #[cfg(test)]
 mod tests;
 
-use log::{Batch, Log};
-use segment::Segment;
-
-/// Segment files kept open for reading, per shard: enough for the logs that are busy, few enough
-/// that all shards together stay far below the usual limit of 1024.
-const OPEN_FILES_MAX: usize = 64;
+use files::Files;
+use log::{Batch, Log, State};
+use stats::Counters;
+pub use stats::StoreStats;
 
 /// The bodies of one shard. Shared by the worker, readers and the checkpointer.
 pub struct Store {
     pub(crate) dir: DataDir,
     pub(crate) shard: ShardId,
-    path: PathBuf,
-    logs: RwLock<BTreeMap<LogId, Arc<Log>>>,
+    logs: RwLock<Logs>,
     /// Checkpoints begun: tells bodies appended before one from those after.
     epoch: AtomicU64,
     memory_bytes: AtomicU64,
     disk_bytes: AtomicU64,
-    open_files: Mutex<VecDeque<(PathBuf, Arc<dyn DiskFile>)>>,
-    /// Segments of logs that are gone: removed once no checkpoint lists them.
-    doomed: Mutex<Vec<Arc<Segment>>>,
+    files: Files,
+    stats: Counters,
+}
+
+/// All logs of a shard.
+#[derive(Default)]
+struct Logs {
+    /// Those with something in memory or on disk, and perhaps some that had until lately.
+    active: BTreeMap<LogId, Arc<Log>>,
+    /// Where others end, all of whose messages are discarded: there may be very many.
+    settled: BTreeMap<LogId, u64>,
 }
 
 /// How much to read.
@@ -77,10 +87,21 @@ impl Store {
     pub fn append(&self, log: LogId, first: Offset, stored_at: Wall, count: u32, records: Bytes) {
         let epoch = self.epoch.load(Ordering::Acquire);
         let batch = Batch::new(first, count, stored_at, records, epoch);
-        let log = self.log_or_new(log);
-        let bytes = batch.bytes();
-        if log.lock().append(batch) {
-            self.memory_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.stats.appended_bytes.add(batch.records.len() as u64);
+        loop {
+            {
+                // Held while it is added to: an empty log may be forgotten at any time.
+                let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+                if let Some(log) = logs.active.get(&log) {
+                    let taken = log.lock().append(batch);
+                    self.memory_bytes.fetch_add(taken, Ordering::Relaxed);
+                    return;
+                }
+            }
+            let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+            let end = logs.settled.remove(&log);
+            let state = end.map_or_else(State::default, State::settled);
+            logs.active.insert(log, Arc::new(Log::new(log, state)));
         }
     }
 
@@ -94,14 +115,15 @@ impl Store {
 
     /// Forgets a whole log.
     pub fn discard_all(&self, log: LogId) {
-        // Held to the end: a checkpoint must find the segments either listed or doomed.
-        let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(log) = logs.remove(&log) else { return };
-        let mut state = log.lock();
-        self.memory_bytes
-            .fetch_sub(state.remove(), Ordering::Relaxed);
-        let segments = std::mem::take(&mut state.segments);
-        self.doom(segments.into_values());
+        let removed = {
+            let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+            logs.settled.remove(&log);
+            logs.active.remove(&log)
+        };
+        if let Some(log) = removed {
+            let freed = log.lock().remove();
+            self.memory_bytes.fetch_sub(freed, Ordering::Relaxed);
+        }
     }
 
     /// Whether reading these messages touches no disk. Discarded ones never do.
@@ -113,7 +135,7 @@ impl Store {
         })
     }
 
-    /// Bytes of bodies in memory.
+    /// Bytes of bodies in memory, and about what keeping them there costs.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Relaxed)
@@ -131,58 +153,50 @@ impl Store {
         self.shard
     }
 
+    /// What it has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let stats = &self.stats;
+        let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+        StoreStats {
+            appended_bytes: stats.appended_bytes.get(),
+            segment_bytes: stats.segment_bytes.get(),
+            rewritten_bytes: stats.rewritten_bytes.get(),
+            checkpoint_bytes: stats.checkpoint_bytes.get(),
+            checkpoints: stats.checkpoints.get(),
+            syncs: stats.syncs.get(),
+            segments: self.files.lock().known.len() as u64,
+            logs: logs.active.len() as u64,
+            indexes_built: stats.indexes_built.get(),
+        }
+    }
+
+    /// A checkpoint of this many bytes was made.
+    pub(crate) fn checkpointed(&self, bytes: u64) {
+        self.stats.checkpoint_bytes.add(bytes);
+    }
+
     fn log(&self, log: LogId) -> Option<Arc<Log>> {
-        self.logs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&log)
-            .cloned()
+        let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+        logs.active.get(&log).cloned()
     }
 
-    fn log_or_new(&self, id: LogId) -> Arc<Log> {
-        if let Some(log) = self.log(id) {
-            return log;
-        }
+    /// Where a log ends that has nothing; 0 when it is not known.
+    fn settled_end(&self, log: LogId) -> u64 {
+        let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+        logs.settled.get(&log).copied().unwrap_or(0)
+    }
+
+    /// Keeps of logs in which nothing is left only where they end.
+    fn forget_idle(&self, idle: Vec<Arc<Log>>) {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(logs.entry(id).or_insert_with(|| Arc::new(Log::new(id))))
-    }
-
-    fn doom(&self, segments: impl IntoIterator<Item = Arc<Segment>>) {
-        self.doomed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(segments);
-    }
-
-    fn segment_path(&self, log: LogId, first: Offset) -> PathBuf {
-        self.path.join(log.to_string()).join(segment::name(first))
-    }
-
-    fn open_files(&self) -> MutexGuard<'_, VecDeque<(PathBuf, Arc<dyn DiskFile>)>> {
-        self.open_files
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A segment's file for reading. Opened outside the lock: two readers may both open it.
-    fn segment_file(&self, segment: &Segment) -> Result<Arc<dyn DiskFile>, DiskFailure> {
-        let path = self.segment_path(segment.log, segment.first);
-        let found = self
-            .open_files()
-            .iter()
-            .find(|(open, _)| *open == path)
-            .cloned();
-        if let Some((_, file)) = found {
-            return Ok(file);
+        for log in idle {
+            let state = log.lock();
+            if state.is_empty() && state.discarded.covers(0..state.end) {
+                logs.active.remove(&log.id);
+                logs.settled.insert(log.id, state.end);
+            }
         }
-        let file = self.dir.disk().open(&path, OpenMode::Read);
-        let file = file.map_err(failed(Action::Open, &path))?;
-        let mut open = self.open_files();
-        if open.len() >= OPEN_FILES_MAX {
-            open.pop_front();
-        }
-        open.push_back((path, Arc::clone(&file)));
-        Ok(file)
     }
 
     /// Opens the bodies that a checkpoint lists. What its crash left behind is cut; files it does
@@ -222,5 +236,13 @@ impl Store {
         offsets: &[Offset],
     ) -> Result<Vec<StoredRecord>, ReadError> {
         read::read_many(self, log, offsets)
+    }
+
+    /// The first message stored at `wall` or later that is still there; `None` when there is none.
+    ///
+    /// # Errors
+    /// When what is stored is damaged or cannot be read.
+    pub fn offset_at(&self, log: LogId, wall: Wall) -> Result<Option<Offset>, ReadError> {
+        read::offset_at(self, log, wall)
     }
 }

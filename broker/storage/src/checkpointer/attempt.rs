@@ -4,30 +4,35 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use millrace_types::{LogIndex, Term};
 
-use super::{CheckpointDone, EncodeSnapshot, Job};
+use super::{CheckpointDone, Job, Snapshot};
 use crate::checkpoint;
 use crate::envelope::Replacement;
 use crate::error::{Action, DiskFailure};
 use crate::store::Store;
-use crate::store::spill::Spill;
+use crate::store::spill::{Cut, Effort, Spill};
 
 /// A checkpoint being made.
 pub(super) struct Attempt {
     store: Arc<Store>,
+    cut: Cut,
     index: LogIndex,
     term: Term,
+    effort: Effort,
+    snapshot: Snapshot,
     /// Until the asker is told.
     done: Option<CheckpointDone>,
     stage: Stage,
 }
 
 enum Stage {
-    Bodies(Box<Spill>, EncodeSnapshot),
+    Bodies(Box<Spill>),
     File(Box<Spill>, Replacement),
-    Remove,
-    /// Between stages, or after a failure.
+    /// Segments first, then older checkpoints.
+    Remove(Vec<u64>),
+    /// After the end.
     Nothing,
 }
 
@@ -41,14 +46,14 @@ pub(super) enum Progress {
 
 /// Why there is no checkpoint.
 pub(super) enum Failed {
-    /// Nothing has changed.
+    /// This did not fit. Nothing has changed.
     Full(PathBuf),
     /// What is on disk is unknown.
     Stop(DiskFailure),
 }
 
 impl Attempt {
-    pub(super) fn new(job: Job) -> Self {
+    pub(super) fn new(job: Job, effort: Effort) -> Self {
         let Job {
             store,
             cut,
@@ -57,37 +62,45 @@ impl Attempt {
             snapshot,
             done,
         } = job;
-        let spill = Box::new(store.begin_spill(cut, index));
+        let spill = Box::new(store.begin_spill(cut, index, effort));
         Self {
             store,
+            cut,
             index,
             term,
+            effort,
+            snapshot,
             done: Some(done),
-            stage: Stage::Bodies(spill, snapshot),
+            stage: Stage::Bodies(spill),
         }
     }
 
-    /// Does the next thing. An error ends the attempt; it comes with whoever has to be told.
-    pub(super) fn step(&mut self) -> Result<Progress, (CheckpointDone, Failed)> {
-        match self.advance() {
-            Ok(progress) => Ok(progress),
-            Err(failed) => {
-                let done = self.done.take().unwrap_or_else(|| Box::new(|_| ()));
-                Err((done, failed))
-            }
-        }
+    /// How much it tries.
+    pub(super) fn effort(&self) -> Effort {
+        self.effort
     }
 
-    fn advance(&mut self) -> Result<Progress, Failed> {
+    /// What was asked for, to be tried again; `None` when the asker was told.
+    pub(super) fn into_job(self) -> Option<Job> {
+        Some(Job {
+            store: self.store,
+            cut: self.cut,
+            index: self.index,
+            term: self.term,
+            snapshot: self.snapshot,
+            done: self.done?,
+        })
+    }
+
+    /// Does the next thing. An error ends the attempt.
+    pub(super) fn step(&mut self) -> Result<Progress, Failed> {
         match std::mem::replace(&mut self.stage, Stage::Nothing) {
-            Stage::Bodies(mut spill, snapshot) => {
+            Stage::Bodies(mut spill) => {
                 match self.store.spill_step(&mut spill) {
                     Err(failure) => return Err(self.give_up(*spill, failure)),
-                    Ok(false) => self.stage = Stage::Bodies(spill, snapshot),
+                    Ok(false) => self.stage = Stage::Bodies(spill),
                     Ok(true) => {
-                        let manifest = self.store.manifest(&mut spill);
-                        let (dir, shard) = (&self.store.dir, self.store.shard);
-                        let file = checkpoint::begin(dir, shard, self.term, manifest, snapshot());
+                        let file = self.file(&mut spill);
                         self.stage = Stage::File(spill, file);
                     }
                 }
@@ -98,8 +111,9 @@ impl Attempt {
                     Err(failure) => return Err(self.give_up(*spill, failure)),
                     Ok(false) => self.stage = Stage::File(spill, file),
                     Ok(true) => {
-                        self.store.publish(*spill).map_err(Failed::Stop)?;
-                        self.stage = Stage::Remove;
+                        let retired = self.store.publish(*spill);
+                        self.store.checkpointed(file.written());
+                        self.stage = Stage::Remove(retired);
                         if let Some(done) = self.done.take() {
                             done(Ok(self.index));
                         }
@@ -107,13 +121,31 @@ impl Attempt {
                 }
                 Ok(Progress::More)
             }
-            Stage::Remove => {
+            Stage::Remove(mut retired) => {
+                if let Some(segment) = retired.pop() {
+                    self.store.remove_segment(segment).map_err(Failed::Stop)?;
+                    self.stage = Stage::Remove(retired);
+                    return Ok(Progress::More);
+                }
                 let (dir, shard) = (&self.store.dir, self.store.shard);
                 checkpoint::remove_older(dir, shard, self.index).map_err(Failed::Stop)?;
                 Ok(Progress::Finished)
             }
             Stage::Nothing => Ok(Progress::Finished),
         }
+    }
+
+    fn file(&mut self, spill: &mut Spill) -> Replacement {
+        let manifest = self.store.manifest(spill);
+        let snapshot = match std::mem::replace(&mut self.snapshot, Snapshot::Encoded(Bytes::new()))
+        {
+            Snapshot::ToEncode(encode) => encode(),
+            Snapshot::Encoded(snapshot) => snapshot,
+        };
+        // Kept in case there is no room and it is tried again.
+        self.snapshot = Snapshot::Encoded(snapshot.clone());
+        let (dir, shard) = (&self.store.dir, self.store.shard);
+        checkpoint::begin(dir, shard, self.term, manifest, snapshot)
     }
 
     fn give_up(&self, spill: Spill, failure: DiskFailure) -> Failed {

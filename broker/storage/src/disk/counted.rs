@@ -47,7 +47,7 @@ impl Area {
         }
     }
 
-    /// Of a file or directory: `journal/…`, `shards/N/checkpoint-…`, `shards/N/LOG/…`.
+    /// Of a file or directory: `journal/…`, `shards/N/checkpoint-…`, `shards/N/segments/…`.
     fn of(path: &Path) -> Self {
         let mut names = path.iter().rev().map(|name| name.to_string_lossy());
         let mut next = || names.next().unwrap_or_default();

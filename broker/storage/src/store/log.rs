@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use millrace_types::{LogId, Offset, Wall};
 
-use super::segment::Segment;
+use super::run::Run;
 use crate::range_set::RangeSet;
 use crate::records::{self, RecordsError};
 use crate::size::in_memory;
+
+/// What a batch costs in memory besides its records, about.
+const BATCH_OVERHEAD_BYTES: u64 = 192;
 
 /// One log. The lock is held for look-ups and changes of the maps only.
 pub(crate) struct Log {
@@ -18,19 +21,28 @@ pub(crate) struct Log {
     state: Mutex<State>,
 }
 
-/// Its state.
+/// Its state. There may be a hundred thousand of them, most with nothing in memory.
 #[derive(Default)]
 pub(crate) struct State {
     /// In memory, by first offset.
-    pub(crate) batches: BTreeMap<u64, Arc<Batch>>,
-    /// On disk, by first offset.
-    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
-    /// Everything discarded; coalesces to a single range once a prefix is gone.
+    pub(crate) batches: BTreeMap<u64, Resident>,
+    /// On disk, ascending, without overlaps.
+    pub(crate) runs: Vec<Run>,
+    /// Everything discarded; a prefix costs nothing.
     pub(crate) discarded: RangeSet,
     /// One past the last offset ever stored.
     pub(crate) end: u64,
     /// The log is gone; whoever still holds it must not add anything.
     pub(crate) removed: bool,
+}
+
+/// A batch in memory, and how much of it is needed.
+pub(crate) struct Resident {
+    pub(crate) batch: Arc<Batch>,
+    /// Its messages that are not discarded.
+    live: u32,
+    /// When so few are left, it is worth a look whether a copy of them is smaller.
+    look_at: u32,
 }
 
 /// Records that arrived together.
@@ -48,7 +60,7 @@ pub(crate) struct Batch {
 /// Where a message is.
 pub(crate) enum Place {
     Memory(Arc<Batch>),
-    Disk(Arc<Segment>),
+    Disk(Run),
 }
 
 impl Batch {
@@ -70,8 +82,9 @@ impl Batch {
         }
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.records.len() as u64
+    /// What it costs.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.records.len() as u64 + BATCH_OVERHEAD_BYTES
     }
 
     pub(crate) fn range(&self) -> Range<u64> {
@@ -96,21 +109,43 @@ impl Batch {
         let place = |offset: u64| starts[in_memory(offset - self.first)] as usize;
         Ok(self.records.slice(place(offsets.start)..place(offsets.end)))
     }
+
+    /// Copies of the parts of it that `discarded` leaves, if they cost at most half as much.
+    fn remains(&self, discarded: &RangeSet) -> Option<Vec<Self>> {
+        let gaps = discarded.gaps(self.range());
+        let slices: Result<Vec<Bytes>, _> =
+            gaps.iter().map(|gap| self.slice(gap.clone())).collect();
+        // What cannot be divided stays whole: `append` was promised sound framing.
+        let slices = slices.ok()?;
+        let records: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        let bytes = records + BATCH_OVERHEAD_BYTES * slices.len() as u64;
+        if 2 * bytes > self.memory_bytes() {
+            return None;
+        }
+        let remains = gaps.into_iter().zip(slices).map(|(gap, slice)| {
+            let count = u32::try_from(gap.end - gap.start).expect("a part of a batch");
+            let records = Bytes::copy_from_slice(&slice);
+            let first = Offset::new(gap.start);
+            Self::new(first, count, self.stored_at, records, self.epoch)
+        });
+        Some(remains.collect())
+    }
+}
+
+impl Resident {
+    fn whole(batch: Batch) -> Self {
+        Self {
+            live: batch.count,
+            look_at: batch.count / 2,
+            batch: Arc::new(batch),
+        }
+    }
 }
 
 impl Log {
-    pub(crate) fn new(id: LogId) -> Self {
-        Self {
-            id,
-            state: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn with_state(id: LogId, state: State) -> Self {
-        Self {
-            id,
-            state: Mutex::new(state),
-        }
+    pub(crate) fn new(id: LogId, state: State) -> Self {
+        let state = Mutex::new(state);
+        Self { id, state }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,46 +154,104 @@ impl Log {
 }
 
 impl State {
-    /// Whether the batch was kept: it is not when all of it is discarded already.
-    pub(crate) fn append(&mut self, batch: Batch) -> bool {
+    /// Of a log whose messages up to `end` are all discarded.
+    pub(crate) fn settled(end: u64) -> Self {
+        let mut state = Self {
+            end,
+            ..Self::default()
+        };
+        state.discarded.insert(0..end);
+        state
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.runs.is_empty() && !self.removed
+    }
+
+    /// Bytes of memory taken; none when all of the batch is discarded already.
+    pub(crate) fn append(&mut self, batch: Batch) -> u64 {
         assert!(!self.removed, "the worker appends to a log it has removed");
         let range = batch.range();
         self.end = self.end.max(range.end);
-        if self.discarded.covers(range) {
-            return false;
+        let gone = self.discarded.count_within(range);
+        let mut resident = Resident::whole(batch);
+        let gone = u32::try_from(gone).expect("at most the batch");
+        resident.live -= gone;
+        if resident.live == 0 {
+            return 0;
         }
-        let replaced = self.batches.insert(batch.first, Arc::new(batch));
+        let bytes = resident.batch.memory_bytes();
+        let replaced = self.batches.insert(resident.batch.first, resident);
         assert!(replaced.is_none(), "an offset is stored once");
-        true
+        bytes
     }
 
-    /// Bytes of memory freed.
+    /// Bytes of memory freed. A batch of which little is left is replaced by a copy of that, so that
+    /// it costs at most about twice what its messages would cost one by one.
     pub(crate) fn discard(&mut self, range: Range<u64>) -> u64 {
         let range = range.start..range.end.min(self.end);
         if range.is_empty() {
             return 0;
         }
-        self.discarded.insert(range.clone());
         let first = self.batches.range(..=range.start).next_back();
         let first = first.map_or(range.start, |(&first, _)| first);
-        let gone: Vec<u64> = self
-            .batches
-            .range(first..range.end)
-            .filter(|(_, batch)| self.discarded.covers(batch.range()))
-            .map(|(&first, _)| first)
-            .collect();
-        gone.iter()
-            .filter_map(|first| self.batches.remove(first))
-            .map(|batch| batch.bytes())
-            .sum()
+        let mut thin = Vec::new();
+        for (&first, resident) in self.batches.range_mut(first..range.end) {
+            let batch = resident.batch.range();
+            let both = batch.start.max(range.start)..batch.end.min(range.end);
+            if both.is_empty() {
+                continue;
+            }
+            let newly = both.end - both.start - self.discarded.count_within(both);
+            resident.live -= u32::try_from(newly).expect("at most the batch");
+            if resident.live <= resident.look_at {
+                thin.push(first);
+            }
+        }
+        self.discarded.insert(range);
+        let freed = thin.into_iter().map(|first| self.thin_out(first)).sum();
+        self.let_go();
+        freed
     }
 
-    /// Bytes of memory freed. Segments stay, for the caller to take.
+    /// Bytes of memory freed.
+    fn thin_out(&mut self, first: u64) -> u64 {
+        let Some(resident) = self.batches.get_mut(&first) else {
+            return 0;
+        };
+        let before = resident.batch.memory_bytes();
+        if resident.live == 0 {
+            self.batches.remove(&first);
+            return before;
+        }
+        let Some(remains) = resident.batch.remains(&self.discarded) else {
+            resident.look_at = resident.live / 2;
+            return 0;
+        };
+        self.batches.remove(&first);
+        let mut after = 0;
+        for batch in remains {
+            after += batch.memory_bytes();
+            self.batches.insert(batch.first, Resident::whole(batch));
+        }
+        before - after
+    }
+
+    /// An emptied map keeps its memory, and there may be many logs.
+    pub(crate) fn let_go(&mut self) {
+        if self.batches.is_empty() {
+            self.batches = BTreeMap::new();
+        }
+    }
+
+    /// Bytes of memory freed.
     pub(crate) fn remove(&mut self) -> u64 {
         self.removed = true;
+        self.runs = Vec::new();
         std::mem::take(&mut self.batches)
             .values()
-            .map(|batch| batch.bytes())
+            .map(|resident| resident.batch.memory_bytes())
             .sum()
     }
 
@@ -169,22 +262,27 @@ impl State {
             if from >= self.end {
                 return None;
             }
-            let batch = covering(&self.batches, from, |batch| batch.range());
-            if let Some(batch) = batch {
+            if let Some(batch) = self.batch_at(from) {
                 return Some((from, Place::Memory(Arc::clone(batch))));
             }
-            let segment = covering(&self.segments, from, |segment| segment.range());
-            if let Some(segment) = segment {
-                return Some((from, Place::Disk(Arc::clone(segment))));
+            let next_run = self.runs.partition_point(|run| run.end <= from);
+            let next_run = self.runs.get(next_run);
+            if let Some(run) = next_run
+                && run.first <= from
+            {
+                return Some((from, Place::Disk(*run)));
             }
+            let next_run = next_run.map(|run| run.first);
             let next_batch = self.batches.range(from..).next().map(|(&first, _)| first);
-            let next_segment = self.segments.range(from..).next().map(|(&first, _)| first);
-            from = match (next_batch, next_segment) {
-                (Some(batch), Some(segment)) => batch.min(segment),
-                (Some(next), None) | (None, Some(next)) => next,
-                (None, None) => return None,
-            };
+            from = next_run.into_iter().chain(next_batch).min()?;
         }
+    }
+
+    fn batch_at(&self, at: u64) -> Option<&Arc<Batch>> {
+        let before = self.batches.range(..=at).next_back();
+        before
+            .map(|(_, resident)| &resident.batch)
+            .filter(|batch| batch.range().contains(&at))
     }
 
     pub(crate) fn is_resident(&self, range: Range<u64>) -> bool {
@@ -192,7 +290,7 @@ impl State {
         self.discarded.gaps(range).into_iter().all(|gap| {
             let mut at = gap.start;
             while at < gap.end {
-                match covering(&self.batches, at, |batch| batch.range()) {
+                match self.batch_at(at) {
                     Some(batch) => at = batch.range().end,
                     None => return false,
                 }
@@ -200,17 +298,14 @@ impl State {
             true
         })
     }
-}
 
-/// The item whose range holds `at`.
-fn covering<T>(
-    items: &BTreeMap<u64, Arc<T>>,
-    at: u64,
-    range: impl Fn(&T) -> Range<u64>,
-) -> Option<&Arc<T>> {
-    items
-        .range(..=at)
-        .next_back()
-        .map(|(_, item)| item)
-        .filter(|item| range(item).contains(&at))
+    /// Its runs once these are replaced by those.
+    pub(crate) fn runs_after(&self, removed: &[Run], added: &[Run]) -> Vec<Run> {
+        let gone = |run: &Run| removed.iter().any(|gone| gone.place() == run.place());
+        let mut runs: Vec<Run> = Vec::with_capacity(self.runs.len() + added.len());
+        runs.extend(self.runs.iter().filter(|run| !gone(run)));
+        runs.extend(added);
+        runs.sort_unstable_by_key(|run| run.first);
+        runs
+    }
 }

@@ -1,12 +1,14 @@
 //! Reading bodies: finds out where they are under the lock, fetches them without it.
 
 use std::io;
-use std::sync::Arc;
 
 use millrace_types::{LogId, Offset, Wall};
 
+use super::blocks::LoadedBlock;
+use super::index;
 use super::log::{Log, Place};
-use super::segment::{self, Frame, Segment};
+use super::run::Run;
+use super::segment::Frame;
 use super::{Limits, Store, StoredRecord};
 use crate::error::{Corruption, ReadError};
 use crate::records;
@@ -16,7 +18,7 @@ use crate::records;
 struct Fetch<'a> {
     store: &'a Store,
     log: &'a Log,
-    block: Option<(Offset, usize, Arc<[Frame]>)>,
+    block: Option<((u64, u32), LoadedBlock)>,
 }
 
 /// What was found at a place.
@@ -96,11 +98,10 @@ pub(crate) fn read_many(
     id: LogId,
     offsets: &[Offset],
 ) -> Result<Vec<StoredRecord>, ReadError> {
-    let missing = |offset| ReadError::Missing { log: id, offset };
     let Some(log) = store.log(id) else {
-        return offsets
-            .first()
-            .map_or(Ok(Vec::new()), |offset| Err(missing(*offset)));
+        let settled = store.settled_end(id);
+        let first = offsets.first().map(|offset| gone(id, *offset, settled));
+        return first.map_or(Ok(Vec::new()), Err);
     };
     let mut fetch = Fetch {
         store,
@@ -121,14 +122,7 @@ impl Fetch<'_> {
                 let state = self.log.lock();
                 (state.end, state.locate(offset.get()))
             };
-            let gone = || {
-                let log = self.log.id;
-                if offset.get() < end {
-                    ReadError::Discarded { log, offset }
-                } else {
-                    ReadError::Missing { log, offset }
-                }
-            };
+            let gone = || gone(self.log.id, offset, end);
             let place = match located {
                 Some((live, place)) if live == offset.get() => place,
                 _ => return Err(gone()),
@@ -169,9 +163,9 @@ impl Fetch<'_> {
                     records,
                 }))
             }
-            Place::Disk(segment) => match self.find_on_disk(at, segment) {
+            Place::Disk(run) => match self.find_on_disk(at, run) {
                 Err(ReadError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && self.is_gone(segment) =>
+                    if source.kind() == io::ErrorKind::NotFound && self.is_gone(run) =>
                 {
                     Ok(None)
                 }
@@ -180,55 +174,120 @@ impl Fetch<'_> {
         }
     }
 
-    fn find_on_disk(&mut self, at: u64, segment: &Segment) -> Result<Found, ReadError> {
-        let path = self.store.segment_path(segment.log, segment.first);
-        let seed = segment::seed(self.store.shard, segment.log);
-        let file = self.store.segment_file(segment)?;
-        let index = segment.index(&*file, &path, seed)?;
-        let block = Segment::block_of(&index, at);
-        let cached = self.block.as_ref().filter(|(first, number, _)| {
-            // The last block may have grown since.
-            *first == segment.first && *number == block && block + 1 < index.len()
-        });
-        let frames: Arc<[Frame]> = match cached {
-            Some((.., frames)) => Arc::clone(frames),
-            None => segment
-                .read_block(&*file, &path, seed, block..block + 1)?
-                .into(),
-        };
-        self.block = Some((segment.first, block, Arc::clone(&frames)));
-        let place = frames.partition_point(|frame| frame.header.range().end <= at);
-        Ok(match frames.get(place) {
+    fn find_on_disk(&mut self, at: u64, run: &Run) -> Result<Found, ReadError> {
+        let block = self.block(run, at, |blocks| index::block_of(blocks, at))?;
+        let place = block
+            .frames
+            .partition_point(|frame| frame.header.range().end <= at);
+        Ok(match block.frames.get(place) {
             Some(Frame { header, records }) => Found::Records {
                 first: header.first,
                 count: header.count,
                 stored_at: header.stored_at,
                 records: records.clone(),
             },
-            None => {
-                let next = index
-                    .get(block + 1)
-                    .map_or(segment.end.get(), |next| next.first);
-                Found::NothingBefore(next)
-            }
+            None => Found::NothingBefore(block.next),
         })
     }
 
-    /// Whether the log does not list the segment any more.
-    fn is_gone(&self, segment: &Segment) -> bool {
-        !self.log.lock().segments.contains_key(&segment.first.get())
+    /// The block in which `at` is, or would be.
+    fn block(
+        &mut self,
+        run: &Run,
+        at: u64,
+        which: impl Fn(&[index::Block]) -> usize,
+    ) -> Result<LoadedBlock, ReadError> {
+        if let Some((place, block)) = &self.block
+            && *place == run.place()
+            && block.holds(at)
+        {
+            return Ok(block.clone());
+        }
+        let block = self.store.block(self.log.id, run, which)?;
+        self.block = Some((run.place(), block.clone()));
+        Ok(block)
+    }
+
+    /// Whether the log does not list the run any more.
+    fn is_gone(&self, run: &Run) -> bool {
+        let state = self.log.lock();
+        !state.runs.iter().any(|other| other.place() == run.place())
     }
 
     /// Whoever appended it had checked it, so this is damage.
     fn malformed(&self, place: &Place) -> ReadError {
         let path = match place {
-            Place::Memory(_) => self.store.path.join(self.log.id.to_string()),
-            Place::Disk(segment) => self.store.segment_path(segment.log, segment.first),
+            Place::Memory(_) => self.store.files.directory().into(),
+            Place::Disk(run) => self.store.files.path(run.file),
+        };
+        let at = match place {
+            Place::Memory(_) => 0,
+            Place::Disk(run) => u64::from(run.at),
         };
         ReadError::Corrupt {
             path,
-            at: 0,
+            at,
             kind: Corruption::Content,
         }
     }
+}
+
+/// Why a message of a log that ends at `end` is not there.
+fn gone(log: LogId, offset: Offset, end: u64) -> ReadError {
+    if offset.get() < end {
+        ReadError::Discarded { log, offset }
+    } else {
+        ReadError::Missing { log, offset }
+    }
+}
+
+/// The first live message stored at `wall` or later.
+pub(crate) fn offset_at(
+    store: &Store,
+    log: LogId,
+    wall: Wall,
+) -> Result<Option<Offset>, ReadError> {
+    let Some(log) = store.log(log) else {
+        return Ok(None);
+    };
+    loop {
+        // The last run that begins before that time may hold it; otherwise what follows begins with
+        // it.
+        let (run, after) = {
+            let state = log.lock();
+            let later = state.runs.partition_point(|run| run.oldest < wall);
+            let run = later.checked_sub(1).map(|place| state.runs[place]);
+            let next = state.runs.get(later).map(|run| run.first);
+            let mut batches = state.batches.values().map(|resident| &resident.batch);
+            let batch = batches.find(|batch| batch.stored_at >= wall);
+            let batch = batch.map(|batch| batch.first);
+            (run, next.into_iter().chain(batch).min())
+        };
+        let found = match run.map(|run| in_run(store, &log, &run, wall)) {
+            Some(Ok(None)) | None => after,
+            Some(Ok(found)) => found,
+            Some(Err(ReadError::Io { source, .. }))
+                if source.kind() == io::ErrorKind::NotFound
+                    && log.lock().runs.iter().all(|other| Some(*other) != run) =>
+            {
+                continue;
+            }
+            Some(Err(error)) => return Err(error),
+        };
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let live = log.lock().locate(found);
+        return Ok(live.map(|(offset, _)| Offset::new(offset)));
+    }
+}
+
+fn in_run(store: &Store, log: &Log, run: &Run, wall: Wall) -> Result<Option<u64>, ReadError> {
+    let block = store.block(log.id, run, |blocks| index::block_at_time(blocks, wall))?;
+    let frame = block
+        .frames
+        .iter()
+        .find(|frame| frame.header.stored_at >= wall);
+    let next = (block.next < run.end).then_some(block.next);
+    Ok(frame.map(|frame| frame.header.first).or(next))
 }

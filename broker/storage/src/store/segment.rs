@@ -1,29 +1,29 @@
-//! A file of bodies of one log, in offset order, little-endian:
+//! A file of bodies, little-endian. A log with much to write has segments of its own, those with
+//! little share one; each writes a run at a time:
 //!
 //! ```text
-//! file  = header | frame*
-//! header= magic 8 | crc 4 | version 4 | shard 4 | log 8 | first offset 8 | checkpoint index 8
+//! file  = header | run*
+//! header= magic 8 | crc 4 | version 4 | shard 4 | number 8
+//! run   = frame* | index?
 //! frame = crc of the header 4 | crc of the records 4 | length 4 | count 4 | first offset 8
 //!       | stored at 8 | records
 //! ```
-//! The checkpoint's manifest says how much of the file is valid; nothing behind that is ever read.
-//! A header's crc covers what follows it up to the records, seeded with shard and log, so that a
-//! frame of another log cannot pass for one of this. Frames are found through a sparse index, built
-//! from the frames at the first read. Every read checks the checksums of what it returns.
+//! The checkpoint's manifest says which runs are where; nothing else is ever read. A header's crc
+//! covers what follows it up to the records, seeded with shard and log, so that a frame of another
+//! log cannot pass for one of this. Every read checks the checksums of what it returns.
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, BufMut, Bytes};
-use millrace_types::{LogId, LogIndex, Offset, ShardId, Wall};
+use millrace_types::{LogId, ShardId, Wall};
 
 use crate::disk::DiskFile;
-use crate::error::{Action, Corruption, DiskFailure, ReadError, failed};
+use crate::error::{Action, Corruption, OpenError, ReadError, failed};
 use crate::size::in_memory;
 
 /// Bytes of the file's header.
-pub(crate) const HEADER_BYTES: u64 = 44;
+pub(crate) const HEADER_BYTES: u64 = 28;
 /// As an array's length.
 pub(crate) const HEADER_SIZE: usize = in_memory(HEADER_BYTES);
 /// Bytes of a frame without its records.
@@ -33,32 +33,9 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Written, and the latest read.
 pub(crate) const VERSION: u32 = 1;
 
-/// One index entry for this much of the file: what one read fetches at least.
-const BLOCK_BYTES: u64 = 64 << 10;
-/// Bytes read at a time while building the index.
-const SCAN_BYTES: u64 = 256 << 10;
 const MAGIC: [u8; 8] = *b"MRSEGMNT";
 /// Records of a frame at most, in bytes; a larger length is damage.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
-
-/// A segment as the last durable checkpoint has it.
-#[derive(Debug)]
-pub(crate) struct Segment {
-    pub(crate) log: LogId,
-    pub(crate) first: Offset,
-    /// One past its last offset.
-    pub(crate) end: Offset,
-    /// Valid bytes.
-    pub(crate) bytes: u64,
-    pub(crate) index: OnceLock<Arc<[Block]>>,
-}
-
-/// Where some of its frames are: up to the next block or the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Block {
-    pub(crate) first: u64,
-    pub(crate) at: u64,
-}
 
 /// What a frame says about its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +55,14 @@ pub(crate) struct Frame {
 }
 
 /// A segment's file name.
-pub(crate) fn name(first: Offset) -> String {
-    format!("{:020}.seg", first.get())
+pub(crate) fn name(number: u64) -> String {
+    format!("{number:016}.seg")
 }
 
-/// The offset in a segment's file name.
-pub(crate) fn parse_name(name: &str) -> Option<Offset> {
-    let offset = name.strip_suffix(".seg")?.parse().ok()?;
-    Some(Offset::new(offset)).filter(|first| self::name(*first) == name)
+/// The number in a segment's file name.
+pub(crate) fn parse_name(name: &str) -> Option<u64> {
+    let number = name.strip_suffix(".seg")?.parse().ok()?;
+    Some(number).filter(|number| self::name(*number) == name)
 }
 
 /// Seed of the checksums of a log's frames.
@@ -100,10 +77,8 @@ pub(crate) fn seed(shard: ShardId, log: LogId) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) shard: ShardId,
-    pub(crate) log: LogId,
-    pub(crate) first: Offset,
-    /// The checkpoint that created it; without that checkpoint it is an unfinished attempt.
-    pub(crate) checkpoint: LogIndex,
+    /// As in its name.
+    pub(crate) number: u64,
 }
 
 impl FileHeader {
@@ -111,9 +86,7 @@ impl FileHeader {
         let mut covered = Vec::with_capacity(HEADER_SIZE);
         covered.put_u32_le(VERSION);
         covered.put_u32_le(self.shard.get());
-        covered.put_u64_le(self.log.get());
-        covered.put_u64_le(self.first.get());
-        covered.put_u64_le(self.checkpoint.get());
+        covered.put_u64_le(self.number);
         let mut header = Vec::with_capacity(HEADER_SIZE);
         header.put_slice(&MAGIC);
         header.put_u32_le(crc32c::crc32c(&covered));
@@ -132,21 +105,39 @@ impl FileHeader {
             return Err(Corruption::Checksum);
         }
         let version = rest.get_u32_le();
-        let (shard, log) = (
-            ShardId::new(rest.get_u32_le()),
-            LogId::new(rest.get_u64_le()),
-        );
-        let first = Offset::new(rest.get_u64_le());
-        let checkpoint = LogIndex::new(rest.get_u64_le());
-        Ok((
-            version,
-            Self {
-                shard,
-                log,
-                first,
-                checkpoint,
-            },
-        ))
+        let shard = ShardId::new(rest.get_u32_le());
+        let number = rest.get_u64_le();
+        Ok((version, Self { shard, number }))
+    }
+
+    /// Checks that a file starts with this header.
+    pub(crate) fn check(self, file: &dyn DiskFile, path: &Path) -> Result<(), OpenError> {
+        let corrupt = |kind| OpenError::Corrupt {
+            path: path.into(),
+            at: 0,
+            kind,
+        };
+        let found = file.bytes().map_err(failed(Action::Read, path))?;
+        let expected = HEADER_BYTES;
+        if found < expected {
+            return Err(corrupt(Corruption::Short { expected, found }));
+        }
+        let mut bytes = [0; HEADER_SIZE];
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(failed(Action::Read, path))?;
+        let (version, header) = Self::decode(&bytes).map_err(corrupt)?;
+        if version > VERSION {
+            let (path, supported) = (path.into(), VERSION);
+            return Err(OpenError::NewerVersion {
+                path,
+                found: version,
+                supported,
+            });
+        }
+        if header != self {
+            return Err(corrupt(Corruption::Content));
+        }
+        Ok(())
     }
 }
 
@@ -206,133 +197,36 @@ impl FrameHeader {
     }
 }
 
-impl Segment {
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.first.get()..self.end.get()
-    }
-
-    /// Number of the block that holds `offset` or, when none does, the one before.
-    pub(crate) fn block_of(index: &[Block], offset: u64) -> usize {
-        index
-            .partition_point(|block| block.first <= offset)
-            .saturating_sub(1)
-    }
-
-    /// The index, built if need be.
-    pub(crate) fn index(
-        &self,
-        file: &dyn DiskFile,
-        path: &Path,
-        seed: u32,
-    ) -> Result<Arc<[Block]>, ReadError> {
-        if let Some(index) = self.index.get() {
-            return Ok(Arc::clone(index));
-        }
-        let index: Arc<[Block]> = self.build_index(file, path, seed)?.into();
-        Ok(Arc::clone(self.index.get_or_init(|| index)))
-    }
-
-    fn build_index(
-        &self,
-        file: &dyn DiskFile,
-        path: &Path,
-        seed: u32,
-    ) -> Result<Vec<Block>, ReadError> {
-        let mut builder = IndexBuilder::default();
-        let (mut at, mut buffer, mut buffer_at) = (HEADER_BYTES, Vec::new(), 0_u64);
-        while at < self.bytes {
-            let corrupt = |kind| ReadError::Corrupt {
-                path: path.into(),
-                at,
-                kind,
-            };
-            let needed = FRAME_HEADER_BYTES as u64;
-            if self.bytes - at < needed {
-                let found = self.bytes - at;
-                return Err(corrupt(Corruption::Short {
-                    expected: needed,
-                    found,
-                }));
-            }
-            if at < buffer_at || at + needed > buffer_at + buffer.len() as u64 {
-                buffer.resize(in_memory(SCAN_BYTES.min(self.bytes - at)), 0);
-                read(file, path, &mut buffer, at)?;
-                buffer_at = at;
-            }
-            let header = FrameHeader::decode(&buffer[in_memory(at - buffer_at)..], seed);
-            let header = header.map_err(corrupt)?;
-            builder.push(&header, at);
-            at += needed + u64::from(header.length);
-        }
-        Ok(builder.blocks)
-    }
-
-    /// All frames of a block, checksums checked.
-    pub(crate) fn read_block(
-        &self,
-        file: &dyn DiskFile,
-        path: &Path,
-        seed: u32,
-        blocks: Range<usize>,
-    ) -> Result<Vec<Frame>, ReadError> {
-        let index = self.index(file, path, seed)?;
-        let (Some(block), end) = (index.get(blocks.start), index.get(blocks.end)) else {
-            return Ok(Vec::new());
+/// Takes frames apart, checksums checked; `at` is where they start in the file.
+pub(crate) fn frames(
+    mut rest: Bytes,
+    path: &Path,
+    mut at: u64,
+    seed: u32,
+) -> Result<Vec<Frame>, ReadError> {
+    let mut frames = Vec::new();
+    while !rest.is_empty() {
+        let corrupt = |kind| ReadError::Corrupt {
+            path: path.into(),
+            at,
+            kind,
         };
-        let end = end.map_or(self.bytes, |next| next.at);
-        let mut buffer = vec![0; in_memory(end - block.at)];
-        read(file, path, &mut buffer, block.at)?;
-        let (mut rest, mut at) = (Bytes::from(buffer), block.at);
-        let mut frames = Vec::new();
-        while !rest.is_empty() {
-            let corrupt = |kind| ReadError::Corrupt {
-                path: path.into(),
-                at,
-                kind,
-            };
-            if rest.len() < FRAME_HEADER_BYTES {
-                let (expected, found) = (FRAME_HEADER_BYTES as u64, rest.len() as u64);
-                return Err(corrupt(Corruption::Short { expected, found }));
-            }
-            let header = FrameHeader::decode(&rest, seed).map_err(corrupt)?;
-            rest.advance(FRAME_HEADER_BYTES);
-            if header.length as usize > rest.len() {
-                let (expected, found) = (u64::from(header.length), rest.len() as u64);
-                return Err(corrupt(Corruption::Short { expected, found }));
-            }
-            let records = rest.split_to(header.length as usize);
-            if crc32c::crc32c_append(seed, &records) != header.records_crc {
-                return Err(corrupt(Corruption::Checksum));
-            }
-            at += FRAME_HEADER_BYTES as u64 + u64::from(header.length);
-            frames.push(Frame { header, records });
+        if rest.len() < FRAME_HEADER_BYTES {
+            let (expected, found) = (FRAME_HEADER_BYTES as u64, rest.len() as u64);
+            return Err(corrupt(Corruption::Short { expected, found }));
         }
-        Ok(frames)
-    }
-}
-
-/// Builds the sparse index while frames go by.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct IndexBuilder {
-    pub(crate) blocks: Vec<Block>,
-}
-
-impl IndexBuilder {
-    pub(crate) fn push(&mut self, header: &FrameHeader, at: u64) {
-        if self
-            .blocks
-            .last()
-            .is_none_or(|last| at - last.at >= BLOCK_BYTES)
-        {
-            self.blocks.push(Block {
-                first: header.first,
-                at,
-            });
+        let header = FrameHeader::decode(&rest, seed).map_err(corrupt)?;
+        rest.advance(FRAME_HEADER_BYTES);
+        if header.length as usize > rest.len() {
+            let (expected, found) = (u64::from(header.length), rest.len() as u64);
+            return Err(corrupt(Corruption::Short { expected, found }));
         }
+        let records = rest.split_to(header.length as usize);
+        if crc32c::crc32c_append(seed, &records) != header.records_crc {
+            return Err(corrupt(Corruption::Checksum));
+        }
+        at += FRAME_HEADER_BYTES as u64 + u64::from(header.length);
+        frames.push(Frame { header, records });
     }
-}
-
-fn read(file: &dyn DiskFile, path: &Path, buffer: &mut [u8], at: u64) -> Result<(), DiskFailure> {
-    file.read_exact_at(buffer, at)
-        .map_err(failed(Action::Read, path))
+    Ok(frames)
 }

@@ -1,16 +1,18 @@
-//! Writes frames to one segment, bodies uncopied, some of them at a time.
+//! Writes runs to one segment, bodies uncopied, some of them at a time.
 //!
 //! Nothing it wrote counts before the checkpoint that lists it is durable.
 
 use std::io::IoSlice;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_types::{LogId, Offset, Wall};
+use millrace_types::{ShardId, Wall};
 
-use super::segment::{FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, IndexBuilder, Segment};
+use super::index::{self, Block};
+use super::run::Run;
+use super::segment::{FRAME_HEADER_BYTES, FileHeader, FrameHeader};
 use crate::disk::DiskFile;
 use crate::error::{Action, DiskFailure, failed};
 
@@ -24,96 +26,93 @@ pub(super) struct Part {
     pub(super) records: Bytes,
 }
 
-/// A segment with what was added to it.
-pub(super) struct Written {
-    pub(super) first: u64,
-    pub(super) end: u64,
-    pub(super) bytes: u64,
-    /// Unless the segment was there before and its index is not known.
-    pub(super) blocks: Option<IndexBuilder>,
-    pub(super) is_new: bool,
-}
-
-impl Written {
-    /// Nothing yet.
-    pub(super) fn begun(first: u64, is_new: bool) -> Self {
-        Self {
-            first,
-            end: first,
-            bytes: 0,
-            blocks: None,
-            is_new,
-        }
-    }
-
-    pub(super) fn into_segment(self, log: LogId) -> Segment {
-        let index = OnceLock::new();
-        if let Some(blocks) = self.blocks {
-            drop(index.set(blocks.blocks.into()));
-        }
-        let (first, end) = (Offset::new(self.first), Offset::new(self.end));
-        Segment {
-            log,
-            first,
-            end,
-            bytes: self.bytes,
-            index,
-        }
+impl Part {
+    /// Bytes it takes in a segment.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        FRAME_HEADER_BYTES as u64 + self.records.len() as u64
     }
 }
 
-/// Appends frames to a segment.
+/// Appends to a segment.
 pub(super) struct Writer {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
-    seed: u32,
-    pub(super) first: u64,
-    pub(super) end: u64,
+    pub(super) number: u64,
     /// Where `pending` goes.
-    pub(super) at: u64,
+    at: u64,
     pending: Vec<(Vec<u8>, Bytes)>,
     pending_bytes: u64,
-    pub(super) blocks: Option<IndexBuilder>,
-    pub(super) is_new: bool,
+    run: Option<RunBegun>,
+}
+
+/// A run being written.
+struct RunBegun {
+    seed: u32,
+    blocks: Vec<Block>,
+    run: Run,
 }
 
 impl Writer {
-    pub(super) fn new(file: Arc<dyn DiskFile>, path: PathBuf, seed: u32, first: u64) -> Self {
+    /// Goes on in a segment of `bytes`.
+    pub(super) fn new((file, path): (Arc<dyn DiskFile>, PathBuf), number: u64, bytes: u64) -> Self {
         Self {
             file,
             path,
-            seed,
-            first,
-            end: first,
-            at: HEADER_BYTES,
+            number,
+            at: bytes,
             pending: Vec::new(),
             pending_bytes: 0,
-            blocks: None,
-            is_new: false,
+            run: None,
         }
     }
 
+    /// Begins an empty segment.
+    pub(super) fn write_header(&mut self, shard: ShardId) {
+        let number = self.number;
+        let header = FileHeader { shard, number }.encode();
+        self.add(header, Bytes::new());
+    }
+
+    /// Of the segment, with what is not flushed yet.
     pub(super) fn bytes(&self) -> u64 {
         self.at + self.pending_bytes
     }
 
-    pub(super) fn push(&mut self, part: Part) -> Result<(), DiskFailure> {
+    /// Adds to the run that is being written, or begins one; offsets ascend within a run.
+    pub(super) fn push(&mut self, seed: u32, part: Part) -> Result<(), DiskFailure> {
         let Part {
             range,
             stored_at,
             records,
         } = part;
         let count = u32::try_from(range.end - range.start).expect("at most a batch");
-        let header = FrameHeader::new(range.start, count, stored_at, &records, self.seed);
-        let at = self.bytes();
-        if let Some(blocks) = &mut self.blocks {
-            blocks.push(&header, at);
-        }
+        let header = FrameHeader::new(range.start, count, stored_at, &records, seed);
+        let here = u32::try_from(self.bytes()).expect("a segment is bounded");
+        let begun = self.run.get_or_insert_with(|| RunBegun {
+            seed,
+            blocks: Vec::new(),
+            run: Run {
+                file: self.number,
+                first: range.start,
+                end: range.start,
+                oldest: stored_at,
+                at: here,
+                bytes: 0,
+                index_bytes: 0,
+                messages: 0,
+            },
+        });
+        assert!(
+            begun.seed == seed && begun.run.end <= range.start,
+            "in order"
+        );
+        index::note(&mut begun.blocks, &header, here - begun.run.at);
         let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES);
-        header.encode(self.seed, &mut bytes);
-        self.pending_bytes += bytes.len() as u64 + records.len() as u64;
-        self.pending.push((bytes, records));
-        self.end = range.end;
+        header.encode(seed, &mut bytes);
+        begun.run.bytes += u32::try_from(bytes.len() + records.len()).expect("a frame is bounded");
+        begun.run.messages += count;
+        begun.run.end = range.end;
+        self.add(bytes, records);
         if self.pending_bytes >= WRITE_BYTES {
             self.flush()
         } else {
@@ -121,11 +120,34 @@ impl Writer {
         }
     }
 
-    fn flush(&mut self) -> Result<(), DiskFailure> {
+    /// Ends the run that is being written, if there is one.
+    pub(super) fn end_run(&mut self) -> Option<Run> {
+        let RunBegun {
+            seed,
+            blocks,
+            mut run,
+        } = self.run.take()?;
+        let index = index::encode(&blocks, seed);
+        run.index_bytes = u32::try_from(index.len()).expect("a segment is bounded");
+        self.add(index, Bytes::new());
+        Some(run)
+    }
+
+    fn add(&mut self, header: Vec<u8>, records: Bytes) {
+        self.pending_bytes += header.len() as u64 + records.len() as u64;
+        self.pending.push((header, records));
+    }
+
+    /// Hands everything to the disk.
+    pub(super) fn flush(&mut self) -> Result<(), DiskFailure> {
         let mut slices = Vec::with_capacity(2 * self.pending.len());
         for (header, records) in &self.pending {
             slices.push(IoSlice::new(header));
             slices.push(IoSlice::new(records));
+        }
+        slices.retain(|slice| !slice.is_empty());
+        if slices.is_empty() {
+            return Ok(());
         }
         self.file
             .write_all_at(&slices, self.at)
@@ -136,25 +158,11 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<Written, DiskFailure> {
-        self.flush()?;
+    /// Makes it durable, but for its name.
+    pub(super) fn sync(&self) -> Result<(), DiskFailure> {
+        assert!(self.pending.is_empty(), "flushed before it is synced");
         self.file
             .sync_data()
-            .map_err(failed(Action::Sync, &self.path))?;
-        let Self {
-            first,
-            end,
-            at: bytes,
-            blocks,
-            is_new,
-            ..
-        } = self;
-        Ok(Written {
-            first,
-            end,
-            bytes,
-            blocks,
-            is_new,
-        })
+            .map_err(failed(Action::Sync, &self.path))
     }
 }
