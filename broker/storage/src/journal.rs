@@ -31,7 +31,7 @@ mod inbox;
 mod live;
 mod recovery;
 mod replay;
-mod scan;
+pub(crate) mod scan;
 mod supply;
 #[cfg(test)]
 mod tests;

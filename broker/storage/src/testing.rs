@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millrace_types::{LogIndex, ReplicaId, ShardId, Term};
 
+use crate::journal::scan::Scan;
 use crate::{
     Damage, DataDir, Disk, DiskFailure, Expect, Journal, JournalHandle, JournalOptions,
-    JournalRecord, OpenError, Random, RecordKind, TornTail, drive,
+    JournalRecord, MemoryDisk, Next, OpenError, Random, RecordKind, Routine, TornTail, drive,
 };
 
 /// Longest wait for another thread: far beyond what any takes.
@@ -173,4 +174,99 @@ pub(crate) fn indexes(recovery: &Recovered, shard: u32) -> Vec<u64> {
         .iter()
         .map(|record| record.index.get())
         .collect()
+}
+
+/// A journal whose routines take turns on this thread, on a clock of its own.
+pub(crate) struct Turns {
+    pub(crate) journal: JournalHandle,
+    pub(crate) failures: Arc<Mutex<Vec<DiskFailure>>>,
+    routines: Vec<Box<dyn Routine>>,
+    now: Instant,
+    directory: PathBuf,
+}
+
+impl Turns {
+    /// Opens and starts a journal.
+    pub(crate) fn start(dir: &DataDir, options: JournalOptions) -> Self {
+        let (journal, _) = Journal::open(dir, options).unwrap();
+        let failures: Arc<Mutex<Vec<DiskFailure>>> = Arc::default();
+        let seen = Arc::clone(&failures);
+        let on_failure = Box::new(move |failure| seen.lock().unwrap().push(failure));
+        let mut routines = Vec::new();
+        let journal = journal
+            .start(on_failure, &mut |_, routine| {
+                routines.push(routine);
+                Ok(())
+            })
+            .unwrap();
+        Self {
+            journal,
+            failures,
+            routines,
+            now: Instant::now(),
+            directory: dir.journal_path(),
+        }
+    }
+
+    /// One step of a routine: 0 prepares files, 1 writes.
+    pub(crate) fn step(&mut self, routine: usize) -> Next {
+        let now = self.now;
+        self.routines
+            .get_mut(routine)
+            .map_or(Next::Ended, |routine| routine.step(now))
+    }
+
+    /// Lets all of them go on until none has anything to do.
+    pub(crate) fn run(&mut self) {
+        while [0, 1]
+            .map(|routine| self.step(routine))
+            .contains(&Next::Now)
+        {}
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Appends; the receiver hears when it is durable, or that it never will be.
+    pub(crate) fn append(&mut self, records: Vec<JournalRecord>) -> Receiver<()> {
+        let (sender, receiver) = mpsc::channel();
+        drop(self.journal.append(
+            records,
+            Box::new(move || sender.send(()).unwrap_or_default()),
+        ));
+        receiver
+    }
+
+    /// Appends and goes on until it is durable.
+    pub(crate) fn append_durably(&mut self, records: Vec<JournalRecord>) {
+        let answer = self.append(records);
+        self.run();
+        let failures = self.failures.lock().unwrap();
+        assert!(answer.try_recv().is_ok(), "{failures:?}");
+    }
+
+    /// Releases what a checkpoint covers.
+    pub(crate) fn release(&self, shard: u32, upto: u64) {
+        self.journal
+            .release(ShardId::new(shard), LogIndex::new(upto));
+    }
+
+    /// Writes and answers what waits, and ends.
+    pub(crate) fn drain(&mut self) {
+        self.journal.drain();
+        self.run();
+    }
+
+    /// The file that is written to: the youngest one that holds batches.
+    pub(crate) fn path_in_use(&self, disk: &MemoryDisk) -> PathBuf {
+        let names = disk.list(&self.directory).unwrap();
+        let files = names.iter().map(|name| self.directory.join(name));
+        let used = files.filter(|path| {
+            let scan = Scan::open(disk, path);
+            scan.is_ok_and(|scan| scan.first.is_some())
+        });
+        used.last().unwrap()
+    }
 }

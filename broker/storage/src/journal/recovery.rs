@@ -124,6 +124,9 @@ struct Pass {
     torn: Option<TornTail>,
 }
 
+/// A file by number and path, and a byte.
+type Place = (usize, std::path::PathBuf, u64);
+
 /// The last batch so far.
 struct Last {
     file: usize,
@@ -165,7 +168,10 @@ impl Pass {
             }
             None => {}
             Some(last) if sequence > last.batch.header.sequence => {
-                self.has_successor(last, sequence)
+                // With batches of this file before it, it is here that some are missing.
+                let here = file != last.file && batch.header.ordinal > 0;
+                let here = here.then(|| (file, scan.path.clone(), FILE_HEADER_BYTES));
+                self.has_successor(last, sequence, here);
             }
             Some(last) => {
                 let is_copy = sequence == last.batch.header.sequence;
@@ -179,20 +185,18 @@ impl Pass {
                     self.last = Some(last);
                     return;
                 }
-                // The records of the copy before are among these, and replaced by them.
+                self.ignored.insert((last.file, last.batch.at));
             }
         }
         self.live.note(&batch.records);
-        for record in &batch.records {
-            let fold = self.shards.entry(record.shard).or_default();
-            fold.add(record, &scan.path, batch.at);
-        }
         let path = scan.path.clone();
         self.last = Some(Last { file, path, batch });
     }
 
-    /// A batch is not the last one: it must be whole, and the next one must follow.
-    fn has_successor(&mut self, last: Last, next: u64) {
+    /// A batch is not the last one: it must be whole, and the next one must follow, or is missing
+    /// `here`, otherwise behind this one.
+    fn has_successor(&mut self, last: Last, next: u64, here: Option<Place>) {
+        self.fold(&last);
         let Last { file, path, batch } = last;
         let (sequence, end) = (batch.header.sequence, aligned(batch.end()));
         if let Some((at, kind)) = batch.bad {
@@ -204,7 +208,16 @@ impl Pass {
             }
         }
         if sequence + 1 < next {
-            self.damage_all(file, path, end, missing(sequence + 1, next));
+            let (file, path, at) = here.unwrap_or((file, path, end));
+            self.damage_all(file, path, at, missing(sequence + 1, next));
+        }
+    }
+
+    /// Adds up the records of a batch of which no better copy will come.
+    fn fold(&mut self, last: &Last) {
+        for record in &last.batch.records {
+            let fold = self.shards.entry(record.shard).or_default();
+            fold.add(record, &last.path, last.batch.at);
         }
     }
 
@@ -222,13 +235,15 @@ impl Pass {
             let (path, bytes) = (scan.path.clone(), 0);
             self.torn = Some(TornTail { path, at, bytes });
         }
-        let Some(Last { path, batch, .. }) = self.last.take() else {
+        let Some(last) = self.last.take() else {
             let (sequence_next, rewrite) = (1, Vec::new());
             return Tail {
                 sequence_next,
                 rewrite,
             };
         };
+        self.fold(&last);
+        let Last { path, batch, .. } = last;
         let sequence = batch.header.sequence;
         let Some((at, _)) = batch.bad else {
             // A seal does not use up its sequence number: the next batch takes its place.

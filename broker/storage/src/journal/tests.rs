@@ -3,7 +3,9 @@
 mod crash;
 mod damage;
 mod failure;
+mod property;
 mod reuse;
+mod seal;
 
 use millrace_types::{LogIndex, ShardId};
 
