@@ -194,6 +194,8 @@ pub struct Room {
     pub messages: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Somebody was refused, and is woken when there is room: no need to be refused again.
+    pub awaited: bool,
 }
 
 /// A session, for people.

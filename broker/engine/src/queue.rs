@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
 use crate::command::Held;
-use crate::outcome::{BodyChange, DeadLetter, Effect, MessageView, QueueStats, Room, SessionView};
+use crate::outcome::{
+    BodyChange, DeadLetter, Delivery, Effect, MessageView, QueueStats, Room, SessionView,
+};
 use crate::session::Sessions;
 use crate::shard::Changes;
 use crate::spec::{QueueSpec, Target};
@@ -357,17 +359,33 @@ impl Queue {
         self.arrivals.arrived(source)
     }
 
+    /// Whether any queue has sent dead letters here.
+    #[must_use]
+    pub fn has_sources(&self) -> bool {
+        self.arrivals.len() > 0
+    }
+
     /// Up to `max` queues after one that have sent dead letters here, in order.
     #[must_use]
     pub fn sources(&self, after: Option<LogId>, max: usize) -> Vec<LogId> {
         self.arrivals.sources(after, max)
     }
 
-    /// What it can still take.
+    /// What it can still take from bindings and dead letters.
     #[must_use]
     pub fn room(&self) -> Room {
+        let awaited = self.starved;
+        if self.frozen {
+            let (messages, bytes) = (0, 0);
+            return Room {
+                messages,
+                bytes,
+                awaited,
+            };
+        }
         let left = |max: Option<u64>, used| max.map_or(u64::MAX, |max| max.saturating_sub(used));
         Room {
+            awaited,
             messages: left(self.spec.messages_max, self.ledger.unsettled()),
             bytes: left(self.spec.bytes_max, self.ledger.spans().bytes()),
         }
@@ -390,6 +408,36 @@ impl Queue {
             let acquired = exception.acquired;
             (lease.owner, Held { offset, acquired })
         })
+    }
+
+    /// How many leases a session holds; `None` when it has ended.
+    #[must_use]
+    pub fn session_holds(&self, session: SessionId) -> Option<usize> {
+        self.sessions
+            .get(session)
+            .map(|session| session.leases.len())
+    }
+
+    /// What a session holds, with what is left of each lease; empty when it has ended.
+    #[must_use]
+    pub fn session_leases(&self, session: SessionId, now: Elapsed) -> Vec<Delivery> {
+        let offsets = self
+            .sessions
+            .get(session)
+            .map(|session| session.leases.iter());
+        let lease = |offset: &Offset| {
+            let exception = self.ledger.exception(*offset)?;
+            let ledger::State::Leased(lease) = exception.state else {
+                return None;
+            };
+            Some(Delivery {
+                offset: *offset,
+                acquired: exception.acquired,
+                attempts: exception.attempts,
+                lease_ms: lease.deadline.millis_since(now),
+            })
+        };
+        offsets.into_iter().flatten().filter_map(lease).collect()
     }
 
     /// Its sessions, in order of id.

@@ -324,6 +324,35 @@ impl Shard {
         effects
     }
 
+    /// The same of up to `max` queues and partitions after one, in order of log id, and what
+    /// partitions hold; the last one looked at, `None` when none is left. Whoever asks again and
+    /// again finds every effect that was lost. Deliveries are compared by session
+    /// (`Queue::session_leases`).
+    #[must_use]
+    pub fn outstanding(&self, after: Option<LogId>, max: usize) -> (Vec<Effect>, Option<LogId>) {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        let mut queues = self.queues.range(range).peekable();
+        let mut partitions = self.partitions.range(range).peekable();
+        let (mut effects, mut last) = (Vec::new(), None);
+        for _ in 0..max {
+            let queue = queues.peek().map(|(log, _)| **log);
+            let partition = partitions.peek().map(|(log, _)| **log);
+            if partition.is_none_or(|log| queue.is_some_and(|queue| queue < log)) {
+                let Some((log, queue)) = queues.next() else {
+                    return (effects, None);
+                };
+                queue.outstanding(&mut effects);
+                last = Some(*log);
+            } else if let Some((log, partition)) = partitions.next() {
+                let (log, end) = (*log, partition.end());
+                effects.push(Effect::Appended { log, end });
+                last = Some(log);
+            }
+        }
+        (effects, last)
+    }
+
     /// When the next lease, delay or session ends; a `Tick` is due then. In the past when one entry
     /// could not end all that was due.
     #[must_use]
@@ -379,6 +408,18 @@ impl Shard {
     /// Removed dead-letter queues that still know what has arrived in them, in order of log id.
     pub fn departed(&self) -> impl Iterator<Item = LogId> {
         self.departed.keys().copied()
+    }
+
+    /// Which of the next `max` queues and partitions after one know what has arrived in them.
+    #[must_use]
+    pub fn targets(&self, after: Option<LogId>, max: usize) -> Vec<LogId> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        let queues = self.queues.range(range).take(max);
+        queues
+            .filter(|(_, queue)| queue.has_sources())
+            .map(|(log, _)| *log)
+            .collect()
     }
 
     /// Whether a queue is removed and still knows what has arrived in it.

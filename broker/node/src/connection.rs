@@ -2,13 +2,13 @@
 //! that writes to its socket. Keeps what is leased but not sent, what may be sent, and when the
 //! client was last heard. Bodies are not in here: they are read when they can be sent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_engine::command::{Held, Window};
 use millrace_engine::outcome::Delivery;
-use millrace_types::{LogId, Refusal, SessionId, ShardId};
+use millrace_types::{LogId, Offset, Refusal, SessionId, ShardId};
 use tokio::sync::Notify;
 
 use super::api::Credit;
@@ -36,6 +36,8 @@ pub(super) struct Connection {
 struct State {
     /// Leased, not sent.
     pending: VecDeque<Delivery>,
+    /// Everything leased to its session that it knows of, sent or not.
+    holds: BTreeMap<Offset, u32>,
     /// Goes out first, whatever the credit.
     notices: VecDeque<Notice>,
     messages: u64,
@@ -109,6 +111,7 @@ impl Connection {
             window,
             state: Mutex::new(State {
                 pending: VecDeque::new(),
+                holds: BTreeMap::new(),
                 notices: VecDeque::new(),
                 messages: credit.messages,
                 bytes: i64::try_from(credit.bytes).unwrap_or(i64::MAX),
@@ -123,9 +126,12 @@ impl Connection {
         }
     }
 
-    /// It is the session's connection of this epoch now.
-    pub(super) fn attached(&self, epoch: u32) {
-        self.lock().epoch = epoch;
+    /// It is the session's connection of this epoch now, and its client holds these.
+    pub(super) fn attached(&self, epoch: u32, held: &[Held]) {
+        let mut state = self.lock();
+        state.epoch = epoch;
+        let held = held.iter().map(|held| (held.offset, held.acquired));
+        state.holds.extend(held);
     }
 
     /// Which connection of its session it is.
@@ -147,14 +153,55 @@ impl Connection {
     pub(super) fn deliver(&self, deliveries: &[Delivery], now: Instant) {
         let mut state = self.lock();
         state.pending.extend(deliveries);
+        let leases = deliveries.iter().map(|d| (d.offset, d.acquired));
+        state.holds.extend(leases);
         state.stuck_since.get_or_insert(now);
         drop(state);
         self.changed.notify_one();
     }
 
-    /// These leases are over. Those not sent yet vanish unseen.
+    /// Its client has ended these leases.
+    pub(super) fn settled(&self, held: impl IntoIterator<Item = Held>) {
+        let mut state = self.lock();
+        for held in held {
+            state.release(&held);
+        }
+    }
+
+    /// How many leases it knows of.
+    pub(super) fn holds(&self) -> usize {
+        self.lock().holds.len()
+    }
+
+    /// Makes it know of exactly these, which are all its session has: what it did not hear of is
+    /// delivered, what is over is lost.
+    pub(super) fn align(&self, leases: &[Delivery], now: Instant) {
+        let (missed, over) = {
+            let state = self.lock();
+            let unheard = |d: &&Delivery| state.holds.get(&d.offset) != Some(&d.acquired);
+            let missed: Vec<Delivery> = leases.iter().filter(unheard).copied().collect();
+            let live: BTreeMap<Offset, u32> =
+                leases.iter().map(|d| (d.offset, d.acquired)).collect();
+            let over = state.holds.iter();
+            let over = over.filter(|(offset, acquired)| live.get(offset) != Some(acquired));
+            let held = |(offset, acquired): (&Offset, &u32)| Held {
+                offset: *offset,
+                acquired: *acquired,
+            };
+            (missed, over.map(held).collect::<Vec<Held>>())
+        };
+        if !over.is_empty() {
+            self.lose(over);
+        }
+        if !missed.is_empty() {
+            self.deliver(&missed, now);
+        }
+    }
+
+    /// These leases are over. Those not sent yet vanish unseen, and so do those it never heard of.
     pub(super) fn lose(&self, mut held: Vec<Held>) {
         let mut state = self.lock();
+        held.retain(|held| state.release(held));
         held.retain(|held| {
             let unsent = state
                 .pending
@@ -280,6 +327,17 @@ impl Connection {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while holding it, so the state is whole even when poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Forgets a lease; whether it knew of it.
+    fn release(&mut self, held: &Held) -> bool {
+        let known = self.holds.get(&held.offset) == Some(&held.acquired);
+        if known {
+            self.holds.remove(&held.offset);
+        }
+        known
     }
 }
 
@@ -421,7 +479,7 @@ mod tests {
         let now = Instant::now();
         let (ttl, stall) = (Duration::from_secs(30), Duration::from_secs(10));
         let connection = connection(1, 1, now);
-        connection.attached(4);
+        connection.attached(4, &[]);
         connection.touch(now + ttl / 2);
         assert_eq!(connection.health(now + ttl, ttl, stall), Health::Good);
         let later = now + ttl + ttl / 2;
@@ -429,6 +487,26 @@ mod tests {
             connection.health(later, ttl, stall),
             Health::Silent { epoch: 4 }
         );
+    }
+
+    #[test]
+    fn a_connection_hears_of_what_it_missed_and_of_nothing_twice() {
+        let now = Instant::now();
+        let connection = connection(9, 1_000, now);
+        connection.attached(1, &[held(7)]);
+        connection.deliver(&[delivery(0), delivery(1)], now);
+        assert_eq!(connection.take(&delivery(0), 1, now), Taken::Paid);
+        connection.settled([held(0)]);
+        assert_eq!(connection.holds(), 2);
+
+        connection.align(&[delivery(1), delivery(2)], now);
+        assert!(matches!(connection.next(), Next::Notice(Notice::Lost(lost)) if lost == [held(7)]));
+        let Next::Read(read) = connection.next() else {
+            panic!("nothing to read")
+        };
+        assert_eq!(read, [delivery(1), delivery(2)]);
+        connection.align(&[delivery(1), delivery(2)], now);
+        assert!(matches!(connection.next(), Next::Read(same) if same == read));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! they are synced, answers who waits, and carries out the effects.
 
 mod connections;
+mod sweep;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use super::checkpoint_plan::CheckpointPlan;
 use super::clock::Clock;
-use super::connection::{Connection, Notice};
+use super::connection::Connection;
 use super::input::{Caller, Proposal};
 use super::logs::{Extent, Known};
 use super::node::Node;
@@ -28,6 +29,8 @@ use super::pumps::{Job, Pumps};
 use super::replica::Replica;
 use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
+use connections::Begun;
+use sweep::Sweep;
 
 /// One data shard and those who wait for it.
 pub(super) struct DataShard {
@@ -43,6 +46,7 @@ pub(super) struct DataShard {
     /// Commands of our own under way: one is enough.
     tick: bool,
     trims: usize,
+    sweep: Sweep,
 }
 
 impl DataShard {
@@ -67,6 +71,7 @@ impl DataShard {
             extents: BTreeMap::new(),
             tick: false,
             trims: 0,
+            sweep: Sweep::default(),
             replica,
         };
         let partitions = this
@@ -124,7 +129,9 @@ impl DataShard {
             self.note(&entry.command, &outcome);
             self.answer(&entry.command, caller, outcome, now, out);
             for effect in effects {
-                self.carry_out(effect, now, out);
+                if !self.node.loses_effect() {
+                    self.carry_out(effect, now, out);
+                }
             }
         }
         false
@@ -159,11 +166,15 @@ impl DataShard {
                     self.node.logs.set_cursor(*queue, *partition, *to);
                 }
             }
+            // Not left to an effect: others look here for what the state says.
+            Command::ConfigureQueue { log, .. }
+            | Command::ConfigurePartition { log, .. }
+            | Command::Freeze { log, .. }
+            | Command::Remove { log, .. } => self.publish_log(*log),
             Command::ForgetDead { queue, .. } => self.publish_departed(*queue),
-            Command::Settle { .. } => {
+            Command::Settle { settlements, .. } => {
                 if let Outcome::Settled(results) = outcome {
-                    let settled = results.iter().filter(|result| result.is_ok()).count();
-                    self.node.figures.settled_messages.add(settled as u64);
+                    self.settled(settlements, results);
                 }
             }
             _ => {}
@@ -186,7 +197,16 @@ impl DataShard {
             Caller::Reply(reply) | Caller::Publisher(reply, _) => reply.answer(answer),
             Caller::Connection(connection, reply) => {
                 if let Ok(Outcome::Session { epoch, lost }) = &answer {
-                    self.attach(connection, *epoch, lost.clone(), now, out);
+                    let claimed = match command {
+                        Command::AttachSession { held, .. } => held.as_slice(),
+                        _ => &[],
+                    };
+                    let begun = Begun {
+                        epoch: *epoch,
+                        claimed,
+                        lost,
+                    };
+                    self.attach(connection, &begun, now, out);
                 }
                 reply.answer(answer);
             }
@@ -277,14 +297,7 @@ impl DataShard {
                     connection.lose(held);
                 }
             }
-            Effect::SessionClosed { session } => {
-                if let Some(connection) = self.connections.remove(&session) {
-                    connection.tell(Notice::Closed(Refusal::new(
-                        ErrorCode::SessionExpired,
-                        "the session has ended",
-                    )));
-                }
-            }
+            Effect::SessionClosed { session } => self.session_closed(session),
             Effect::Available { queue, ready } => {
                 for waiter in self.waiters.take(queue, ready) {
                     self.acquire(queue, waiter, now, out);
@@ -336,7 +349,6 @@ impl DataShard {
 
     fn reconfigured(&mut self, log: LogId) {
         let shard = self.id;
-        self.publish_log(log);
         if self.replica.shard.queue(log).is_some() {
             Pumps::wake(&self.node, Job::Transfer { shard, queue: log });
             Pumps::wake(&self.node, Job::Dead { shard, queue: log });

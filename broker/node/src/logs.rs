@@ -128,6 +128,30 @@ impl Logs {
             .unwrap_or_default()
     }
 
+    /// The queues bound to a partition that have not come to its end, in order.
+    pub(super) fn lagging_queues(&self, partition: LogId, end: Offset) -> Vec<LogId> {
+        let maps = self.read();
+        let bound = maps.bound.get(&partition).into_iter().flatten();
+        let lagging = bound.filter(|(_, cursor)| **cursor < end);
+        let mut queues: Vec<LogId> = lagging.map(|(queue, _)| *queue).collect();
+        queues.sort_unstable();
+        queues
+    }
+
+    /// Whether a queue has not come to the end of a partition that it is bound to.
+    pub(super) fn is_behind(&self, queue: LogId) -> bool {
+        let maps = self.read();
+        let mut partitions = maps.bindings.get(&queue).into_iter().flatten();
+        partitions.any(|partition| {
+            let cursor = maps.bound.get(partition).and_then(|q| q.get(&queue));
+            let extent = maps.extents.get(partition);
+            let (Some(cursor), Some(extent)) = (cursor, extent) else {
+                return false;
+            };
+            *cursor < extent.borrow().end
+        })
+    }
+
     /// The first offset of a partition that some bound queue has not looked at.
     pub(super) fn lowest_cursor(&self, partition: LogId) -> Option<Offset> {
         self.read().bound.get(&partition)?.values().copied().min()

@@ -51,6 +51,9 @@ pub(super) struct Node {
     /// Reads that hit the disk, at a time.
     pub(super) readers: Arc<Semaphore>,
     pub(super) disk: DiskLook,
+    /// All effects are lost.
+    #[cfg(test)]
+    pub(super) effects_lost: std::sync::atomic::AtomicBool,
 }
 
 /// One shard, seen from outside.
@@ -263,6 +266,16 @@ impl Node {
         };
         slot.inbox.send(Input::AskCatalogue(Box::new(ask)));
         pending.answer().await
+    }
+
+    /// Whether the next effect is not carried out: tests and simulations lose some, because none
+    /// may be needed.
+    pub(super) fn loses_effect(&self) -> bool {
+        #[cfg(test)]
+        if self.effects_lost.load(Ordering::Acquire) {
+            return true;
+        }
+        self.host.loses_effect()
     }
 
     /// The node cannot go on; the first reason stays.

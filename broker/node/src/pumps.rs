@@ -4,6 +4,7 @@
 //! started again.
 
 mod dead;
+mod forget;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,14 @@ pub(super) enum Job {
         /// Which.
         queue: LogId,
     },
+    /// What this queue, perhaps a removed one, need not know any more of those that sent it dead
+    /// letters.
+    Forget {
+        /// Where it lives.
+        shard: ShardId,
+        /// Which.
+        queue: LogId,
+    },
 }
 
 /// Why a pump ended.
@@ -54,6 +63,8 @@ enum Ended {
     CaughtUp,
     /// The queue has no room; go on when it has. For people.
     Full(String),
+    /// It still has none, and knows that somebody waits.
+    StillFull,
     /// It cannot go on before somebody changes something, for people.
     Stuck(String),
 }
@@ -102,7 +113,29 @@ impl Pumps {
             }
             state.running.insert(job, false);
         }
-        let run = pumps.tracker.track_future(run(Arc::clone(node), job));
+        Self::start(node, job);
+    }
+
+    /// There is something to do, and nobody does it: an effect was lost, or the last try failed. A
+    /// pump at work is left alone, and what keeps one from going on stays known until it does.
+    pub(super) fn retry(node: &Arc<Node>, job: Job) {
+        let pumps = &node.pumps;
+        if pumps.stop.is_cancelled() {
+            return;
+        }
+        {
+            let mut state = pumps.lock();
+            if state.running.contains_key(&job) {
+                return;
+            }
+            state.running.insert(job, false);
+        }
+        Self::start(node, job);
+    }
+
+    fn start(node: &Arc<Node>, job: Job) {
+        let run = run(Arc::clone(node), job);
+        let run = node.pumps.tracker.track_future(run);
         node.host.spawn(Box::pin(run));
     }
 
@@ -158,23 +191,28 @@ impl Pumps {
     fn ended(&self, job: Job, ended: &Ended) -> bool {
         let mut state = self.lock();
         let again = state.running.get(&job).copied().unwrap_or(false);
+        let problem = |reason: &str, message: &str| Problem {
+            reason: reason.into(),
+            message: message.into(),
+        };
         match ended {
             Ended::CaughtUp => {
                 state.blocked.remove(&job);
             }
             Ended::Full(message) => {
-                let problem = Problem {
-                    reason: "TargetFull".into(),
-                    message: message.clone(),
-                };
-                state.blocked.insert(job, problem);
+                state.blocked.insert(job, problem("TargetFull", message));
+            }
+            Ended::StillFull => {
+                let still = || problem("TargetFull", "the queue it goes to is full");
+                state.blocked.entry(job).or_insert_with(still);
             }
             Ended::Stuck(message) => {
-                let problem = Problem {
-                    reason: "Stalled".into(),
-                    message: message.clone(),
-                };
-                state.blocked.insert(job, problem);
+                let stalled = problem("Stalled", message);
+                if state.blocked.get(&job) != Some(&stalled) {
+                    // Once for as long as it lasts, however often it is tried.
+                    tracing::error!(?job, why = %message, "messages cannot be moved on");
+                    state.blocked.insert(job, stalled);
+                }
             }
         }
         if again {
@@ -197,9 +235,6 @@ async fn run(node: Arc<Node>, job: Job) {
             () = node.pumps.stop.cancelled() => return,
             ended = step(&node, job) => ended,
         };
-        if let Ended::Stuck(why) = &ended {
-            tracing::error!(?job, %why, "messages cannot be moved on");
-        }
         if !node.pumps.ended(job, &ended) {
             return;
         }
@@ -210,5 +245,6 @@ async fn step(node: &Arc<Node>, job: Job) -> Ended {
     match job {
         Job::Transfer { shard, queue } => transfer::run(node, shard, queue).await,
         Job::Dead { shard, queue } => dead::run(node, shard, queue).await,
+        Job::Forget { shard, queue } => forget::run(node, shard, queue).await,
     }
 }

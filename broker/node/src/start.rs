@@ -109,6 +109,8 @@ pub(super) fn start(
         readers: Arc::new(Semaphore::new(READERS_MAX)),
         disk: DiskLook::new(host.now()),
         host,
+        #[cfg(test)]
+        effects_lost: std::sync::atomic::AtomicBool::new(false),
     });
     let workers = run_workers(&node, workers_of(&node, found))?;
     let disk = disk_routines;

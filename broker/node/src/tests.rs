@@ -10,6 +10,7 @@ mod limits;
 mod moving;
 mod restart;
 mod simulated;
+mod sweep;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -82,6 +82,13 @@ impl Waiters {
         taken
     }
 
+    /// Whether a call waits at a queue.
+    pub(super) fn waits(&self, queue: LogId) -> bool {
+        self.queues
+            .get(&queue)
+            .is_some_and(|calls| !calls.is_empty())
+    }
+
     /// The calls whose time is over.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Waiter> {
         let mut expired = Vec::new();

@@ -35,6 +35,7 @@ fn a_full_queue_names_itself_and_its_limit() {
         let room = Room {
             messages: messages_max.map_or(u64::MAX, |max| max - 2),
             bytes: bytes_max.map_or(u64::MAX, |max| max - 200),
+            awaited: false,
         };
         assert_eq!(bench.queue().room(), room);
         let refusal = refusal(bench.publish(2));

@@ -103,3 +103,37 @@ fn a_binding_that_stays_keeps_its_cursor_and_one_that_vanishes_loses_it() {
     bench.apply(configure(QUEUE, "queue/test/jobs", 4, bound_spec()));
     assert_eq!(bench.queue().cursor(PARTITION), Some(at(0)));
 }
+
+#[test]
+fn what_is_outstanding_is_found_in_bounded_steps() {
+    let mut bench = Bench::new(QueueSpec {
+        bindings: vec![bound(PARTITION)],
+        ..queue_spec()
+    });
+    bench.publish(1);
+    let (mut found, mut after) = (Vec::new(), None);
+    for _ in 0..3 {
+        let (effects, last) = bench.shard.outstanding(after, 1);
+        found.push(effects);
+        after = last;
+    }
+    assert_eq!(found.len(), 3);
+    assert_eq!(
+        found.concat(),
+        [
+            Effect::Available {
+                queue: QUEUE,
+                ready: 1
+            },
+            Effect::TransferDue { queue: QUEUE },
+            Effect::Appended {
+                log: PARTITION,
+                end: at(0)
+            },
+        ]
+    );
+    let (effects, last) = bench.shard.outstanding(after, 1);
+    assert_eq!((effects, last), (Vec::new(), None));
+    let (all, last) = bench.shard.outstanding(None, 10);
+    assert_eq!((all, last), (found.concat(), None));
+}

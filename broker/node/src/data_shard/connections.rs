@@ -1,10 +1,11 @@
 //! Connections of consumers to sessions of the shard: attaching, detaching, and letting go of those
 //! that are silent or take nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use millrace_engine::command::{Command, Held, Window};
+use millrace_engine::command::{Command, Held, Settle, Settlement, Window};
 use millrace_types::{ErrorCode, Refusal, SessionId};
 
 use super::DataShard;
@@ -12,16 +13,25 @@ use crate::connection::{Connection, Health, Notice};
 use crate::input::Proposal;
 use crate::outbound::Outbound;
 
+/// How a connection begins.
+pub(super) struct Begun<'a> {
+    pub(super) epoch: u32,
+    /// What its client said it holds,
+    pub(super) claimed: &'a [Held],
+    /// and does not.
+    pub(super) lost: &'a [Held],
+}
+
 impl DataShard {
     /// A session is open or attached: this is its connection now.
     pub(super) fn attach(
         &mut self,
         connection: Arc<Connection>,
-        epoch: u32,
-        lost: Vec<Held>,
+        begun: &Begun<'_>,
         now: Instant,
         out: &mut Outbound,
     ) {
+        let epoch = begun.epoch;
         if connection.is_abandoned() {
             let command = Command::DetachSession {
                 session: connection.session,
@@ -30,15 +40,46 @@ impl DataShard {
             self.propose(Proposal::silent(self.id, command), now, out);
             return;
         }
-        connection.attached(epoch);
+        let lost: BTreeSet<Held> = begun.lost.iter().copied().collect();
+        let claimed = begun.claimed.iter().copied();
+        let held: Vec<Held> = claimed.filter(|held| !lost.contains(held)).collect();
+        connection.attached(epoch, &held);
         if !lost.is_empty() {
-            connection.tell(Notice::Lost(lost));
+            connection.tell(Notice::Lost(begun.lost.to_vec()));
         }
         let session = connection.session;
         if let Some(old) = self.connections.insert(session, connection) {
             old.tell(Notice::Closed(Refusal::new(
                 ErrorCode::SessionExpired,
                 "another connection has taken the session over",
+            )));
+        }
+    }
+
+    /// Leases have ended; their holders need not be told.
+    pub(super) fn settled(&self, settlements: &[Settlement], results: &[Result<(), Refusal>]) {
+        let settled = results.iter().filter(|result| result.is_ok()).count();
+        self.node.figures.settled_messages.add(settled as u64);
+        let ended: Vec<&Settlement> = settlements
+            .iter()
+            .zip(results)
+            .filter(|(one, result)| result.is_ok() && one.settle != Settle::Extend)
+            .map(|(one, _)| one)
+            .collect();
+        for run in ended.chunk_by(|a, b| a.owner == b.owner) {
+            let owner = run.first().map(|one| one.owner);
+            if let Some(connection) = owner.and_then(|owner| self.connections.get(&owner)) {
+                connection.settled(run.iter().map(|one| one.held));
+            }
+        }
+    }
+
+    /// A session has ended, and its connection with it.
+    pub(super) fn session_closed(&mut self, session: SessionId) {
+        if let Some(connection) = self.connections.remove(&session) {
+            connection.tell(Notice::Closed(Refusal::new(
+                ErrorCode::SessionExpired,
+                "the session has ended",
             )));
         }
     }

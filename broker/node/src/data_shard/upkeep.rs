@@ -43,12 +43,14 @@ impl DataShard {
     pub(crate) fn needs_housekeeping(&self) -> bool {
         !self.connections.is_empty()
             || self.plan.covered() < self.shard().applied()
+            || self.sweep.is_due(self.shard().applied())
             || self.shard().partitions().any(retention::has_bounds)
     }
 
     /// Looks after connections and retention; called about once a second.
     pub(crate) fn housekeeping(&mut self, now: Instant, out: &mut Outbound) {
         self.check_connections(now, out);
+        self.sweep(now, out);
         if self.trims > 0 {
             return;
         }

@@ -114,7 +114,7 @@ async fn recall(node: &Node, home: ShardId, source: LogId, outbox: &Outbox) -> R
 }
 
 /// Whether a log that no shard has is removed for good, not just on its way.
-fn is_gone(node: &Node, log: LogId) -> Result<bool, Ended> {
+pub(super) fn is_gone(node: &Node, log: LogId) -> Result<bool, Ended> {
     let catalogue = node.view.borrow().clone();
     if let Some(refusal) = &catalogue.unavailable {
         return Err(Ended::Stuck(refusal.to_string()));
@@ -194,7 +194,7 @@ async fn accept(
     }
 }
 
-/// As many letters as a step takes and the target has room for; one in any case, so that the target
+/// As many letters as a step takes and the target has room for; one in any case, unless the target
 /// knows that somebody waits.
 fn encode(
     outbox: &Outbox,
@@ -223,6 +223,9 @@ fn encode(
             bytes as u64 <= STEP_BYTES_MAX.min(room.bytes) && u64::from(count) < room.messages;
         if !fits && count > 0 {
             break;
+        }
+        if !fits && room.awaited {
+            return Err(Ended::StillFull);
         }
         push_record(&mut records, &buried);
         count += 1;

@@ -160,6 +160,9 @@ impl<'a> Lane<'a> {
                     return self.look_again(extent.start);
                 }
                 Ok(records) => match select(&self.filters, &records, room) {
+                    Ok(step) if step.to == self.cursor => {
+                        return Stepped::Ended(Ended::StillFull);
+                    }
                     Ok(step) => step,
                     Err(why) => return Stepped::Ended(Ended::Stuck(why)),
                 },
@@ -239,7 +242,7 @@ impl<'a> Lane<'a> {
 }
 
 /// What the filters want of these records, up to the first that the queue has no room for. One
-/// message is tried whatever the room, so that the queue knows that somebody waits.
+/// message is tried whatever the room, unless the queue knows that somebody waits.
 fn select(filters: &[Matcher], records: &[StoredRecord], room: Room) -> Result<Step, String> {
     let first = records
         .first()
@@ -257,7 +260,7 @@ fn select(filters: &[Matcher], records: &[StoredRecord], room: Room) -> Result<S
             let bytes = step.records.len() + framed_bytes(record.message.len());
             let fits = u64::from(step.count) < room.messages.min(u64::from(BATCH_MESSAGES_MAX))
                 && bytes as u64 <= room.bytes;
-            if !fits && step.count > 0 {
+            if !fits && (step.count > 0 || room.awaited) {
                 break;
             }
             push_record(&mut step.records, &record.message);

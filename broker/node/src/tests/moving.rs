@@ -319,5 +319,17 @@ async fn dead_letters_arrive_once_though_their_queue_changes_before_they_are_con
         })
         .await;
         assert!(running.look(new).await.is_empty());
+        if removed {
+            let view = running.broker.catalogue().borrow().clone();
+            let (_, source) = view.require_queue(&address("queue/test/a")).unwrap();
+            until("the removed queue has forgotten", || async {
+                let node = &running.broker.node;
+                let departed = |shard| node.ask(shard, |shard| shard.departed().count());
+                let one = departed(ShardId::new(1)).await.unwrap();
+                one + departed(ShardId::new(2)).await.unwrap() == 0
+            })
+            .await;
+            assert!(running.broker.node.logs.shard(source).is_some());
+        }
     }
 }

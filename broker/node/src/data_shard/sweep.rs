@@ -1,0 +1,171 @@
+//! Finds effects again that were lost: what the engine says is outstanding, and what connections
+//! have missed. No effect has to arrive for messages to move on; without this, one that did not
+//! would be missed until the next one.
+//!
+//! Deliveries come again by comparing what a session holds with what its connection knows of, not
+//! by waiting for the lease to end: that would count as a failure of a client that saw nothing. A
+//! connection is told only what it does not know of, so it gets nothing twice.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_engine::outcome::Effect;
+use millrace_types::{LogId, LogIndex};
+
+use super::DataShard;
+use crate::connection::Connection;
+use crate::outbound::Outbound;
+use crate::pumps::{Job, Pumps};
+
+/// Queues and partitions looked at in one turn: well under a millisecond when nothing is due.
+const LOGS_MAX: usize = 4_096;
+/// Leases compared in one turn, about; the rest has its turn a second later.
+const LEASES_MAX: usize = 10_000;
+/// Removed queues looked at in one turn: there are seldom any.
+const DEPARTED_MAX: usize = 64;
+
+/// Where the sweep is. It goes round and round, and rests when a round has found nothing and
+/// nothing was applied since it began.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    after: Option<LogId>,
+    /// What was applied when the round began.
+    began: LogIndex,
+    found: bool,
+    /// A round from here on has found nothing.
+    quiet: Option<LogIndex>,
+    /// Topology revision whose removed sources are forgotten, and the one this round looks at.
+    forgotten: u64,
+    forgetting: Option<u64>,
+}
+
+impl Sweep {
+    /// Whether something may be outstanding.
+    pub(super) fn is_due(&self, applied: LogIndex) -> bool {
+        self.quiet != Some(applied)
+    }
+}
+
+impl DataShard {
+    /// Looks at some logs, and at all connections.
+    pub(super) fn sweep(&mut self, now: Instant, out: &mut Outbound) {
+        self.align_connections(now);
+        let applied = self.shard().applied();
+        if self.sweep.after.is_none() {
+            if !self.sweep.is_due(applied) {
+                return;
+            }
+            self.sweep.began = applied;
+            self.sweep.found = false;
+            self.sweep.forgetting = self.settled_revision();
+        }
+        self.forget();
+        let (effects, last) = self.shard().outstanding(self.sweep.after, LOGS_MAX);
+        for effect in effects {
+            self.sweep.found |= self.find(effect, now, out);
+        }
+        self.sweep.after = last;
+        if last.is_none() {
+            self.sweep.quiet = (!self.sweep.found).then_some(self.sweep.began);
+            self.sweep.forgotten = self.sweep.forgetting.unwrap_or(self.sweep.forgotten);
+        }
+    }
+
+    /// Carries out what is outstanding and not being done; whether there was anything.
+    fn find(&mut self, effect: Effect, now: Instant, out: &mut Outbound) -> bool {
+        let shard = self.id;
+        match effect {
+            Effect::Available { queue, .. } => {
+                let waited_for = self.waiters.waits(queue);
+                if waited_for {
+                    self.carry_out(effect, now, out);
+                }
+                waited_for
+            }
+            Effect::TransferDue { queue } => {
+                let behind = self.node.logs.is_behind(queue);
+                if behind {
+                    Pumps::retry(&self.node, Job::Transfer { shard, queue });
+                }
+                behind
+            }
+            Effect::DeadLettersDue { queue } => {
+                Pumps::retry(&self.node, Job::Dead { shard, queue });
+                true
+            }
+            Effect::Appended { log, end } => {
+                let lagging = self.node.logs.lagging_queues(log, end);
+                self.publish_extent(log);
+                for queue in &lagging {
+                    if let Some(shard) = self.node.logs.shard(*queue) {
+                        let queue = *queue;
+                        Pumps::retry(&self.node, Job::Transfer { shard, queue });
+                    }
+                }
+                !lagging.is_empty()
+            }
+            // Never outstanding: deliveries and sessions are compared, configuration is published
+            // when it is applied.
+            Effect::Deliver { .. }
+            | Effect::LeasesLost { .. }
+            | Effect::SessionClosed { .. }
+            | Effect::Reconfigured { .. } => false,
+        }
+    }
+
+    /// The topology revision that every shard has, if they agree on the newest.
+    fn settled_revision(&self) -> Option<u64> {
+        let view = self.node.view.borrow();
+        let settled = view.revision() == view.applied_revision();
+        settled.then(|| view.revision())
+    }
+
+    /// Lets queues forget sources that are gone, once for each topology; removed queues, until
+    /// nothing is left to forget.
+    fn forget(&mut self) {
+        let Some(revision) = self.sweep.forgetting else {
+            // Shards are being configured, which is no change of this one when the last is done.
+            self.sweep.found = true;
+            return;
+        };
+        let shard = self.id;
+        let departed: Vec<LogId> = self.shard().departed().take(DEPARTED_MAX).collect();
+        self.sweep.found |= !departed.is_empty();
+        let after = self.sweep.after;
+        let targets = if revision > self.sweep.forgotten {
+            self.shard().targets(after, LOGS_MAX)
+        } else {
+            Vec::new()
+        };
+        for queue in departed.into_iter().chain(targets) {
+            Pumps::retry(&self.node, Job::Forget { shard, queue });
+        }
+    }
+
+    /// Tells connections what they have missed.
+    fn align_connections(&mut self, now: Instant) {
+        let (mut left, mut ended) = (LEASES_MAX, Vec::new());
+        let mut connections: Vec<&Arc<Connection>> = self.connections.values().collect();
+        connections.sort_unstable_by_key(|connection| connection.session);
+        for connection in connections {
+            let (session, queue) = (connection.session, self.shard().queue(connection.queue));
+            let Some((queue, holds)) =
+                queue.and_then(|queue| Some((queue, queue.session_holds(session)?)))
+            else {
+                ended.push(session);
+                continue;
+            };
+            if holds == connection.holds() {
+                continue;
+            }
+            connection.align(&queue.session_leases(session, self.shard().elapsed()), now);
+            left = left.saturating_sub(holds);
+            if left == 0 {
+                break;
+            }
+        }
+        for session in ended {
+            self.session_closed(session);
+        }
+    }
+}

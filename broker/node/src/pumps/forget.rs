@@ -1,0 +1,85 @@
+//! Lets a dead-letter queue forget how far those have come that send it nothing any more: sources
+//! that are gone from the catalogue and from every shard, and, for a removed queue, sources bound
+//! to another one. What it does not find out now it finds out when it runs again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_engine::command::Command;
+use millrace_types::{LogId, Refusal, ShardId};
+
+use super::Ended;
+use super::dead::is_gone;
+use crate::node::Node;
+
+/// Sources looked at between two commands.
+const STEP_SOURCES_MAX: usize = 256;
+
+/// Some sources of a queue.
+struct Sources {
+    /// The queue itself is removed.
+    departed: bool,
+    logs: Vec<LogId>,
+}
+
+/// Runs once through all sources of a queue.
+pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended {
+    let mut after = None;
+    loop {
+        let sources = match ask(node, shard, queue, after).await {
+            Ok(sources) => sources,
+            Err(refusal) => return Ended::Stuck(refusal.to_string()),
+        };
+        let Some(last) = sources.logs.last().copied() else {
+            return Ended::CaughtUp;
+        };
+        after = Some(last);
+        let mut forgotten = Vec::new();
+        for source in sources.logs {
+            match sends(node, source, queue, sources.departed).await {
+                Ok(true) => {}
+                Ok(false) => forgotten.push(source),
+                Err(ended) => return ended,
+            }
+        }
+        if forgotten.is_empty() {
+            continue;
+        }
+        let command = Command::ForgetDead {
+            queue,
+            sources: forgotten,
+        };
+        if let Err(refusal) = node.start(shard, command, Bytes::new()).answer().await {
+            return Ended::Stuck(refusal.to_string());
+        }
+    }
+}
+
+async fn ask(
+    node: &Node,
+    shard: ShardId,
+    queue: LogId,
+    after: Option<LogId>,
+) -> Result<Sources, Refusal> {
+    node.ask(shard, move |shard| Sources {
+        departed: shard.queue(queue).is_none(),
+        logs: shard.sources(queue, after, STEP_SOURCES_MAX),
+    })
+    .await
+}
+
+/// Whether a source has sent, or may send, something of which the queue still has to know.
+async fn sends(node: &Node, source: LogId, queue: LogId, departed: bool) -> Result<bool, Ended> {
+    let Some(home) = node.logs.shard(source) else {
+        return is_gone(node, source).map(|gone| !gone);
+    };
+    if !departed {
+        return Ok(true);
+    }
+    let bound = node.ask(home, move |shard| {
+        let source = shard.queue(source);
+        source.is_some_and(|source| source.dead_letter_target() == Some(queue))
+    });
+    let stuck = |refusal: Refusal| Ended::Stuck(refusal.to_string());
+    bound.await.map_err(stuck)
+}
