@@ -15,6 +15,9 @@ mod consumer;
 mod data_shard;
 mod facts;
 mod figures;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod host;
 mod inbox;

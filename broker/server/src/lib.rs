@@ -5,6 +5,9 @@ pub mod exit;
 
 mod connections;
 mod convert;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod lifecycle;
 mod listeners;

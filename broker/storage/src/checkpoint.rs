@@ -18,7 +18,7 @@ use crate::envelope::{self, Kind, Replacement};
 use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
 use crate::store::run::Run;
 
-const CHECKPOINT: Kind = Kind {
+pub(crate) const CHECKPOINT: Kind = Kind {
     magic: *b"MRCHECKP",
     version: 1,
     // Snapshots hold metadata only; this is far beyond what a node can hold in memory.

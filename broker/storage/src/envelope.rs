@@ -161,7 +161,7 @@ fn write_some(
     Ok(bytes as u64)
 }
 
-fn header(kind: Kind, payload: &[Bytes]) -> Bytes {
+pub(crate) fn header(kind: Kind, payload: &[Bytes]) -> Bytes {
     let length: u64 = payload.iter().map(|part| part.len() as u64).sum();
     assert!(
         length <= kind.payload_bytes_max,

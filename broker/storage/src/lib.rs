@@ -12,6 +12,9 @@ mod data_dir;
 mod disk;
 mod envelope;
 mod error;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(test)]
 mod golden_tests;
 mod journal;

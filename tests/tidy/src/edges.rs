@@ -51,6 +51,18 @@ const ALLOWED: [(&str, &[&str]); 15] = [
         &["millrace-client", "millrace-proto"],
     ),
     (
+        "millrace-fuzz",
+        &[
+            "millrace-crds",
+            "millrace-engine",
+            "millrace-node",
+            "millrace-proto",
+            "millrace-server",
+            "millrace-storage",
+            "millrace-types",
+        ],
+    ),
+    (
         "millrace-kube-tests",
         &["millrace-client", "millrace-crds", "millrace-proto"],
     ),

@@ -63,7 +63,12 @@ impl House {
 
     /// The dev-profile binary `name`, whether it is built already or not.
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
-        self.target.join(&self.triple).join("debug").join(name)
+        self.binary_of("debug", name)
+    }
+
+    /// The binary `name` of another profile, which is called as its directory is.
+    pub(crate) fn binary_of(&self, profile: &str, name: &str) -> PathBuf {
+        self.target.join(&self.triple).join(profile).join(name)
     }
 
     /// The release binary `name`, whether it is built already or not.

@@ -3,6 +3,7 @@
 mod demo;
 mod figures;
 mod fix;
+mod fuzz;
 mod generate;
 mod house;
 mod kube;
@@ -42,6 +43,8 @@ enum Command {
     Cluster(processes::Options),
     /// Measures the release build on this machine's disk: restart, memory, writes, pauses, syncs.
     Figures(figures::Options),
+    /// Looks for bytes that break what is promised about them, guided by coverage.
+    Fuzz(fuzz::Options),
     /// Tests on a real Kubernetes; starts the project's own when no other is named.
     Kube(kube::Options),
 }
@@ -66,6 +69,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Generate => generate::run(&house).map(|()| ExitCode::SUCCESS),
         Command::Cluster(options) => Ok(processes::run(&house, &options)?.exit_code()),
         Command::Figures(options) => figures::run(&house, &options).map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(options) => fuzz::run(&house, &options).map(|()| ExitCode::SUCCESS),
         Command::Kube(options) => Ok(kube::run(&house, &options)?.exit_code()),
     }
 }

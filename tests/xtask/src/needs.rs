@@ -47,6 +47,20 @@ pub(crate) fn test_cluster() -> Result<()> {
     go()
 }
 
+/// What compiles libFuzzer.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn cxx() -> Result<()> {
+    let named = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    if !runs(Command::new(&named).arg("--version")) {
+        bail!(
+            "libFuzzer needs a C++ compiler and `c++` is not one: apt-get install g++, or set CXX"
+        );
+    }
+    Ok(())
+}
+
 fn go() -> Result<()> {
     let wanted = format!("Go 1.{GO_MINOR_MIN} or newer builds the test cluster's Kubernetes");
     let told = Command::new("go")

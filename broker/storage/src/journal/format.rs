@@ -338,6 +338,33 @@ pub(crate) fn decode_frame(
     })
 }
 
+/// Puts magic, nonce and checksums right in a batch of any content, as far as it is one.
+#[cfg(feature = "test-util")]
+pub(crate) fn seal_batch(batch: &mut [u8], nonce: u64) {
+    let long = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+    batch[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
+    batch[8..16].copy_from_slice(&nonce.to_le_bytes());
+    let shards = in_memory(word(&batch[36..40]).into());
+    let end = shards
+        .saturating_mul(4)
+        .saturating_add(BATCH_FIXED_BYTES)
+        .min(batch.len());
+    let crc = crc32c::crc32c(&batch[8..end]);
+    batch[4..8].copy_from_slice(&crc.to_le_bytes());
+    let seed = seed(nonce, long(&batch[16..24]));
+    let mut frames = &mut batch[end..];
+    while frames.len() >= FRAME_FIXED_BYTES {
+        let length = in_memory(word(&frames[..4]).into());
+        let end = length.saturating_add(FRAME_UNCOUNTED).min(frames.len());
+        let (frame, rest) = frames.split_at_mut(end.max(FRAME_UNCOUNTED));
+        let crc = crc32c::crc32c_append(seed, &frame[..4]);
+        let crc = crc32c::crc32c_append(crc, &frame[FRAME_UNCOUNTED..]);
+        frame[4..8].copy_from_slice(&crc.to_le_bytes());
+        frames = rest;
+    }
+}
+
 fn seed(nonce: u64, sequence: u64) -> u32 {
     crc32c::crc32c_append(
         crc32c::crc32c(&nonce.to_le_bytes()),
