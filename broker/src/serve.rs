@@ -92,6 +92,10 @@ pub(crate) struct Args {
     /// Message bodies in memory, like 512Mi [default: a share of the cgroup's or machine's memory]
     #[arg(long, value_name = "SIZE", env = "MILLRACE_MEMORY_LIMIT", value_parser = size)]
     memory_limit: Option<u64>,
+    /// Size of a journal file, and of journal after which a shard makes a checkpoint: small ones
+    /// let a test see in seconds what otherwise takes hours
+    #[arg(long, value_name = "SIZE", hide = true, value_parser = size)]
+    journal_file_size: Option<u64>,
     /// How the log on stderr is written
     #[arg(
         long,
@@ -209,6 +213,7 @@ fn config(args: Args) -> Config {
         shards: args.shards,
         workers: args.workers.map(usize::from),
         memory_limit: args.memory_limit,
+        journal_file_size: args.journal_file_size,
         drain_timeout: args.drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         ready_file: args.ready_file,
     }

@@ -39,6 +39,9 @@ pub struct Config {
     pub workers: Option<usize>,
     /// Bytes of bodies in memory; `None` takes a share of what the cgroup or the machine has.
     pub memory_limit: Option<u64>,
+    /// Bytes of a journal file, and of journal after which a shard makes a checkpoint; `None` takes
+    /// what suits a broker. For tests.
+    pub journal_file_size: Option<u64>,
     /// How long clients have to finish when the node goes down.
     pub drain_timeout: Duration,
     /// Written once the node serves: its addresses, as JSON.
@@ -62,6 +65,7 @@ impl Config {
             shards: SHARDS_DEFAULT,
             workers: None,
             memory_limit: None,
+            journal_file_size: None,
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             ready_file: None,
         }

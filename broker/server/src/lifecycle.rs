@@ -251,6 +251,9 @@ async fn open(config: &Config, topology: Option<TopologyFile>) -> Result<Broker,
     Ok(broker)
 }
 
+/// Room for several batches, so that a file is not used up by each.
+const JOURNAL_FILE_BYTES_MIN: u64 = 1 << 20;
+
 fn core_options(config: &Config) -> CoreOptions {
     let mut options = CoreOptions::new(&config.data_dir);
     options.cluster_id.clone_from(&config.cluster_id);
@@ -260,6 +263,10 @@ fn core_options(config: &Config) -> CoreOptions {
         .unwrap_or_else(crate::memory::limit_default);
     if let Some(workers) = config.workers {
         options.workers = workers;
+    }
+    if let Some(bytes) = config.journal_file_size {
+        options.journal.file_bytes = bytes.max(JOURNAL_FILE_BYTES_MIN);
+        options.checkpoint_journal_bytes = options.journal.file_bytes;
     }
     options
 }

@@ -105,6 +105,12 @@ impl Node {
         self.dir.path().join(name)
     }
 
+    /// All that the broker started last has said so far.
+    #[must_use]
+    pub fn last_log(&self) -> String {
+        fs::read_to_string(self.file(&format!("log-{}", self.starts))).unwrap_or_default()
+    }
+
     /// What `serve` is called with, but for the address.
     ///
     /// # Errors
@@ -305,6 +311,14 @@ impl Broker {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         Ok(kill_process(pid.context("a pid")?, signal)?)
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Waits for its end.

@@ -142,6 +142,24 @@ impl Ledger {
         assert!(before.is_none(), "message {id} was sent twice");
     }
 
+    /// Leases that were handed out and whose end was not confirmed: as far as anybody knows, they
+    /// are held.
+    #[must_use]
+    pub fn leases_held(&self) -> u64 {
+        let held = |story: &Story| {
+            let confirmed = story.settled.iter().filter(|settled| settled.is_confirmed);
+            let newest = story.handed_out.iter().map(|(acquired, _)| *acquired).max();
+            let mut ended = confirmed.map(|settled| settled.acquired);
+            newest.is_some_and(|newest| !ended.any(|acquired| acquired == newest))
+        };
+        let queues = self
+            .places
+            .iter()
+            .filter(|(place, _)| place.starts_with("queue/"));
+        let held = queues.map(|(_, stories)| stories.values().filter(|s| held(s)).count());
+        u64::try_from(held.sum::<usize>()).unwrap_or(u64::MAX)
+    }
+
     /// What the broker said of it.
     pub fn published(&mut self, id: Id, outcome: &Result<Ack, Error>) {
         let Some(sent) = self.sent.get_mut(&id) else {

@@ -17,6 +17,7 @@ use crate::chance::Chance;
 use crate::ledger::{Copies, DeadLetters, Ledger, Place, Seen, Verdict};
 use crate::load::{self, Books, Source, id_of};
 use crate::wait::until;
+use crate::work::Work;
 
 /// What the run works on.
 pub const TOPOLOGY: &str = include_str!("topology.yaml");
@@ -38,6 +39,11 @@ const ROUND_MESSAGES: usize = 1000;
 const LIFE_MS_MAX: u64 = 900;
 /// A start is interrupted after at most this long.
 const START_MS_MAX: u64 = 250;
+/// Small, so that files of the journal are used again and checkpoints are made several times in
+/// each life of the broker, and kills hit those, too.
+const JOURNAL_FILE: &str = "1Mi";
+/// An eighth of it starts a checkpoint.
+const MEMORY: &str = "16Mi";
 /// All that is left is handled within this, on a machine that is busy with other things.
 const DRAIN_LIMIT: Duration = Duration::from_secs(240);
 
@@ -56,11 +62,14 @@ pub struct Options {
 /// The broker does not start, or does not get everything done in time.
 pub async fn run(options: Options) -> Result<Verdict> {
     let mut chance = Chance::new(options.seed);
-    let mut node = Node::new(TOPOLOGY)?;
+    let mut node = Node::new(TOPOLOGY)?
+        .with(["--journal-file-size", JOURNAL_FILE])
+        .with(["--memory-limit", MEMORY]);
     let mut broker = node.start().await?;
     let client = broker.client()?;
     let books = Books::new(ledger());
     let budget = Arc::new(Semaphore::new(0));
+    let mut work = Work::default();
     let (stop, stopped) = watch::channel(false);
     let mut publishers = publishers(&client, &books, &budget);
     let mut consumers = consumers(&client, &books, &stopped);
@@ -70,6 +79,7 @@ pub async fn run(options: Options) -> Result<Verdict> {
         let life = Duration::from_millis(chance.below(LIFE_MS_MAX));
         let acknowledged = books.open().acknowledged();
         tokio::time::sleep(life).await; // polls: this is when the broker dies
+        work.leases_at_deaths += books.open().leases_held();
         let end = if chance.once_in(5) {
             "stopped"
         } else {
@@ -85,6 +95,7 @@ pub async fn run(options: Options) -> Result<Verdict> {
         }
         let news = books.open().acknowledged() - acknowledged;
         println!("round {round}: {end} after {life:?}, {news} more messages acknowledged");
+        work.look(&node.data_dir())?;
         broker = restart(&mut node, &mut chance)
             .await
             .with_context(|| format!("round {round}"))?;
@@ -96,6 +107,8 @@ pub async fn run(options: Options) -> Result<Verdict> {
     finished(&mut consumers).await?;
     replay(&client, &books).await?;
     broker.stop().await?;
+    work.look(&node.data_dir())?;
+    println!("{}", work.line());
     let verdict = books.open().verdict();
     Ok(verdict)
 }

@@ -1,11 +1,14 @@
 //! Real broker processes: crashes, bad input, the command line, another language's client.
 
 mod bad_input;
+mod bad_volume;
 mod command_line;
 mod crash;
+mod damage;
 mod full_disk;
 mod given;
 mod lifecycle;
+mod power;
 mod python;
 mod tags;
 
@@ -37,6 +40,15 @@ fn main() -> ExitCode {
         tags::a_forged_tag_is_refused_as_such,
         tags::a_bad_tag_does_not_end_a_stream,
         full_disk::a_full_disk_refuses_publishes_and_loses_nothing,
+        full_disk::a_broker_killed_at_a_full_disk_starts_again_and_has_everything,
+        full_disk::a_disk_that_others_fill_to_the_last_block_stops_publishing_only,
+        bad_volume::a_failed_sync_ends_the_broker_and_is_not_tried_again,
+        bad_volume::a_failed_write_ends_the_broker_and_is_not_tried_again,
+        bad_volume::a_checkpoint_whose_sync_fails_ends_the_broker_and_loses_nothing,
+        bad_volume::an_unreadable_segment_is_an_error_to_its_reader_and_to_nobody_else,
+        damage::damage_in_the_journal_is_named_and_the_other_shards_serve,
+        damage::damage_in_a_segment_is_named_to_its_reader_and_ends_nothing,
+        power::nothing_acknowledged_is_lost_when_the_power_goes,
         command_line::lines_go_through_a_topic_into_a_queue,
         command_line::read_starts_where_it_is_told,
         command_line::rejected_and_retried_messages_become_dead_letters,

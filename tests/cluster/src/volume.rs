@@ -1,0 +1,136 @@
+//! A volume that fails when told to: a file system of our own (FUSE) that passes everything on to a
+//! directory beside it and answers chosen operations with EIO instead.
+//!
+//! Needs `/dev/fuse` and the right to mount; says which of them is missing. Reads come from the
+//! directory each time, never from the kernel's cache, so that a fault is seen at once. A kill of
+//! the broker loses nothing here that it would not lose elsewhere: see `power` for what a machine
+//! that stops loses.
+
+mod passthrough;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use fuser::{BackgroundSession, Config, MountOption};
+
+use crate::suite::skip;
+use passthrough::Passthrough;
+
+/// What may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Reading a file.
+    Read,
+    /// Writing to a file.
+    Write,
+    /// Syncing a file.
+    Sync,
+}
+
+/// Which files fail, and how.
+#[derive(Clone, Debug)]
+struct Fault {
+    operation: Operation,
+    /// Part of the path below the volume's top.
+    path_part: String,
+}
+
+/// Faults, and how often each struck, by path.
+#[derive(Debug, Default)]
+struct State {
+    faults: Vec<Fault>,
+    struck: BTreeMap<(Operation, PathBuf), u64>,
+}
+
+/// Shared by the volume and its file system.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults(Arc<Mutex<State>>);
+
+impl Faults {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this operation on this file fails now.
+    pub(crate) fn strikes(&self, operation: Operation, path: &Path) -> bool {
+        let mut state = self.state();
+        let text = path.to_string_lossy();
+        let mut faults = state.faults.iter();
+        let strikes =
+            faults.any(|f| f.operation == operation && text.contains(f.path_part.as_str()));
+        if strikes {
+            *state.struck.entry((operation, path.into())).or_default() += 1;
+        }
+        strikes
+    }
+}
+
+/// A mounted volume; unmounted when dropped.
+pub struct Volume {
+    faults: Faults,
+    session: Option<BackgroundSession>,
+}
+
+impl Volume {
+    /// Mounts a volume at `at` that keeps its files in `backing`. Both are made.
+    ///
+    /// # Errors
+    /// The case is skipped where nothing can be mounted.
+    pub fn mount(at: &Path, backing: &Path) -> Result<Self> {
+        if !Path::new("/dev/fuse").exists() {
+            return skip(
+                "there is no /dev/fuse: the kernel has no FUSE, or the container hides it",
+            );
+        }
+        if !rustix::process::geteuid().is_root() {
+            return skip("mounting a volume that fails needs root");
+        }
+        for directory in [at, backing] {
+            std::fs::create_dir_all(directory)?;
+        }
+        let faults = Faults::default();
+        let files = Passthrough::new(backing.to_owned(), faults.clone());
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("millrace-test".to_owned())];
+        match fuser::spawn_mount(files, at, &config) {
+            Ok(session) => Ok(Self {
+                faults,
+                session: Some(session),
+            }),
+            Err(error) => skip(format!("a FUSE volume cannot be mounted here: {error}")),
+        }
+    }
+
+    /// From now on this fails with EIO, on every file whose path has this part.
+    pub fn fail(&self, operation: Operation, path_part: &str) {
+        let path_part = path_part.to_owned();
+        self.faults.state().faults.push(Fault {
+            operation,
+            path_part,
+        });
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        self.faults.state().faults.clear();
+    }
+
+    /// How often an operation failed, on each file.
+    #[must_use]
+    pub fn struck(&self, operation: Operation) -> Vec<(PathBuf, u64)> {
+        let state = self.faults.state();
+        let struck = state.struck.iter().filter(|((o, _), _)| *o == operation);
+        struck.map(|((_, path), n)| (path.clone(), *n)).collect()
+    }
+
+    /// Unmounts it.
+    ///
+    /// # Errors
+    /// Something still has a file open there.
+    pub fn unmount(mut self) -> Result<()> {
+        let session = self.session.take().context("it is mounted")?;
+        Ok(session.umount_and_join()?)
+    }
+}
