@@ -267,6 +267,6 @@ impl Turns {
             let scan = Scan::open(disk, path);
             scan.is_ok_and(|scan| scan.first.is_some())
         });
-        used.last().unwrap()
+        used.max().unwrap()
     }
 }

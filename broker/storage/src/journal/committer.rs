@@ -16,6 +16,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::JournalRecord;
 use super::handle::Shared;
 use super::inbox::{Batch, Done, Taken};
 use super::writer::{Room, Writer};
@@ -33,7 +34,11 @@ pub(crate) struct Committer {
     shared: Arc<Shared>,
     phase: Phase,
     seal: Seal,
-    /// Until it is called, or the end is in order.
+    /// Hard states that have to be written again.
+    carry: Vec<JournalRecord>,
+    /// Some have been: files may be free.
+    carried: bool,
+    /// Until it is called, or the end is in order: nothing is done any more then.
     on_failure: Option<OnFailure>,
 }
 
@@ -70,6 +75,8 @@ impl Committer {
             shared,
             phase: Phase::Idle,
             seal: Seal::Wanted,
+            carry: Vec::new(),
+            carried: false,
             on_failure: Some(on_failure),
         }
     }
@@ -77,16 +84,14 @@ impl Committer {
     fn go_on(&mut self, now: Instant) -> Result<Next, DiskFailure> {
         let supply = Arc::clone(&self.writer.supply);
         supply.check()?;
-        let released = self.shared.inbox.take_released();
-        if !released.is_empty() {
-            let free = self.writer.live().release(released);
-            for file in free {
-                supply.retire(file.path, file.bytes);
-            }
+        // Between a write and its sync nothing may go that the write replaces.
+        if matches!(self.phase, Phase::Idle | Phase::Held(_)) {
+            self.release();
         }
         match std::mem::take(&mut self.phase) {
             Phase::Idle => match self.shared.inbox.take() {
                 Taken::Batch(batch) => self.write(batch, now),
+                Taken::Nothing if !self.carry.is_empty() => self.write(Batch::default(), now),
                 Taken::Nothing => self.idle(now),
                 Taken::Drained => {
                     self.writer.seal()?;
@@ -108,6 +113,20 @@ impl Committer {
         }
     }
 
+    fn release(&mut self) {
+        let released = self.shared.inbox.take_released();
+        if released.is_empty() && !std::mem::take(&mut self.carried) {
+            return;
+        }
+        let mut live = self.writer.live();
+        let free = live.release(released);
+        self.carry = live.carry();
+        drop(live);
+        for file in free {
+            self.writer.supply.retire(file.path, file.bytes);
+        }
+    }
+
     /// Seals the last batch when nothing has followed it for a while.
     fn idle(&mut self, now: Instant) -> Result<Next, DiskFailure> {
         let due = match self.seal {
@@ -124,7 +143,11 @@ impl Committer {
         Ok(Next::Wait(None))
     }
 
-    fn write(&mut self, batch: Batch, now: Instant) -> Result<Next, DiskFailure> {
+    fn write(&mut self, mut batch: Batch, now: Instant) -> Result<Next, DiskFailure> {
+        // First: one that waits in the batch is newer.
+        let carry = std::mem::take(&mut self.carry);
+        self.carried |= !carry.is_empty();
+        batch.records.splice(..0, carry);
         if batch.records.is_empty() {
             batch.dones.into_iter().for_each(|done| done());
             return Ok(Next::Now);
@@ -155,6 +178,9 @@ impl Committer {
 
 impl Routine for Committer {
     fn step(&mut self, now: Instant) -> Next {
+        if self.on_failure.is_none() {
+            return Next::Ended;
+        }
         let next = match self.go_on(now) {
             Ok(next) => next,
             Err(failure) => {

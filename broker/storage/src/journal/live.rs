@@ -1,7 +1,8 @@
 //! Which files hold something that no checkpoint covers.
 //!
 //! Decides when a file may be used again: in order of age, because a file taken from the middle
-//! would look like lost batches at the next start.
+//! would look like lost batches at the next start. No checkpoint covers a shard's last hard state:
+//! it is written again before the file that has it goes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +24,10 @@ pub(crate) struct Live {
     released: BTreeMap<ShardId, LogIndex>,
     /// The index of each shard's last entry or snapshot.
     last: BTreeMap<ShardId, LogIndex>,
+    /// The last hard state of each shard, and the number of the file it is in.
+    hard: BTreeMap<ShardId, (JournalRecord, u64)>,
+    /// Of the next file.
+    number_next: u64,
 }
 
 /// What a file in use holds.
@@ -30,6 +35,7 @@ pub(crate) struct Live {
 pub(crate) struct LiveFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
+    number: u64,
     shards: BTreeMap<ShardId, Held>,
 }
 
@@ -47,6 +53,7 @@ impl LiveFile {
         Self {
             path,
             bytes,
+            number: 0,
             shards,
         }
     }
@@ -54,7 +61,9 @@ impl LiveFile {
     /// Counts a record.
     fn note(&mut self, record: &JournalRecord) {
         let held = self.shards.entry(record.shard).or_default();
-        held.index_max = held.index_max.max(record.index);
+        if record.kind != RecordKind::HardState {
+            held.index_max = held.index_max.max(record.index);
+        }
         held.bytes += frame_bytes(record);
     }
 
@@ -72,7 +81,9 @@ impl LiveFile {
 
 impl Live {
     /// Goes on in another file.
-    pub(crate) fn push(&mut self, file: LiveFile) {
+    pub(crate) fn push(&mut self, mut file: LiveFile) {
+        file.number = self.number_next;
+        self.number_next += 1;
         self.files.push(file);
     }
 
@@ -84,15 +95,17 @@ impl Live {
     /// Counts records written to the file in use.
     pub(crate) fn note(&mut self, records: &[JournalRecord]) {
         for record in records {
-            // A hard state replaces nothing.
-            if record.kind != RecordKind::HardState {
+            let file = self.files.last_mut().expect("one is always written to");
+            file.note(record);
+            if record.kind == RecordKind::HardState {
+                let hard = (record.clone(), file.number);
+                self.hard.insert(record.shard, hard);
+            } else {
                 let last = self.last.insert(record.shard, record.index);
                 if last.is_some_and(|last| record.index < last) {
                     self.cut(record.shard, record.index);
                 }
             }
-            let file = self.files.last_mut().expect("one is always written to");
-            file.note(record);
         }
     }
 
@@ -113,10 +126,29 @@ impl Live {
             let known = self.released.entry(shard).or_default();
             *known = upto.max(*known);
         }
-        let closed = self.files.len().saturating_sub(1);
-        let is_free = |file: &&LiveFile| file.holders(&self.released).next().is_none();
-        let free = self.files[..closed].iter().take_while(is_free).count();
+        let free = self.covered();
+        let hard = self.hard.values().map(|(_, file)| *file).min();
+        let is_free = |file: &&LiveFile| hard.is_none_or(|hard| file.number < hard);
+        let free = self.files[..free].iter().take_while(is_free).count();
         self.files.drain(..free).collect()
+    }
+
+    /// Hard states that alone keep files from being used again: once they have been written again,
+    /// and that is synced, another `release` returns those files.
+    pub(crate) fn carry(&self) -> Vec<JournalRecord> {
+        let Some(file) = self.files.get(self.covered()) else {
+            return Vec::new();
+        };
+        let held_by = |(_, held): &&(JournalRecord, u64)| *held < file.number;
+        let hard = self.hard.values().filter(held_by);
+        hard.map(|(record, _)| record.clone()).collect()
+    }
+
+    /// How many files hold nothing but hard states that a checkpoint does not cover.
+    fn covered(&self) -> usize {
+        let closed = self.files.len().saturating_sub(1);
+        let is_covered = |file: &&LiveFile| file.holders(&self.released).next().is_none();
+        self.files[..closed].iter().take_while(is_covered).count()
     }
 
     /// Fills in what is there now.

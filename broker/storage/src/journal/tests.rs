@@ -1,5 +1,6 @@
 //! The journal as its users see it, on the disk in memory.
 
+mod batches;
 mod crash;
 mod damage;
 mod failure;
@@ -14,7 +15,7 @@ use crate::testing::{PATIENCE, entry, indexes, open, open_dir, open_dir_at, smal
 use crate::{AppendError, JOURNAL_RECORD_BYTES_MAX, MemoryDisk, RealDisk};
 
 /// The batches of a file that hold records.
-fn batches(disk: &MemoryDisk, path: &std::path::Path) -> Vec<super::scan::ScannedBatch> {
+fn batches_of(disk: &MemoryDisk, path: &std::path::Path) -> Vec<super::scan::ScannedBatch> {
     let mut scan = super::scan::Scan::open(disk, path).unwrap();
     let mut batches = Vec::new();
     while let Some(batch) = scan.next().unwrap() {

@@ -10,7 +10,7 @@ use crate::size::in_memory;
 use crate::testing::{Recovered, entry, indexes, open, open_dir, small, start};
 use crate::{Crash, Disk, MemoryDisk, OpenMode};
 
-use super::batches;
+use super::batches_of;
 
 /// Bodies of many sizes, some over several sectors.
 fn body_bytes(index: u64) -> usize {
@@ -85,7 +85,7 @@ fn journal_with_last_batch() -> (MemoryDisk, PathBuf, u64, u64) {
     running.shutdown();
     let directory = dir.journal_path();
     let path = directory.join(&disk.list(&directory).unwrap()[0]);
-    let scanned = batches(&disk, &path);
+    let scanned = batches_of(&disk, &path);
     let last = scanned.last().unwrap();
     assert_eq!(last.records.len(), 3);
     let (at, end) = (last.at, aligned(last.end()));

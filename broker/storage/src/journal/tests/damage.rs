@@ -10,7 +10,7 @@ use crate::size::in_memory;
 use crate::testing::{Recovered, entry, indexes, open, open_dir, small, start};
 use crate::{Corruption, Disk, MemoryDisk, OpenError};
 
-use super::batches;
+use super::batches_of;
 
 /// Several files; the batches alternate between shards 1 and 2.
 fn journal() -> (MemoryDisk, Vec<PathBuf>) {
@@ -53,7 +53,7 @@ fn assert_true(recovery: &Recovered) {
 #[test]
 fn a_damaged_frame_quarantines_the_shards_of_its_batch() {
     let (disk, files) = journal();
-    let scanned = batches(&disk, &files[0]);
+    let scanned = batches_of(&disk, &files[0]);
     let batch = &scanned[4];
     let frame = batch.at + batch.header.header_bytes() as u64;
     disk.corrupt(&files[0], in_memory(frame) + 60, 0x10)
@@ -75,7 +75,7 @@ fn a_damaged_batch_header_quarantines_every_shard() {
     let (disk, files) = journal();
     for (file, batch) in [(0, 0), (0, 3), (1, 0)] {
         let copy = disk.duplicate();
-        let at = in_memory(batches(&copy, &files[file])[batch].at);
+        let at = in_memory(batches_of(&copy, &files[file])[batch].at);
         for byte in [
             0,
             5,
@@ -128,7 +128,7 @@ fn a_damaged_or_missing_file_quarantines_every_shard() {
 #[test]
 fn shards_without_damage_go_on() {
     let (disk, files) = journal();
-    let batch = in_memory(batches(&disk, &files[0])[4].at);
+    let batch = in_memory(batches_of(&disk, &files[0])[4].at);
     disk.corrupt(&files[0], batch + 100, 1).unwrap();
     {
         let (running, _) = start(&open_dir(&disk), small());

@@ -143,12 +143,10 @@ impl Model {
                         return false;
                     };
                     let released = self.released.get(shard).copied().unwrap_or_default();
-                    // The last vote is there as long as nothing after it was released.
+                    // The last vote is always there: no checkpoint covers it.
                     let of_shard = |record: &&JournalRecord| record.shard == *shard;
                     let vote = self.records[..*count].iter().filter(of_shard).rfind(votes);
-                    let is_voted = vote.is_none_or(|vote| {
-                        vote.index <= released || found.records.iter().rfind(votes) == Some(vote)
-                    });
+                    let is_voted = found.records.iter().rfind(votes) == vote;
                     expected[gone..] == recovered
                         && expected[..gone]
                             .iter()

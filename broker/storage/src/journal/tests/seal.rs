@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_types::ShardId;
 
-use super::batches;
+use super::batches_of;
 use crate::journal::format::FILE_HEADER_BYTES;
 use crate::journal::scan::Scan;
 use crate::size::in_memory;
@@ -22,7 +22,7 @@ fn journal(leave: impl FnOnce(&MemoryDisk, &mut Turns)) -> (MemoryDisk, PathBuf,
     }
     let path = turns.path_in_use(&disk);
     leave(&disk, &mut turns);
-    let at = batches(&disk, &path).last().unwrap().at;
+    let at = batches_of(&disk, &path).last().unwrap().at;
     (disk, path, at)
 }
 
