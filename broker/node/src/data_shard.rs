@@ -111,7 +111,7 @@ impl DataShard {
         );
     }
 
-    /// Applies what is synced up to an index, as much of it as the turn takes; whether that was all.
+    /// Applies what is synced up to an index, as much as the turn takes; whether that was all.
     pub(super) fn synced(
         &mut self,
         upto: LogIndex,

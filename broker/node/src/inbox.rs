@@ -2,14 +2,16 @@
 //! block.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use millrace_storage::Signal;
 
 /// A worker's inbox.
 #[derive(Debug)]
 pub(super) struct Inbox<T> {
     state: Mutex<State<T>>,
-    filled: Condvar,
+    filled: Signal,
 }
 
 #[derive(Debug)]
@@ -20,13 +22,13 @@ struct State<T> {
 
 impl<T> Inbox<T> {
     /// An empty one.
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 closed: false,
             }),
-            filled: Condvar::new(),
+            filled: Signal::default(),
         }
     }
 
@@ -43,7 +45,7 @@ impl<T> Inbox<T> {
         drop(state);
         // Later ones are found by the same wake-up.
         if first {
-            self.filled.notify_one();
+            self.filled.ring();
         }
     }
 
@@ -52,27 +54,9 @@ impl<T> Inbox<T> {
         std::mem::take(&mut self.lock().waiting)
     }
 
-    /// Waits until there is something or the deadline has come.
+    /// Waits until something has come since the last wait, or the deadline has. May return early.
     pub(super) fn wait(&self, deadline: Option<Instant>) {
-        let mut state = self.lock();
-        while state.waiting.is_empty() {
-            let Some(deadline) = deadline else {
-                state = self
-                    .filled
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let (woken, _) = self
-                .filled
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-        }
+        self.filled.wait(deadline);
     }
 
     /// Takes nothing more; what waits is dropped.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use millrace_storage::{
-    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, JournalRecord, Recovery, Routine,
+    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, JournalRecord, OpenError, Recovery,
+    Routine,
 };
 use millrace_types::{SHARDS_MAX, ShardId};
 use tokio::sync::{Semaphore, watch};
@@ -58,14 +59,7 @@ pub(super) fn start(
             max: SHARDS_MAX,
         });
     }
-    let cluster_id = options.cluster_id.as_deref();
-    let expect = Expect {
-        cluster_id,
-        shards: options.shards,
-    };
-    let chance = Arc::clone(&host);
-    let random = Arc::new(move || chance.random());
-    let dir = DataDir::open(disk, &options.data_dir, expect, random)?;
+    let dir = open(disk, &host, &options)?;
     let (mut journal, recovery) = Journal::open(&dir, options.journal)?;
     let found = recover(&dir, &mut journal, recovery)?;
 
@@ -119,6 +113,20 @@ pub(super) fn start(
         workers,
         disk,
     })
+}
+
+fn open(
+    disk: Arc<dyn Disk>,
+    host: &Arc<dyn Host>,
+    options: &CoreOptions,
+) -> Result<DataDir, OpenError> {
+    let expect = Expect {
+        cluster_id: options.cluster_id.as_deref(),
+        shards: options.shards,
+    };
+    let host = Arc::clone(host);
+    let random = Arc::new(move || host.random());
+    DataDir::open(disk, &options.data_dir, expect, random)
 }
 
 /// Checkpoints first, then one pass over the journal for all shards.

@@ -7,9 +7,7 @@
 //! routine for good and is reported once. Does not decide when a checkpoint is due.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,7 +15,7 @@ use millrace_types::{LogIndex, Term};
 
 use crate::data_dir::DataDir;
 use crate::error::{CheckpointError, DiskFailure};
-use crate::routine::{Next, Routine, drive};
+use crate::routine::{Next, Routine};
 use crate::signal::Signal;
 use crate::store::Store;
 use crate::store::spill::{Cut, Effort};
@@ -31,7 +29,7 @@ use reserve::{Pending, Reserve};
 /// Called with the index that is covered from now on.
 pub type CheckpointDone = Box<dyn FnOnce(Result<LogIndex, CheckpointError>) + Send>;
 
-/// Encodes the engine's snapshot. Called by the checkpointer, so that a worker does not wait for it.
+/// Encodes the engine's snapshot. Called by the checkpointer: no worker waits for it.
 pub type EncodeSnapshot = Box<dyn FnOnce() -> Bytes + Send>;
 
 /// Called at most once, when the disk fails in another way than being full: the node has to stop.
@@ -51,7 +49,6 @@ pub struct CheckpointerHandle(Arc<Connection>);
 
 struct Connection {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -98,7 +95,6 @@ impl Checkpointer {
         let shared = Arc::<Shared>::default();
         let handle = CheckpointerHandle(Arc::new(Connection {
             shared: Arc::clone(&shared),
-            thread: Mutex::default(),
         }));
         let routine = Self {
             shared,
@@ -115,21 +111,6 @@ impl Checkpointer {
     pub fn with_reserve(mut self, dir: &DataDir, bytes: u64) -> Self {
         self.reserve = Some(Reserve::new(dir, bytes));
         self
-    }
-
-    /// Starts one on a thread of its own.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(
-        on_failure: Box<dyn FnOnce(DiskFailure) + Send>,
-    ) -> io::Result<CheckpointerHandle> {
-        let (routine, handle) = Self::new(on_failure);
-        let thread = std::thread::Builder::new()
-            .name("checkpointer".into())
-            .spawn(move || drive(routine))?;
-        *lock(&handle.0.thread) = Some(thread);
-        Ok(handle)
     }
 
     /// One step of the checkpoint that is being made.
@@ -260,16 +241,6 @@ impl CheckpointerHandle {
     /// Lets the routine end when it has finished what waits. Does not wait for that.
     pub fn stop(&self) {
         self.0.shared.stop();
-    }
-
-    /// Stops it and waits for the thread that `Checkpointer::start` made. Must not be called from a
-    /// `done`.
-    pub fn shutdown(&self) {
-        self.stop();
-        let thread = lock(&self.0.thread).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the checkpointer's thread panicked");
-        }
     }
 }
 

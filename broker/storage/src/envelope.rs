@@ -33,8 +33,8 @@ pub(crate) const TEMPORARY: &str = "new";
 /// Bytes written in one step.
 const STEP_BYTES: usize = 4 << 20;
 
-/// Replaces `path` by a file with `payload`, durably. What is left of a failed attempt is removed if
-/// the disk still lets us.
+/// Replaces `path` by a file with `payload`, durably. What is left of a failed attempt is removed
+/// if the disk still lets us.
 pub(crate) fn replace(
     disk: &dyn Disk,
     path: &Path,

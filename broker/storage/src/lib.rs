@@ -44,5 +44,6 @@ pub use journal::{
     JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
 };
 pub use routine::{Next, Routine, Starter, drive};
+pub use signal::Signal;
 pub use store::{Limits, Store, StoreStats, StoredRecord};
 pub use times::{Times, TimesSeen};

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use millrace_types::{LogId, LogIndex, Offset, ReplicaId, ShardId, Term, Wall};
@@ -12,6 +13,7 @@ use crate::records::push_record;
 use crate::testing::{PATIENCE, Running, open_dir, small, start};
 use crate::{
     Checkpoint, Checkpointer, CheckpointerHandle, Crash, Limits, MemoryDisk, RecordKind, Store,
+    drive,
 };
 
 const SHARD: ShardId = ShardId::new(1);
@@ -30,6 +32,7 @@ struct Node {
     store: Arc<Store>,
     running: Running,
     checkpointer: CheckpointerHandle,
+    checkpoints: JoinHandle<()>,
 }
 
 fn message(offset: u64) -> Vec<u8> {
@@ -105,12 +108,14 @@ impl Node {
             }
         }
         running.journal.release(SHARD, LogIndex::new(covered));
-        let checkpointer = Checkpointer::start(Box::new(|_| ())).unwrap();
+        let (routine, checkpointer) = Checkpointer::new(Box::new(|_| ()));
+        let checkpoints = std::thread::spawn(|| drive(routine));
         Self {
             engine,
             store,
             running,
             checkpointer,
+            checkpoints,
         }
     }
 
@@ -173,7 +178,8 @@ impl Node {
     }
 
     fn stop(self) {
-        self.checkpointer.shutdown();
+        self.checkpointer.stop();
+        self.checkpoints.join().unwrap();
         self.running.shutdown();
     }
 }

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 /// A bell. One routine waits for it, anybody may ring it; a ring before the wait counts.
 #[derive(Debug, Default)]
-pub(crate) struct Signal {
+pub struct Signal {
     rung: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Signal {
     /// Wakes whoever waits, or comes to wait next.
-    pub(crate) fn ring(&self) {
+    pub fn ring(&self) {
         let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         // One that rings already has been told.
         if !*rung {
@@ -22,7 +22,7 @@ impl Signal {
     }
 
     /// Blocks until rung or until the deadline.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) {
+    pub fn wait(&self, deadline: Option<Instant>) {
         let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         while !*rung {
             rung = match deadline {

@@ -160,18 +160,20 @@ fn each_line(tree: &Tree, rule: impl Fn(&File, &str) -> Option<String>) -> Vec<S
 }
 
 /// Lines before the test module at the end of the file.
-fn code_lines(file: &File) -> usize {
+pub(crate) fn code_lines(file: &File) -> usize {
     let mut lines = file.text.lines();
     lines
         .position(|line| line == "#[cfg(test)]")
         .unwrap_or_else(|| file.text.lines().count())
 }
 
-fn is_test_file(path: &str) -> bool {
+pub(crate) fn is_test_file(path: &str) -> bool {
     path.starts_with("tests/")
         || path.contains("/tests/")
         || path.ends_with("/tests.rs")
         || path.ends_with("_test.rs")
+        || path.ends_with("_tests.rs")
+        || path.ends_with("/testing.rs")
 }
 
 fn begins_function(line: &str) -> bool {

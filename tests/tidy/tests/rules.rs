@@ -49,6 +49,11 @@ fn banned_words_are_absent() {
 }
 
 #[test]
+fn what_is_simulated_depends_on_its_inputs_alone() {
+    none(tidy::chance_and_time(&tree()));
+}
+
+#[test]
 fn modules_are_named_after_their_files() {
     none(tidy::misplaced_modules(&tree()));
 }
