@@ -2,14 +2,19 @@
 //!
 //! Decides in which batch and file a record goes, and when a file may be used again. Promises:
 //! `done` is called after the sync that covers its records, in the order of the requests; batch
-//! n+1 is written only after the sync of batch n returned; after a failed or short write or sync
-//! nothing is acknowledged any more. Recovery returns every acknowledged record, cuts what a crash
-//! left incomplete at the very end, and names the shards of any damage before that. Does not look
-//! into records, and does not know what an entry means.
+//! n+1 is written only after the sync of batch n returned; after a failed write or sync nothing is
+//! acknowledged any more; without room for its next file the journal waits. Recovery returns every
+//! acknowledged record, cuts what a crash left incomplete at the very end, and names the shards of
+//! any damage before that. Does not look into records, and does not know what an entry means.
+//!
+//! Runs as two routines, one that writes (`journal/committer.rs`: how batches are made) and one
+//! that prepares files (`journal/supply.rs`); neither blocks. Nothing it does for a batch grows
+//! with the number of shards.
 //!
 //! Files (`DIR/journal/NUMBER.journal`) are zero-filled once, have a fixed size, and are used again
 //! under a new number. Each start begins a new file, so nothing is ever written behind bytes whose
-//! fate is unknown. The formats are in `journal/format.rs`.
+//! fate is unknown. A seal behind the last batch tells its damage from a torn tail
+//! (`docs/decisions/2026-11-21-torn-tail-or-damage.md`). The formats are in `journal/format.rs`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,7 +4,8 @@
 //! Decides when a file is prepared or taken out of use. A file that the disk has no room for is
 //! tried again every second and whenever an old one comes free; that it failed is what `room`
 //! reports, and no reason to stop. Any other failure is handed to the journal when it needs the
-//! file. When the routine is gone (it panicked), the journal is told and stops.
+//! file. A failed sync stops the journal at once: what else was to become durable with it is
+//! unknown. So does the end of the routine, should it panic.
 
 use std::iter;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,8 @@ struct State {
     spares: Vec<PathBuf>,
     number_next: u64,
     stopping: bool,
-    /// The routine ended without being asked to.
-    gone: bool,
+    /// Why the journal has to stop.
+    broken: Option<DiskFailure>,
 }
 
 enum Prepared {
@@ -68,7 +69,7 @@ impl Supply {
             spares,
             number_next,
             stopping: false,
-            gone: false,
+            broken: None,
         };
         Arc::new(Self {
             dir,
@@ -133,13 +134,21 @@ impl Supply {
         }
     }
 
-    /// Fails when nobody prepares files any more.
+    /// Fails when files cannot be prepared any more.
     pub(crate) fn check(&self) -> Result<(), DiskFailure> {
-        if self.lock().gone {
-            let source = std::io::Error::other("the routine that prepares files is gone");
-            return Err(failed(Action::Create, &self.dir.journal_path())(source));
-        }
-        Ok(())
+        self.lock().broken.take().map_or(Ok(()), Err)
+    }
+
+    fn fail(&self, failure: DiskFailure) {
+        self.lock().broken.get_or_insert(failure);
+        self.journal.ring();
+    }
+
+    /// Whether the journal must not go on. A new file that has no room is removed, and nothing
+    /// else was to become durable with it.
+    fn is_fatal(&self, failure: &DiskFailure) -> bool {
+        let is_new_file = failure.path != self.dir.journal_path();
+        failure.action == Action::Sync && !(is_new_file && failure.is_full())
     }
 
     /// Ends the routine.
@@ -156,6 +165,7 @@ impl Supply {
         while let Some((path, bytes)) = waiting.next() {
             match self.recycle_one(&path, bytes) {
                 Ok(spare) => self.lock().spares.extend(spare),
+                Err(failure) if self.is_fatal(&failure) => return self.fail(failure),
                 Err(failure) => {
                     tracing::warn!(%failure, "journal file is not recycled");
                     self.lock().held_up = iter::once((path, bytes)).chain(waiting).collect();
@@ -200,6 +210,11 @@ impl Preparer {
                 self.retry_at = None;
                 Prepared::Ready(file)
             }
+            Err(failure) if self.supply.is_fatal(&failure) => {
+                self.supply.fail(failure);
+                self.ended = true;
+                return Next::Ended;
+            }
             Err(failure) => {
                 // Logged when it begins, not every second.
                 if self.retry_at.is_none() {
@@ -219,7 +234,7 @@ impl Preparer {
 impl Routine for Preparer {
     fn step(&mut self, now: Instant) -> Next {
         let mut state = self.supply.lock();
-        if state.stopping {
+        if state.stopping || self.ended {
             drop(state);
             self.ended = true;
             return Next::Ended;
@@ -252,8 +267,9 @@ impl Routine for Preparer {
 impl Drop for Preparer {
     fn drop(&mut self) {
         if !self.ended {
-            self.supply.lock().gone = true;
-            self.supply.journal.ring();
+            let source = std::io::Error::other("the routine that prepares files is gone");
+            let path = self.supply.dir.journal_path();
+            self.supply.fail(failed(Action::Create, &path)(source));
         }
     }
 }

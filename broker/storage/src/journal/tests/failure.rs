@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::testing::{PATIENCE, entry, indexes, open, open_dir, small, start, until};
+use crate::testing::{PATIENCE, Turns, entry, indexes, open, open_dir, small, start, until};
 use crate::{
     Action, AppendError, Crash, Fault, FaultyDisk, MemoryDisk, NextFile, OpenError, Operation,
 };
@@ -174,6 +174,33 @@ fn a_journal_that_waits_for_room_goes_on_with_a_file_that_is_released() {
 
     assert!(running.failures.lock().unwrap().is_empty());
     running.shutdown();
+}
+
+#[test]
+fn a_failed_sync_of_a_file_being_prepared_stops_the_journal() {
+    let number_of_next = "0000000000000002";
+    for (operation, fault, path_part, stops) in [
+        (Operation::Sync, Fault::Broken, number_of_next, true),
+        (Operation::SyncDir, Fault::Broken, "journal", true),
+        (Operation::SyncDir, Fault::Full, "journal", true),
+        // No room for it: tried again.
+        (Operation::Sync, Fault::Full, number_of_next, false),
+    ] {
+        let disk = FaultyDisk::new(Arc::new(MemoryDisk::new()));
+        let mut turns = Turns::start(&open_dir(&disk), small());
+        disk.fail(operation, fault, 0, path_part);
+
+        turns.run();
+
+        assert_eq!(disk.faults(), 1);
+        assert_eq!(turns.failures.lock().unwrap().len(), usize::from(stops));
+        if !stops {
+            assert_eq!(turns.journal.room().unwrap().next_file, NextFile::Refused);
+            turns.pass(std::time::Duration::from_secs(1));
+            turns.run();
+            assert_eq!(turns.journal.room().unwrap().next_file, NextFile::Ready);
+        }
+    }
 }
 
 #[test]
