@@ -77,7 +77,8 @@ fn action() -> impl Strategy<Value = Action> {
         8 => (0..2_usize).prop_map(Action::Step),
         6 => Just(Action::Run),
         2 => (0..1500_u64).prop_map(Action::Pass),
-        1 => (failing, 0..4_u64).prop_map(|((operation, fault), n)| Action::Fail(operation, fault, n)),
+        1 => (failing, 0..4_u64)
+            .prop_map(|((operation, fault), after)| Action::Fail(operation, fault, after)),
         1 => prop::option::of(0..40_000_u64).prop_map(Action::Room),
         2 => crash.prop_map(Action::Crash),
         2 => (0..12_u64, any::<u64>()).prop_map(|(n, seed)| Action::CrashAfter(n, seed)),
