@@ -187,6 +187,12 @@ pub(crate) fn begin(
     Replacement::new(&path, CHECKPOINT, vec![length, head.into(), snapshot])
 }
 
+/// The checkpoint in force; `None` when there is none or the directory cannot be listed.
+pub(crate) fn newest(dir: &DataDir, shard: ShardId) -> Option<PathBuf> {
+    let (complete, _) = list(dir, &dir.shard_path(shard)).ok()?;
+    complete.into_iter().next_back().map(|(_, path)| path)
+}
+
 /// Removes checkpoints before `index`.
 pub(crate) fn remove_older(
     dir: &DataDir,

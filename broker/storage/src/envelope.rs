@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
+use crate::error::{Action, Corruption, DiskFailure, OpenError, ReadError, failed};
 
 /// Bytes before the payload.
 const HEADER_BYTES: usize = 24;
@@ -30,6 +30,8 @@ pub(crate) struct Kind {
 
 /// Extension of files that are not complete yet.
 pub(crate) const TEMPORARY: &str = "new";
+/// Bytes verified in one step.
+const VERIFY_BYTES: u64 = 256 << 10;
 /// Bytes written in one step.
 const STEP_BYTES: usize = 4 << 20;
 
@@ -234,4 +236,63 @@ pub(crate) fn read(
         return Err(corrupt(8, Corruption::Checksum));
     }
     Ok(Some((version, payload.into())))
+}
+
+/// A file being verified, a piece at a time.
+#[derive(Default)]
+pub(crate) struct Verify {
+    /// As the header has them: checksum, and length of the whole file.
+    expected: Option<(u32, u64)>,
+    crc: u32,
+    at: u64,
+}
+
+impl Verify {
+    /// The bytes read; `None` at the end, when all is well.
+    pub(crate) fn step(
+        &mut self,
+        disk: &dyn Disk,
+        path: &Path,
+        kind: Kind,
+    ) -> Result<Option<u64>, ReadError> {
+        let corrupt = |at, kind| ReadError::Corrupt {
+            path: path.into(),
+            at,
+            kind,
+        };
+        let file = disk.open(path, OpenMode::Read);
+        let file = file.map_err(failed(Action::Open, path))?;
+        let found = file.bytes().map_err(failed(Action::Read, path))?;
+        let end = self.expected.map_or(HEADER_BYTES as u64, |(_, end)| end);
+        if self.at >= end {
+            let matches = self.expected.is_some_and(|(crc, _)| crc == self.crc);
+            let damaged = corrupt(8, Corruption::Checksum);
+            return if matches { Ok(None) } else { Err(damaged) };
+        }
+        if found < end || (self.expected.is_some() && found != end) {
+            let expected = end;
+            return Err(corrupt(found, Corruption::Short { expected, found }));
+        }
+        let bytes = (end - self.at).min(VERIFY_BYTES);
+        let mut buffer = vec![0; usize::try_from(bytes).expect("bounded above")];
+        file.read_exact_at(&mut buffer, self.at)
+            .map_err(failed(Action::Read, path))?;
+        if self.expected.is_none() {
+            let (magic, mut rest) = buffer.split_at(kind.magic.len());
+            if magic != kind.magic {
+                return Err(corrupt(0, Corruption::Magic));
+            }
+            let (crc, covered) = (rest.get_u32_le(), rest);
+            let length = (&covered[4..]).get_u64_le();
+            if length > kind.payload_bytes_max {
+                return Err(corrupt(12, Corruption::Length));
+            }
+            self.expected = Some((crc, HEADER_BYTES as u64 + length));
+            self.crc = crc32c::crc32c(covered);
+        } else {
+            self.crc = crc32c::crc32c_append(self.crc, &buffer);
+        }
+        self.at += bytes;
+        Ok(Some(bytes))
+    }
 }

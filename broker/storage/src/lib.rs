@@ -23,6 +23,7 @@ mod node_tests;
 mod range_set;
 pub mod records;
 mod routine;
+mod scrubber;
 mod signal;
 mod size;
 mod store;
@@ -44,6 +45,10 @@ pub use journal::{
     JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
 };
 pub use routine::{Next, Routine, Starter, drive};
+pub use scrubber::{
+    Damaged, Finding, OnDamage, SCRUB_BYTES_PER_SECOND_DEFAULT, ScrubStats, Scrubber,
+    ScrubberHandle,
+};
 pub use signal::Signal;
 pub use store::{Limits, Store, StoreStats, StoredRecord};
 pub use times::{Times, TimesSeen};

@@ -33,6 +33,7 @@ pub(crate) mod spill;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use files::Files;
 use log::{Batch, Log, State};
@@ -192,7 +193,10 @@ impl Store {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
         for log in idle {
             let state = log.lock();
-            if state.is_empty() && state.discarded.covers(0..state.end) {
+            let active = logs.active.get(&log.id);
+            // Forgotten before, it may have come back as another one.
+            let is_active = active.is_some_and(|active| Arc::ptr_eq(active, &log));
+            if is_active && state.is_empty() && state.discarded.covers(0..state.end) {
                 logs.active.remove(&log.id);
                 logs.settled.insert(log.id, state.end);
             }

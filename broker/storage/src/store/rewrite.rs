@@ -3,9 +3,9 @@
 //!
 //! A segment of which less than `1 / LIVE_PARTS_MIN` is alive is given up: the rest is copied and
 //! the file goes. Each byte copied frees at least two that are dead, and a byte dies once, so
-//! this adds at most half of what was written first. Short runs of a log are joined like sizes with
-//! like: a byte is copied at most once for each of the `LEVELS` sizes, and only in logs that wrote
-//! less than `JOINED_BYTES_MAX` at a time.
+//! this adds at most half of what was written before. Short runs of a log are joined, like sizes
+//! with like: this copies a byte about once for each of the `LEVELS` sizes, and only in logs that
+//! wrote less than `JOINED_BYTES_MAX` at a time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -112,13 +112,17 @@ fn join(runs: &[Run], fit: impl Fn(&Run) -> bool) -> Vec<Run> {
     if runs.len() < JOINED_RUNS_MIN {
         return Vec::new();
     }
+    let size = |run: &Run| run.bytes.ilog2() / 3;
     for level in 0..LEVELS {
-        let joins =
-            |run: &Run| run.bytes < JOINED_BYTES_MAX && run.bytes.ilog2() / 3 <= level && fit(run);
-        let group = runs.chunk_by(|left, right| joins(left) == joins(right));
-        let long =
-            |group: &&[Run]| group.len() >= JOINED_RUNS_MIN && group.first().is_some_and(joins);
-        if let Some(group) = group.into_iter().find(long) {
+        let joins = |run: &Run| run.bytes < JOINED_BYTES_MAX && size(run) <= level && fit(run);
+        let mut groups = runs.chunk_by(|one, other| joins(one) == joins(other));
+        // Shorter ones between them go along; but without enough of this size, one would be copied
+        // again and again to add a few that are much shorter.
+        let is_worth_it = |group: &&[Run]| {
+            let alike = group.iter().filter(|run| size(run) == level && joins(run));
+            alike.count() >= JOINED_RUNS_MIN
+        };
+        if let Some(group) = groups.find(is_worth_it) {
             return group.to_vec();
         }
     }

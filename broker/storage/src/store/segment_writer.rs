@@ -134,21 +134,25 @@ impl Writer {
     }
 
     fn add(&mut self, header: Vec<u8>, records: Bytes) {
-        self.pending_bytes += header.len() as u64 + records.len() as u64;
+        let bytes = header.len() as u64 + records.len() as u64;
+        if bytes == 0 {
+            return;
+        }
+        self.pending_bytes += bytes;
         self.pending.push((header, records));
     }
 
     /// Hands everything to the disk.
     pub(super) fn flush(&mut self) -> Result<(), DiskFailure> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
         let mut slices = Vec::with_capacity(2 * self.pending.len());
         for (header, records) in &self.pending {
             slices.push(IoSlice::new(header));
             slices.push(IoSlice::new(records));
         }
         slices.retain(|slice| !slice.is_empty());
-        if slices.is_empty() {
-            return Ok(());
-        }
         self.file
             .write_all_at(&slices, self.at)
             .map_err(failed(Action::Write, &self.path))?;

@@ -89,6 +89,12 @@ fn present(store: &Store, log: LogId) -> Vec<u64> {
     records.iter().map(|record| record.offset.get()).collect()
 }
 
+mod crashes;
+mod index;
+mod memory;
+mod rewriting;
+mod space;
+
 #[test]
 fn bodies_survive_a_checkpoint_and_a_restart() {
     let disk = MemoryDisk::new();
