@@ -230,6 +230,9 @@ impl Queue {
     pub(crate) fn restore(&mut self) -> Result<(), DecodeError> {
         let wrong = DecodeError::Inconsistent;
         self.ledger.restore()?;
+        if millrace_types::mutant!(LeaseNotPersisted) {
+            self.ledger.forget_leases();
+        }
         let dying = |offset| {
             let exception = self.ledger.exception(offset);
             exception.is_some_and(|e| e.state == ledger::State::Dying)

@@ -117,6 +117,9 @@ pub(super) fn start(
     let Ok(slot) = node.slot(shard) else {
         return;
     };
+    if millrace_types::mutant!(ReleasedBeforeCheckpoint) {
+        node.journal.release(shard, index);
+    }
     let inbox = Arc::clone(&slot.inbox);
     let done = Box::new(move |result| inbox.send(Input::Checkpointed(shard, result)));
     node.checkpointer

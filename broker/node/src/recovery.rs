@@ -15,6 +15,9 @@ use super::checkpoint_plan::{CheckpointPlan, Thresholds};
 use super::options::{CHECKPOINT_MEMORY_PARTS, CoreOptions};
 use super::replica::Replica;
 
+/// A known bug leaves out one entry of so many.
+const REPLAY_SKIPS: u64 = 7;
+
 /// A shard as its disk has it.
 pub(super) struct Recovered<T> {
     /// Its state after the last entry.
@@ -118,6 +121,11 @@ impl<T: Apply> Recovered<T> {
             return Err(format!(
                 "entries after {last} are missing from the journal: the next one is {index}"
             ));
+        }
+        let skipped = index.get().is_multiple_of(REPLAY_SKIPS);
+        if millrace_types::mutant!(ReplaySkipsEntry) && skipped {
+            self.last = index;
+            return Ok(());
         }
         let applied = self.state.apply(record);
         applied.map_err(|error| format!("entry {index} of the journal cannot be read: {error}"))?;

@@ -7,6 +7,7 @@ mod address;
 mod error;
 mod id;
 mod limits;
+pub mod mutant;
 mod time;
 
 pub use address::{Address, AddressError};

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// A crate of the workspace and those it may depend on. Tests may use more: dev-dependencies are
 /// not looked at.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("millrace-types", &[]),
     ("millrace-engine", &["millrace-types"]),
     ("millrace-storage", &["millrace-types"]),
@@ -65,6 +65,16 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     (
         "millrace-kube-tests",
         &["millrace-client", "millrace-crds", "millrace-proto"],
+    ),
+    (
+        "millrace-sim",
+        &[
+            "millrace-engine",
+            "millrace-node",
+            "millrace-proto",
+            "millrace-storage",
+            "millrace-types",
+        ],
     ),
     ("millrace-tidy", &[]),
     ("millrace-xtask", &[]),

@@ -9,6 +9,7 @@ mod house;
 mod kube;
 mod needs;
 mod processes;
+mod sim;
 mod suite;
 mod tally;
 mod verify;
@@ -45,6 +46,8 @@ enum Command {
     Figures(figures::Options),
     /// Looks for bytes that break what is promised about them, guided by coverage.
     Fuzz(fuzz::Options),
+    /// Simulates nodes on virtual time and bad disks; ends in one line.
+    Sim(sim::Options),
     /// Tests on a real Kubernetes; starts the project's own when no other is named.
     Kube(kube::Options),
 }
@@ -70,6 +73,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cluster(options) => Ok(processes::run(&house, &options)?.exit_code()),
         Command::Figures(options) => figures::run(&house, &options).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(options) => fuzz::run(&house, &options).map(|()| ExitCode::SUCCESS),
+        Command::Sim(options) => Ok(sim::run(&house, &options)?.exit_code()),
         Command::Kube(options) => Ok(kube::run(&house, &options)?.exit_code()),
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::house::House;
 use crate::tally::Tally;
-use crate::{kube, processes, verify};
+use crate::{kube, processes, sim, verify};
 
 /// Which parts to leave out.
 #[derive(clap::Args)]
@@ -28,6 +28,7 @@ pub(crate) fn run(house: &House, options: &Options) -> ExitCode {
     parts.run("crates", || {
         Tally::count(&mut house.cargo(["test", "--workspace", "--no-fail-fast"]))
     });
+    parts.run("simulation", || sim::run(house, &sim::Options::for_test()));
     parts.run("processes", || {
         processes::run(house, &processes::Options::for_test())
     });

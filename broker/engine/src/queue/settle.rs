@@ -182,7 +182,8 @@ impl Queue {
     }
 
     fn fail(&mut self, offset: Offset, exception: Exception, why: &Failure<'_>, stamp: Stamp) {
-        let attempts = exception.attempts.saturating_add(1);
+        let failed = u32::from(!millrace_types::mutant!(AttemptsNotCounted));
+        let attempts = exception.attempts.saturating_add(failed);
         let exception = Exception {
             attempts,
             ..exception

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millrace_engine::outcome::{QueueStats, SessionView};
 use millrace_engine::spec::BoundPartition;
 use millrace_storage::{Area, TimesSeen, Traffic};
-use millrace_types::{Address, ErrorCode, LogId, Offset, Refusal, ShardId};
+use millrace_types::{Address, ErrorCode, LogId, LogIndex, Offset, Refusal, ShardId};
 
 use super::Broker;
 use crate::facts::{
@@ -191,6 +191,18 @@ impl Broker {
             })
             .collect();
         Ok(())
+    }
+
+    /// How many entries a data shard has applied, and a number to compare its state by: equal on
+    /// every replica, and after every replay, at an equal index. Encodes the whole state.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE`.
+    pub async fn checksum(&self, shard: ShardId) -> Result<(LogIndex, u64), Refusal> {
+        let found = self
+            .node
+            .ask(shard, |shard| (shard.applied(), shard.checksum()));
+        found.await
     }
 
     /// Figures for metrics.

@@ -222,7 +222,8 @@ pub(crate) fn frames(
             return Err(corrupt(Corruption::Short { expected, found }));
         }
         let records = rest.split_to(header.length as usize);
-        if crc32c::crc32c_append(seed, &records) != header.records_crc {
+        let crc = crc32c::crc32c_append(seed, &records);
+        if crc != header.records_crc && !millrace_types::mutant!(ChecksumSkipped) {
             return Err(corrupt(Corruption::Checksum));
         }
         at += FRAME_HEADER_BYTES as u64 + u64::from(header.length);

@@ -1,0 +1,92 @@
+//! Known bugs that can be switched on, to prove that the simulation finds each of them. Without the
+//! feature `mutants`, which no workspace build has, every one of them is the constant `false`.
+
+/// A known bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The journal answers before it has synced.
+    AckBeforeSync,
+    /// A new journal file's name is not made durable.
+    DirectorySyncMissing,
+    /// The last batch is cut though it is whole.
+    TailCutTooFar,
+    /// A body's checksum is not looked at.
+    ChecksumSkipped,
+    /// A checkpoint forgets who holds what.
+    LeaseNotPersisted,
+    /// Retention takes one message more.
+    TrimOffByOne,
+    /// The journal is let go before the checkpoint that covers it is durable.
+    ReleasedBeforeCheckpoint,
+    /// A transfer is applied wherever it starts.
+    CursorNotChecked,
+    /// A dead letter is taken however often it arrives.
+    NumberNotChecked,
+    /// A checkpoint writes what was settled while it was made as if it lived.
+    SettledWrittenAsLive,
+    /// Replay leaves an entry out.
+    ReplaySkipsEntry,
+    /// A failure is not counted.
+    AttemptsNotCounted,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::AckBeforeSync,
+        Self::DirectorySyncMissing,
+        Self::TailCutTooFar,
+        Self::ChecksumSkipped,
+        Self::LeaseNotPersisted,
+        Self::TrimOffByOne,
+        Self::ReleasedBeforeCheckpoint,
+        Self::CursorNotChecked,
+        Self::NumberNotChecked,
+        Self::SettledWrittenAsLive,
+        Self::ReplaySkipsEntry,
+        Self::AttemptsNotCounted,
+    ];
+}
+
+/// Whether a known bug is switched on in this thread.
+#[macro_export]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::mutant::is_on($crate::mutant::Mutant::$name)
+    };
+}
+
+/// Whether a known bug is switched on: never.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+#[inline]
+pub const fn is_on(_mutant: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::{is_on, switch_on};
+
+#[cfg(feature = "mutants")]
+mod switch {
+    extern crate std;
+
+    use core::cell::Cell;
+
+    use super::Mutant;
+
+    std::thread_local! {
+        static ON: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Whether a known bug is switched on in this thread.
+    #[must_use]
+    pub fn is_on(mutant: Mutant) -> bool {
+        ON.with(|on| on.get() == Some(mutant))
+    }
+
+    /// Switches a bug on in this thread, and every other off.
+    pub fn switch_on(mutant: Option<Mutant>) {
+        ON.with(|on| on.set(mutant));
+    }
+}

@@ -1,0 +1,269 @@
+//! What clients do to a node, each call as a future of its own: it says what it asks before it
+//! asks, and what it was told when it was told. A call that a crash cuts off says nothing more,
+//! which leaves it unknown.
+
+mod consumers;
+mod publish;
+mod take;
+mod topology;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use millrace_node::{Broker, Host as _, ObjectKind, Position, Read};
+use millrace_types::{Address, Applied, LogId, Offset, Refusal, ShardId, Wall};
+
+use crate::declared;
+use crate::event::{Answer, Body, Event, Read as ReadEvent, ShardFigures};
+use crate::facts::Log;
+use crate::host::SimHost;
+use crate::plan::{From, Shape};
+use crate::watch::Watch;
+
+pub(crate) use consumers::{Consumers, Wants};
+pub(crate) use take::Wish;
+
+/// Everything a reader may take at once.
+const READ_BYTES_MAX: u64 = 1 << 30;
+
+/// What outlives a node.
+pub(crate) struct Lasting {
+    /// Sees everything.
+    pub watch: Watch,
+    /// What each place declares, as far as its kind goes.
+    pub objects: Vec<Shape>,
+    /// Bytes of a message at most.
+    pub message_bytes_max: u64,
+    numbers: Mutex<Numbers>,
+}
+
+#[derive(Default)]
+struct Numbers {
+    message: u64,
+    call: u64,
+    generation: i64,
+    /// A change of the topology is on its way.
+    declaring: bool,
+}
+
+impl Lasting {
+    /// Nothing has been numbered yet.
+    #[must_use]
+    pub(crate) fn new(watch: Watch, objects: Vec<Shape>, message_bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self {
+            watch,
+            objects,
+            message_bytes_max,
+            numbers: Mutex::default(),
+        })
+    }
+
+    /// Calls of a node that is gone are over.
+    pub(crate) fn forget_calls(&self) {
+        self.numbers().declaring = false;
+    }
+
+    fn numbers(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self) -> u64 {
+        let mut numbers = self.numbers();
+        numbers.call += 1;
+        numbers.call
+    }
+}
+
+/// Clients of one life of a node.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) lasting: Arc<Lasting>,
+    pub(crate) broker: Broker,
+    pub(crate) host: SimHost,
+}
+
+impl Client {
+    /// Clients of a node that has just started.
+    #[must_use]
+    pub(crate) fn new(lasting: &Arc<Lasting>, broker: &Broker, host: &SimHost) -> Self {
+        Self {
+            lasting: Arc::clone(lasting),
+            broker: broker.clone(),
+            host: host.clone(),
+        }
+    }
+
+    /// Starts a call.
+    pub(crate) fn run(&self, call: impl Future<Output = ()> + Send + 'static) {
+        self.host.spawn(Box::pin(call));
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        self.lasting.watch.tell(event);
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.host.clock().millis()
+    }
+
+    /// How many events there were.
+    pub(crate) fn events(&self) -> u64 {
+        self.lasting.watch.with(|state| state.facts.events)
+    }
+
+    /// How an object is called.
+    pub(crate) fn address(&self, object: usize) -> Address {
+        declared::address(object, &self.lasting.objects[object])
+    }
+
+    /// The present life behind an address.
+    pub(crate) fn log(&self, address: &Address, partition: u32) -> Option<LogId> {
+        let view = self.broker.catalogue().borrow().clone();
+        match &view.lookup(address)?.kind {
+            ObjectKind::Queue { log, .. } => Some(*log),
+            ObjectKind::Topic { partitions } => {
+                Some(partitions.get(usize::try_from(partition).ok()?)?.1)
+            }
+        }
+    }
+
+    /// Takes note of every life there is.
+    pub(crate) fn note_logs(&self) {
+        let view = self.broker.catalogue().borrow().clone();
+        let mut found: BTreeMap<LogId, Log> = BTreeMap::new();
+        for object in 0..self.lasting.objects.len() {
+            let address = self.address(object);
+            let dead = address.dead_letter();
+            for (address, dead) in [(Some(address), false), (dead, true)] {
+                let Some(address) = address else { continue };
+                let Some(declared) = view.lookup(&address) else {
+                    continue;
+                };
+                let logs = match &declared.kind {
+                    ObjectKind::Queue { log, .. } => vec![*log],
+                    ObjectKind::Topic { partitions } => {
+                        partitions.iter().map(|(_, log)| *log).collect()
+                    }
+                };
+                for log in logs {
+                    let address = address.clone();
+                    let condemned = false;
+                    found.insert(
+                        log,
+                        Log {
+                            address,
+                            object,
+                            dead,
+                            condemned,
+                        },
+                    );
+                }
+            }
+        }
+        self.lasting.watch.with(|state| {
+            for (id, log) in found {
+                state.facts.logs.entry(id).or_insert(log);
+            }
+        });
+    }
+
+    /// Reads a topic once.
+    pub(crate) fn read(&self, topic: usize, partition: u32, from: From, messages_max: u32) {
+        let address = self.address(topic);
+        let Some(log) = self.log(&address, partition) else {
+            return;
+        };
+        self.note_logs();
+        let end = self.lasting.watch.with(|state| state.facts.end_max(log));
+        let (from, start, since_wall) = match from {
+            From::Earliest => (Position::Earliest, None, None),
+            From::Latest => (Position::Latest, None, None),
+            From::Part(part) => {
+                let at = end * part / 1_000;
+                (Position::Offset(Offset::new(at)), Some(at), None)
+            }
+            From::Ago(millis) => {
+                let wall = self.host.clock().wall_millis().saturating_sub(millis);
+                (Position::Time(Wall::from_millis(wall)), None, Some(wall))
+            }
+        };
+        let read = Read {
+            address,
+            partition,
+            from,
+            messages_max,
+            bytes_max: READ_BYTES_MAX,
+        };
+        let (client, asked_ms) = (self.clone(), self.now_ms());
+        self.run(async move {
+            let Ok(answer) = client.broker.read(read).await else {
+                return;
+            };
+            let records = answer.records.into_iter();
+            let event = ReadEvent {
+                log,
+                from: start,
+                since_wall,
+                records: records
+                    .map(|r| (r.offset.get(), r.stored_at.as_millis(), Body(r.message)))
+                    .collect(),
+                next: answer.next.get(),
+                available: answer.available.start.get()..answer.available.end.get(),
+                asked_ms,
+            };
+            client.tell(&Event::Read(event));
+        });
+    }
+
+    /// Asks for figures.
+    pub(crate) fn look(&self) {
+        let client = self.clone();
+        let asked = self.events();
+        self.run(async move {
+            let stats = client.broker.stats().await;
+            let shards = stats.shards.iter().map(|(id, facts)| ShardFigures {
+                shard: id.get(),
+                serves: facts.unavailable.is_none(),
+                applied: facts.applied.get(),
+                checkpoint: facts.checkpoint.get(),
+            });
+            let shards = shards.collect();
+            client.tell(&Event::Figures { asked, shards });
+        });
+    }
+
+    /// Asks for checksums of the data shards.
+    pub(crate) fn compare(&self, shards: u32) {
+        let client = self.clone();
+        self.run(async move {
+            for shard in 1..=shards {
+                let answer = client.broker.checksum(ShardId::new(shard)).await;
+                if let Ok((applied, checksum)) = answer {
+                    client.tell(&Event::Checksum {
+                        shard,
+                        applied: applied.get(),
+                        checksum,
+                    });
+                }
+            }
+        });
+    }
+
+    /// Resolves when so many milliseconds have passed.
+    pub(crate) fn sleep(&self, millis: u64) -> impl Future<Output = ()> + Send + use<> {
+        self.host.sleep(Duration::from_millis(millis))
+    }
+}
+
+/// What a client knows after this.
+pub(crate) fn answer<T>(result: Result<T, Refusal>) -> Answer<T> {
+    match result {
+        Ok(done) => Answer::Done(done),
+        Err(refusal) if refusal.applied == Applied::No => {
+            Answer::Refused(refusal.code.reason().to_owned())
+        }
+        Err(_) => Answer::Unknown,
+    }
+}

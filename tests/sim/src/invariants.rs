@@ -1,0 +1,50 @@
+//! What must always hold, one file each. An invariant sees every event before the facts take note
+//! of it, and says what is wrong. It judges by what clients know for sure, so it cannot be wrong
+//! about an operation whose outcome is unknown.
+
+mod attempts;
+mod bodies;
+mod catalogue;
+mod checksums;
+mod dead_letters;
+mod kept;
+mod leases;
+mod offsets;
+mod order;
+mod pointers;
+mod settled;
+mod transfers;
+
+use crate::event::Event;
+use crate::facts::Facts;
+
+/// Something that must always hold.
+pub(crate) trait Invariant: Send {
+    /// Short; names it in reports.
+    fn name(&self) -> &'static str;
+
+    /// Looks at the next event.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check(&mut self, facts: &Facts, event: &Event) -> Result<(), String>;
+}
+
+/// All of them.
+#[must_use]
+pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::new(bodies::Bodies),
+        Box::new(offsets::Offsets::default()),
+        Box::new(order::Order::default()),
+        Box::new(leases::Leases),
+        Box::new(settled::Settled::default()),
+        Box::new(attempts::Attempts),
+        Box::new(dead_letters::DeadLetters::default()),
+        Box::new(transfers::Transfers::default()),
+        Box::new(kept::Kept),
+        Box::new(catalogue::Catalogue::default()),
+        Box::new(pointers::Pointers::default()),
+        Box::new(checksums::Checksums::default()),
+    ]
+}

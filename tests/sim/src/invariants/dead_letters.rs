@@ -1,0 +1,94 @@
+//! A message that dies is dead-lettered exactly once.
+
+use std::collections::BTreeMap;
+
+use millrace_types::LogId;
+
+use super::Invariant;
+use crate::event::{Body, Event};
+use crate::facts::{Facts, death};
+use crate::message;
+use crate::plan::End;
+
+/// One death of one message.
+type Death = (u64, (String, u64, u32));
+
+/// See above.
+#[derive(Default)]
+pub(super) struct DeadLetters {
+    /// Where each was seen.
+    places: BTreeMap<Death, (LogId, u64)>,
+}
+
+impl Invariant for DeadLetters {
+    fn name(&self) -> &'static str {
+        "dead-letters"
+    }
+
+    fn check(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Delivered(delivered) => {
+                self.seen(facts, (delivered.log, delivered.offset), &delivered.message)
+            }
+            Event::Peeked { log, messages, .. } => messages
+                .iter()
+                .try_for_each(|(offset, body)| self.seen(facts, (*log, *offset), body)),
+            Event::Drained if !facts.damaged => arrived(facts),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl DeadLetters {
+    fn seen(&mut self, facts: &Facts, place: (LogId, u64), body: &Body) -> Result<(), String> {
+        let Ok(found) = message::read(body) else {
+            return Ok(());
+        };
+        let Some(death) = death(&found) else {
+            return Ok(());
+        };
+        let died = (found.number, death);
+        match self.places.get(&died) {
+            // Who deletes a dead-letter queue while a letter arrives may see it in its successor.
+            Some(before) if *before != place && !facts.is_condemned(before.0) => Err(format!(
+                "message {} that died in {:?} is at {before:?} and at {place:?}",
+                died.0, died.1
+            )),
+            _ => {
+                self.places.insert(died, place);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Everything whose rejection was confirmed has become a dead letter.
+fn arrived(facts: &Facts) -> Result<(), String> {
+    for lease in &facts.leases {
+        let Some(log) = facts.logs.get(&lease.log) else {
+            continue;
+        };
+        if lease.done != Some(End::Reject) || log.dead || log.condemned {
+            continue;
+        }
+        let number = facts.seen.get(&(lease.log, lease.offset));
+        let number = number.map_or(0, |seen| seen.number);
+        let mut copies = facts.dead_copies(lease.log, lease.offset, number);
+        if copies.next().is_some() {
+            continue;
+        }
+        let targets = facts
+            .queues(log.object, 0)
+            .filter_map(|queue| queue.dead_letter);
+        let targets: Vec<usize> = targets.chain([log.object]).collect();
+        let mut logs = facts.logs.values();
+        if logs.any(|log| log.condemned && targets.contains(&log.object)) {
+            continue;
+        }
+        return Err(format!(
+            "offset {} of log {} was rejected and is in no dead-letter queue",
+            lease.offset, lease.log
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The end of a run: faults stop, everything declared is there again, and within bounded time every
+//! message has been handed out and handled, every dead letter and transfer has arrived, and the
+//! queues are empty. Then everything that can be read is read.
+
+use std::sync::{Arc, Mutex};
+
+use super::{Over, World};
+use crate::client::{Client, Wish};
+use crate::event::Event;
+use crate::plan::{End, From, Loss, QueueShape, Shape};
+
+/// Time between two looks.
+const LOOK_EVERY_MS: u64 = 2_000;
+/// Looks until everything must have happened: well beyond the longest lease (a minute), two
+/// lifetimes of a session (two), and all backoffs.
+const LOOKS_MAX: u32 = 200;
+/// Looks in a row that find nothing left.
+const LOOKS_CALM: u32 = 2;
+/// Messages read at once: all there are.
+const READ_MAX: u32 = 10_000;
+/// How long declaring takes at most.
+const DECLARE_MS_MAX: u64 = 60_000;
+
+impl World<'_> {
+    /// Declares everything for the first time.
+    pub(super) fn declare_all(&mut self) -> Result<(), Over> {
+        let shapes = self.plan.objects.iter().cloned().map(Some);
+        self.declare(shapes.enumerate().collect())
+    }
+
+    fn declare(&mut self, changes: Vec<(usize, Option<Shape>)>) -> Result<(), Over> {
+        let until = self.clock.millis() + DECLARE_MS_MAX;
+        loop {
+            let Some(client) = self.client().cloned() else {
+                return Err(Over);
+            };
+            let before = self.revision();
+            client.declare(changes.clone());
+            self.wait(200)?;
+            if !client.is_declaring() && self.revision() > before {
+                return Ok(());
+            }
+            if self.is_damaged() {
+                return Err(Over);
+            }
+            if self.clock.millis() > until {
+                return Err(self.violated("liveness", "the topology is not taken"));
+            }
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        let client = self.client();
+        client.map_or(0, |client| {
+            client.broker.catalogue().borrow().applied_revision()
+        })
+    }
+
+    /// Faults stop; everything has to come to its end.
+    pub(super) fn drain(&mut self) -> Result<(), Over> {
+        self.calm = true;
+        self.make_room();
+        self.medium.stay();
+        match &self.life {
+            Some(life) if life.threatened => {
+                self.crash(Loss::Nothing, "faults are over")?;
+            }
+            Some(life) => life.host.keep_effects(),
+            None => {}
+        }
+        self.consumers.disconnect();
+        self.wait(LOOK_EVERY_MS)?;
+        self.stop_at_violation()?;
+        let finals = self.final_shapes();
+        self.declare(finals)?;
+        let mut calm = 0;
+        for _ in 0..LOOKS_MAX {
+            self.take_everything()?;
+            self.stop_at_violation()?;
+            calm = match self.look_for_rest()? {
+                None => calm + 1,
+                Some(_) => 0,
+            };
+            if calm == LOOKS_CALM {
+                return self.afterwards();
+            }
+        }
+        if self.is_damaged() {
+            return Err(Over);
+        }
+        let rest = self.look_for_rest()?.unwrap_or_default();
+        Err(self.violated("liveness", format!("still not done: {rest}")))
+    }
+
+    /// Every object as it was last, without what would keep messages from moving.
+    fn final_shapes(&self) -> Vec<(usize, Option<Shape>)> {
+        self.lasting.watch.with(|state| {
+            let eras = state.facts.eras.iter().enumerate();
+            let shapes = eras.filter_map(|(object, eras)| {
+                let shape = match eras.iter().rev().find_map(|era| era.shape.clone())? {
+                    Shape::Queue(queue) => Shape::Queue(QueueShape {
+                        messages_max: None,
+                        in_flight_max: 1_000,
+                        // Changes something in any case, so that the revision moves.
+                        lease_ms: queue.lease_ms + 1,
+                        ..queue
+                    }),
+                    topic => topic,
+                };
+                Some((object, Some(shape)))
+            });
+            shapes.collect()
+        })
+    }
+
+    /// Takes what can be taken now, and accepts it.
+    fn take_everything(&mut self) -> Result<(), Over> {
+        let Some(client) = self.client().cloned() else {
+            return Err(Over);
+        };
+        for (object, shape) in self.plan.objects.iter().enumerate() {
+            if matches!(shape, Shape::Queue(_)) {
+                take(&client, object, false);
+                take(&client, object, true);
+            }
+        }
+        self.wait(LOOK_EVERY_MS)
+    }
+
+    /// What is left to be done, for people.
+    fn look_for_rest(&mut self) -> Result<Option<String>, Over> {
+        let Some(client) = self.client().cloned() else {
+            return Err(Over);
+        };
+        let found = Arc::new(Mutex::new(None));
+        let (asking, place) = (client.clone(), Arc::clone(&found));
+        client.run(async move {
+            let rest = rest(&asking).await;
+            if let Ok(mut place) = place.lock() {
+                *place = Some(rest);
+            }
+        });
+        self.wait(LOOK_EVERY_MS)?;
+        let found = found.lock().ok().and_then(|mut found| found.take());
+        Ok(found.unwrap_or_else(|| Some("nobody answers".into())))
+    }
+
+    fn afterwards(&mut self) -> Result<(), Over> {
+        self.read_everything()?;
+        self.lasting.watch.tell(&Event::Drained);
+        self.stop_at_violation()?;
+        self.rest()?;
+        self.restart()?;
+        self.read_everything()?;
+        self.take_everything()?;
+        if let Some(client) = self.client() {
+            client.look();
+        }
+        self.wait(LOOK_EVERY_MS)?;
+        self.stop_at_violation()?;
+        match self.look_for_rest()? {
+            Some(rest) if !self.is_damaged() => {
+                Err(self.violated("settled", format!("after a clean restart: {rest}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_everything(&mut self) -> Result<(), Over> {
+        for (object, shape) in self.plan.objects.iter().enumerate() {
+            let Shape::Topic(topic) = shape else {
+                continue;
+            };
+            for partition in 0..topic.partitions {
+                if let Some(client) = self.client() {
+                    client.read(object, partition, From::Earliest, READ_MAX);
+                }
+            }
+        }
+        self.wait(LOOK_EVERY_MS)
+    }
+}
+
+/// Takes from a queue until it has nothing more, accepting everything.
+fn take(client: &Client, object: usize, dead: bool) {
+    let wish = Wish {
+        messages_max: 100,
+        wait_ms: 0,
+        lease_ms: None,
+        give_up_ms: None,
+    };
+    let address = client.queue(object, dead);
+    let Some(log) = client.log(&address, 0) else {
+        return;
+    };
+    client.note_logs();
+    let taking = client.clone();
+    client.run(async move {
+        loop {
+            let leases = taking.take(address.clone(), log, wish).await;
+            if leases.is_empty() {
+                return;
+            }
+            taking.end_now(&leases, End::Accept).await;
+        }
+    });
+}
+
+/// What is not done yet.
+async fn rest(client: &Client) -> Option<String> {
+    let stats = client.broker.stats().await;
+    for (shard, facts) in &stats.shards {
+        if let Some(why) = &facts.unavailable {
+            return Some(format!("shard {shard}: {why}"));
+        }
+    }
+    for (address, queue) in &stats.queues {
+        let unsettled = queue.ready + queue.in_flight + queue.delayed + queue.dying;
+        if unsettled > 0 {
+            return Some(format!("{address} holds {queue:?}"));
+        }
+    }
+    for object in 0..client.lasting.objects.len() {
+        let address = client.address(object);
+        match client.broker.describe(&address).await {
+            Err(refusal) => return Some(refusal.to_string()),
+            Ok(description) => {
+                let behind = description.bindings.iter().find(|binding| binding.lag > 0);
+                if let Some(behind) = behind {
+                    return Some(format!("{address} lags: {behind:?}"));
+                }
+                if description.summary.kind.is_none() {
+                    return Some(format!("{address} has no figures"));
+                }
+            }
+        }
+    }
+    None
+}

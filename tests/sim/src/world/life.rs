@@ -1,0 +1,303 @@
+//! One life of a node: how it starts, and all the ways it ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use millrace_node::{Broker, CoreOptions, StartError};
+use millrace_storage::{Crash, Fault, JournalOptions};
+
+use super::{Over, STARTS_MAX, World};
+use crate::client::Client;
+use crate::disk::SimDisk;
+use crate::event::Event;
+use crate::guard;
+use crate::host::{Setting, SimHost};
+use crate::plan::{Loss, NodeShape, Step};
+use crate::random::Random;
+
+/// How long a clean end takes at most.
+const RESTART_MS_MAX: u64 = 120_000;
+/// Where a node keeps its data.
+const DATA_DIR: &str = "/data";
+
+/// A running node.
+pub(super) struct Life {
+    pub(super) host: SimHost,
+    pub(super) client: Client,
+    /// Faults were planned in it that may not have come yet.
+    pub(super) threatened: bool,
+    disk: SimDisk,
+    broker: Broker,
+    failure: Arc<Mutex<Option<String>>>,
+    /// Operations of the disk that had failed before.
+    failed_before: u64,
+}
+
+impl Life {
+    /// An operation of the disk will fail.
+    pub(super) fn fail(&mut self, step: &Step) {
+        if let Step::Fail {
+            operation,
+            after,
+            part,
+            short,
+        } = step
+        {
+            let fault = if *short { Fault::Short } else { Fault::Broken };
+            self.disk.fail(*operation, fault, *after, part);
+            self.threatened = true;
+        }
+    }
+
+    fn failure(&self) -> Option<String> {
+        let failure = self.failure.lock();
+        failure.ok().and_then(|failure| failure.clone())
+    }
+
+    fn watch_failure(&self) {
+        let (broker, failure) = (self.broker.clone(), Arc::clone(&self.failure));
+        self.client.run(async move {
+            let failed = broker.failed().await;
+            if let Ok(mut failure) = failure.lock() {
+                *failure = Some(failed.to_string());
+            }
+        });
+    }
+}
+
+impl World<'_> {
+    /// Starts the node, again if a fault keeps it from starting.
+    pub(super) fn start(&mut self) -> Result<(), Over> {
+        for _ in 0..STARTS_MAX {
+            let before = self.medium.failed();
+            match self.try_start() {
+                Ok(life) => {
+                    life.watch_failure();
+                    self.life = Some(life);
+                    self.started();
+                    return Ok(());
+                }
+                Err(error) if self.medium.has_ended() => {
+                    self.report.crashes += 1;
+                    self.tell_stopped(&format!("it died while it started: {error}"));
+                    self.medium.crash(crash(self.loss));
+                }
+                Err(_) if self.is_damaged() => {
+                    // It said so, which is all that can be asked of it.
+                    return Err(Over);
+                }
+                Err(error) if self.medium.failed() > before => {
+                    self.tell_stopped(&format!("it did not start: {error}"));
+                    self.make_room();
+                    self.medium.crash(crash(self.loss));
+                }
+                Err(error) => {
+                    return Err(self.violated("starts", format!("it does not start: {error}")));
+                }
+            }
+        }
+        Err(self.violated(
+            "starts",
+            format!("it did not start in {STARTS_MAX} attempts"),
+        ))
+    }
+
+    fn try_start(&mut self) -> Result<Life, StartError> {
+        let lost = self.plan.node.lost_effects_percent;
+        let host = SimHost::new(Setting {
+            clock: Arc::clone(&self.clock),
+            schedule: self.random.fork(),
+            chance: self.random.fork(),
+            disk_operations: self.medium.operations(),
+            lost_effects_percent: if self.calm { 0 } else { lost },
+        });
+        let disk = SimDisk::new(&self.medium);
+        let failed_before = self.medium.failed();
+        let broker = Broker::start_on(
+            Arc::new(disk.clone()),
+            Arc::new(host.clone()),
+            options(&self.plan.node),
+        );
+        let broker = match broker {
+            Ok(broker) => broker,
+            Err(error) => {
+                host.kill();
+                return Err(error);
+            }
+        };
+        Ok(Life {
+            client: Client::new(&self.lasting, &broker, &host),
+            host,
+            threatened: false,
+            disk,
+            broker,
+            failure: Arc::default(),
+            failed_before,
+        })
+    }
+
+    fn started(&self) {
+        let Some(client) = self.client().cloned() else {
+            return;
+        };
+        client.compare(self.plan.node.shards);
+        let asking = client.clone();
+        let asked = client.events();
+        client.run(async move {
+            if let Ok(metadata) = asking.broker.metadata().await {
+                let revision = metadata.revision;
+                asking.tell(&Event::Started { revision, asked });
+            }
+        });
+    }
+
+    fn tell_stopped(&self, why: &str) {
+        let why = why.to_owned();
+        self.lasting.watch.tell(&Event::Stopped { why });
+    }
+
+    /// Whether the process goes on after what just ran; if not, the next one starts.
+    pub(super) fn check_life(&mut self) -> Result<(), Over> {
+        if self.medium.has_ended() {
+            return self.crash(
+                self.loss,
+                "the process died inside an operation of the disk",
+            );
+        }
+        let Some(life) = &self.life else {
+            return Ok(());
+        };
+        let Some(failure) = life.failure() else {
+            return Ok(());
+        };
+        if self.medium.failed() == life.failed_before {
+            return Err(self.violated("failure", format!("it failed without a cause: {failure}")));
+        }
+        self.report.faults += 1;
+        let loss = match self.random.below(3) {
+            0 => Loss::Nothing,
+            1 => Loss::Everything,
+            _ => Loss::Some(self.random.bits()),
+        };
+        self.make_room();
+        self.crash(loss, &format!("the node failed: {failure}"))
+    }
+
+    /// What must hold when nothing is left to do.
+    pub(super) fn check_idle(&self) -> Result<(), Over> {
+        let Some(life) = &self.life else {
+            return Ok(());
+        };
+        if self.medium.fatal() > 0 && life.failure().is_none() {
+            return Err(self.violated("failure", "it goes on though a write or sync has failed"));
+        }
+        Ok(())
+    }
+
+    /// Ends the process, loses what it had not synced, and starts the next one.
+    pub(super) fn crash(&mut self, loss: Loss, why: &str) -> Result<(), Over> {
+        self.report.crashes += 1;
+        self.stop(crash(loss), why);
+        self.start()
+    }
+
+    fn stop(&mut self, crash: Crash, why: &str) {
+        self.tell_stopped(why);
+        // First: nothing that is dropped below reaches the disk any more.
+        self.medium.crash(crash);
+        if let Some(life) = self.life.take() {
+            life.host.kill();
+            self.consumers.disconnect();
+            self.lasting.forget_calls();
+        }
+    }
+
+    /// The end of a run.
+    pub(super) fn end(&mut self) {
+        self.stop(Crash::KeepAll, "the simulation ends");
+        self.report.faults += self.medium.failed();
+    }
+
+    /// A clean end, and the next life.
+    pub(super) fn restart(&mut self) -> Result<(), Over> {
+        let Some(life) = &self.life else {
+            return Ok(());
+        };
+        let number = self.lives();
+        let drained = Arc::new(AtomicBool::new(false));
+        let (broker, done) = (life.broker.clone(), Arc::clone(&drained));
+        life.client.run(async move {
+            broker.drain().await;
+            done.store(true, Ordering::Relaxed);
+        });
+        let until = self.clock.now() + Duration::from_millis(RESTART_MS_MAX);
+        while !drained.load(Ordering::Relaxed) {
+            self.wait(20)?;
+            if self.lives() != number {
+                // It died of something else meanwhile.
+                return Ok(());
+            }
+            let patient = self.full_until.is_some() || self.clock.now() < until;
+            if !patient {
+                return Err(self.violated("liveness", "a drain does not end"));
+            }
+        }
+        self.stop(Crash::KeepAll, "it was asked to");
+        self.start()
+    }
+
+    /// A bit flips while the node is down.
+    pub(super) fn flip(&mut self, part: &str, at: u64) -> Result<(), Over> {
+        self.stop(Crash::KeepAll, "somebody drops the disk");
+        let mut random = Random::new(at);
+        if let Some((path, at)) = self.medium.flip(&mut random, part) {
+            self.report.faults += 1;
+            self.lasting.watch.with(|state| state.facts.damaged = true);
+            self.tell_stopped(&format!("a bit flipped in {} at {at}", path.display()));
+        }
+        self.start()
+    }
+
+    /// Everything that runs the node; a panic there is a defect of the node.
+    pub(super) fn guarded(&mut self, run: impl FnOnce(&mut Self) -> Result<(), Over>) {
+        if catch_unwind(AssertUnwindSafe(|| run(self).ok())).is_err() {
+            let text = guard::last().unwrap_or_default();
+            self.lasting.watch.violated("panic", text);
+        }
+    }
+
+    /// The disk is not full any more.
+    pub(super) fn make_room(&mut self) {
+        self.medium.set_capacity(None);
+        self.full_until = None;
+    }
+}
+
+const fn crash(loss: Loss) -> Crash {
+    match loss {
+        Loss::Nothing => Crash::KeepAll,
+        Loss::Everything => Crash::DropAll,
+        Loss::Some(seed) => Crash::Random(seed),
+    }
+}
+
+fn options(shape: &NodeShape) -> CoreOptions {
+    CoreOptions {
+        shards: shape.shards,
+        workers: shape.workers,
+        memory_bytes_max: shape.memory_bytes_max,
+        disk_reserve_bytes: 0,
+        checkpoint_journal_bytes: shape.checkpoint_journal_bytes,
+        checkpoint_entries: shape.checkpoint_entries,
+        session_ttl: Duration::from_millis(shape.session_ttl_ms),
+        journal: JournalOptions {
+            file_bytes: shape.journal_file_bytes,
+            batch_records_max: shape.batch_records_max,
+            ..JournalOptions::default()
+        },
+        ..CoreOptions::new(PathBuf::from(DATA_DIR))
+    }
+}

@@ -1,0 +1,88 @@
+//! The simulation (`tests/sim`): many seeds, one seed, or known bugs. Built with a profile of its
+//! own: it is quick, and built often.
+
+use anyhow::Result;
+
+use crate::house::{House, succeed};
+use crate::tally::Tally;
+
+/// Seeds that `cargo xtask test` runs: about a minute on two cores.
+const TEST_SEEDS: u64 = 400;
+
+/// What to simulate.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How many seeds; a thousand unless given.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first of them.
+    #[arg(long)]
+    from: Option<u64>,
+    /// Runs this one only and prints everything that happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs each twice and compares.
+    #[arg(long)]
+    twice: bool,
+    /// Does not cut down what fails.
+    #[arg(long)]
+    quick: bool,
+    /// Switches known bugs on, one after the other, and runs until each is found.
+    #[arg(long)]
+    mutants: bool,
+}
+
+impl Options {
+    /// The same every time: what `cargo xtask test` runs.
+    pub(crate) fn for_test() -> Self {
+        Self {
+            seeds: Some(TEST_SEEDS),
+            from: Some(0),
+            seed: None,
+            twice: false,
+            quick: false,
+            mutants: false,
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let numbers = [
+            ("--seeds", self.seeds),
+            ("--from", self.from),
+            ("--seed", self.seed),
+        ];
+        let flags = [
+            ("--twice", self.twice),
+            ("--quick", self.quick),
+            ("--mutants", self.mutants),
+        ];
+        let numbers = numbers
+            .into_iter()
+            .filter_map(|(name, number)| Some([name.to_owned(), number?.to_string()]));
+        let flags = flags.into_iter().filter(|(_, on)| *on);
+        numbers
+            .flatten()
+            .chain(flags.map(|(name, _)| name.to_owned()))
+            .collect()
+    }
+}
+
+/// Builds and runs the simulation; the whole of it is one check.
+///
+/// # Errors
+/// When cargo cannot be started; a violation is counted, not an error.
+pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
+    let mut command = house.cargo(["run", "--quiet", "--profile", "sim"]);
+    command.args(["--package", "millrace-sim"]);
+    if options.mutants {
+        command.args(["--features", "mutants"]);
+    }
+    command.arg("--").args(options.arguments());
+    match succeed(&mut command) {
+        Ok(()) => Ok(Tally::of(true)),
+        Err(error) => {
+            eprintln!("{error:#}");
+            Ok(Tally::of(false))
+        }
+    }
+}
