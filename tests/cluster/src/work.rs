@@ -9,7 +9,8 @@ use anyhow::Result;
 /// Seen on the disk while the broker was down, and in the books.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    /// Leases that clients held when the broker died, added up.
+    /// Hand-outs whose end nobody had confirmed when the broker died, added up: leases held, and
+    /// settlements on their way.
     pub(crate) leases_at_deaths: u64,
     /// Shard and index of checkpoints.
     checkpoints: BTreeSet<String>,
@@ -53,7 +54,7 @@ impl Work {
     /// For people.
     pub(crate) fn line(&self) -> String {
         format!(
-            "work: {} leases held at deaths, {} checkpoints and {} segments seen between lives, {} \
+            "work: {} unsettled hand-outs at deaths, {} checkpoints and {} segments seen between lives, {} \
              journal files used",
             self.leases_at_deaths,
             self.checkpoints.len(),

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use millrace_client::{Client, Error};
-use millrace_cluster_tests::broker::Node;
+use millrace_cluster_tests::broker::{Broker, Node};
 use millrace_cluster_tests::wait::until;
+use millrace_proto::v1;
+use millrace_proto::v1::publisher_client::PublisherClient;
 
 use crate::given::{self, SOON, assert_has};
 
@@ -40,12 +41,23 @@ fn find(directory: &Path, bytes: &[u8]) -> Result<Vec<(PathBuf, u64)>> {
             continue;
         }
         let content = fs::read(&path)?;
-        let mut windows = content.windows(bytes.len());
-        if let Some(at) = windows.position(|window| window == bytes) {
+        if let Some(at) = position(&content, bytes) {
             found.push((path, u64::try_from(at)?));
         }
     }
     Ok(found)
+}
+
+/// Where the bytes are. Looks for the first of them alone: files are large, and mostly zeros.
+fn position(content: &[u8], bytes: &[u8]) -> Option<usize> {
+    let first = *bytes.first()?;
+    let starts = content
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == first);
+    starts
+        .map(|(at, _)| at)
+        .find(|at| content[*at..].starts_with(bytes))
 }
 
 /// Changes one bit.
@@ -72,11 +84,20 @@ fn assert_names(text: &str, path: &Path, at: u64) {
     );
 }
 
-/// Publishes to every queue; returns those that refuse, with what they say.
-async fn refusing(client: &Client) -> Result<Vec<(usize, Error)>> {
+/// Publishes to every queue, each once; returns those that refuse, with what they say.
+async fn refusing(broker: &Broker) -> Result<Vec<(usize, v1::Error)>> {
+    let endpoint = tonic::transport::Endpoint::from_shared(broker.url())?;
+    let mut publisher = PublisherClient::new(endpoint.connect().await?);
     let mut refusing = Vec::new();
     for n in 0..QUEUES {
-        if let Err(error) = given::publish_once(client, &address(n), "more").await {
+        let request = v1::PublishRequest {
+            address: address(n),
+            messages: vec![given::message("more")],
+            batches: Vec::new(),
+        };
+        let answer = publisher.publish(request).await?.into_inner();
+        let result = answer.results.into_iter().next().context("a result")?;
+        if let Some(v1::publish_result::Outcome::Refused(error)) = result.outcome {
             refusing.push((n, error));
         }
     }
@@ -84,7 +105,7 @@ async fn refusing(client: &Client) -> Result<Vec<(usize, Error)>> {
 }
 
 pub(crate) async fn damage_in_the_journal_is_named_and_the_other_shards_serve() -> Result<()> {
-    let mut node = Node::new(&topology())?;
+    let mut node = Node::new(&topology())?.with(["--journal-file-size", "1Mi"]);
     let broker = node.start().await?;
     let client = broker.client()?;
     for n in 0..QUEUES {
@@ -102,7 +123,7 @@ pub(crate) async fn damage_in_the_journal_is_named_and_the_other_shards_serve() 
     let broker = node.start().await?;
 
     let client = broker.client()?;
-    let refusing = refusing(&client).await?;
+    let refusing = refusing(&broker).await?;
     ensure!(!refusing.is_empty(), "the damage went unseen");
     ensure!(
         refusing.len() < QUEUES,

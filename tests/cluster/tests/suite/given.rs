@@ -59,23 +59,6 @@ pub(crate) async fn publish(client: &Client, address: &str, payload: &str) -> Re
     Ok(ack.offset)
 }
 
-/// Publishes one message; the first answer counts, even one that may pass.
-pub(crate) async fn publish_once(
-    client: &Client,
-    address: &str,
-    payload: &str,
-) -> Result<u64, Error> {
-    let options = PublisherOptions {
-        give_up_after: Some(Duration::ZERO),
-        ..PublisherOptions::default()
-    };
-    let ack = client
-        .publisher(address, options)
-        .publish(message(payload))
-        .await?;
-    Ok(ack.offset)
-}
-
 /// Takes the next message of a queue.
 pub(crate) async fn take(client: &Client, address: &str) -> Result<Received> {
     let options = ReceiveOptions {
