@@ -31,6 +31,8 @@ const TIMEOUT_SECONDS: u32 = 10;
 const MEMORY_MIB: u32 = 2048;
 /// Committed inputs of one target, in bytes: together a few hundred KiB.
 const CORPUS_BYTES_MAX: u64 = 24 << 10;
+/// And in files: what a person still looks through.
+const CORPUS_FILES_MAX: usize = 64;
 /// How long a breaking input is made smaller.
 const MINIMIZE_SECONDS: u32 = 20;
 /// Names of inputs that once broke a promise begin with this.
@@ -201,12 +203,13 @@ fn keep(house: &House, program: &Path, place: &Place) -> Result<()> {
     command.arg(&merged).arg(&place.found);
     succeed(&mut command)?;
     let mut room = CORPUS_BYTES_MAX.saturating_sub(committed.iter().map(|(_, bytes)| bytes).sum());
+    let mut places = CORPUS_FILES_MAX.saturating_sub(committed.len());
     for (path, bytes) in files(&merged)? {
         let name = path.file_name().context("a file has a name")?;
         let target = place.committed.join(name);
-        if bytes <= room && !target.exists() {
+        if bytes <= room && places > 0 && !target.exists() {
             fs::copy(&path, &target)?;
-            room -= bytes;
+            (room, places) = (room - bytes, places - 1);
         }
     }
     fs::remove_dir_all(&merged)?;

@@ -162,7 +162,8 @@ impl BatchHeader {
             .ok()
             .filter(|count| *count <= BATCH_SHARDS_MAX)?;
         let end = BATCH_FIXED_BYTES + 4 * count;
-        if crc32c::crc32c(bytes.get(8..end)?) != crc {
+        // The last number is never used: there would be none for the batch after it.
+        if crc32c::crc32c(bytes.get(8..end)?) != crc || sequence == u64::MAX {
             return None;
         }
         let mut list = &bytes[BATCH_FIXED_BYTES..end];
