@@ -10,7 +10,7 @@ mod topology;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_storage::{CountedDisk, Disk, RealDisk};
+use millrace_storage::{CountedDisk, Disk, RealDisk, ScrubberHandle};
 use millrace_types::{Address, ErrorCode, Refusal};
 use tokio::sync::{OnceCell, watch};
 
@@ -41,6 +41,7 @@ struct Running {
     node: Arc<Node>,
     workers: Mutex<Vec<Box<dyn Join>>>,
     disk: Mutex<Vec<Box<dyn Join>>>,
+    scrubber: ScrubberHandle,
     drained: OnceCell<()>,
 }
 
@@ -58,6 +59,7 @@ impl Running {
         wait_for(workers);
         self.node.journal.drain();
         self.node.checkpointer.stop();
+        self.scrubber.stop();
         wait_for(disk);
     }
 }
@@ -113,6 +115,7 @@ impl Broker {
             node: Arc::clone(&started.node),
             workers: Mutex::new(started.workers),
             disk: Mutex::new(started.disk),
+            scrubber: started.scrubber,
             drained: OnceCell::new(),
         };
         let running = Arc::new(running);

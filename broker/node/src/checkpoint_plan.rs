@@ -114,13 +114,11 @@ pub(super) fn start(
     (shard, index): (ShardId, LogIndex),
     snapshot: Bytes,
 ) {
-    let Ok(slot) = node.slot(shard) else {
-        return;
-    };
     if millrace_types::mutant!(ReleasedBeforeCheckpoint) {
         node.journal.release(shard, index);
     }
-    let inbox = Arc::clone(&slot.inbox);
+    // Also of a shard that was quarantined since: it is drained like the others.
+    let inbox = Arc::clone(&node.slot_at_all(shard).inbox);
     let done = Box::new(move |result| inbox.send(Input::Checkpointed(shard, result)));
     node.checkpointer
         .checkpoint(store, index, FIRST_TERM, Box::new(|| snapshot), done);

@@ -2,8 +2,8 @@
 //! view and whether the node serves. Ways to propose, to ask and to read; decides nothing about
 //! messages.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -64,8 +64,8 @@ pub(super) struct Slot {
     pub(super) store: Option<Arc<Store>>,
     /// Its publishers.
     pub(super) gate: Arc<Gate>,
-    /// Why it does not serve.
-    pub(super) damage: Option<String>,
+    /// Why it does not serve: found at the start, or by the scrubber later.
+    pub(super) damage: OnceLock<String>,
 }
 
 /// What the node does.
@@ -116,10 +116,18 @@ impl Node {
                 format!("this node has no shard {shard}"),
             ));
         };
-        match &slot.damage {
+        match slot.damage.get() {
             None => Ok(slot),
             Some(damage) => Err(quarantined(shard, damage)),
         }
+    }
+
+    /// A shard of this node, whether it serves or not.
+    pub(super) fn slot_at_all(&self, shard: ShardId) -> &Slot {
+        let place = usize::try_from(shard.get()).unwrap_or(usize::MAX);
+        self.slots
+            .get(place)
+            .expect("asked for a shard that a worker owns")
     }
 
     /// The bodies of a shard that serves.

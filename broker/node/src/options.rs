@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_storage::{JournalOptions, OpenError};
+use millrace_storage::{JournalOptions, OpenError, SCRUB_BYTES_PER_SECOND_DEFAULT};
 use millrace_types::SHARDS_DEFAULT;
 
 /// Longest wait of a `Receive`: below the idle timeouts of common proxies.
@@ -36,6 +36,9 @@ pub(super) const SHARDS_MIN: u32 = 2;
 /// A checkpoint starts when bodies take this part of the memory limit: the rest is for what comes
 /// while it is written.
 pub(super) const CHECKPOINT_MEMORY_PARTS: u64 = 8;
+/// Room on the disk that is kept for checkpoints, at most: what those of all shards need when the
+/// memory they are for is at its default. Not more than what is to be left free anyway.
+pub(super) const CHECKPOINT_RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes in flight of one consumer at most, and unless it asks for less.
 pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
 
@@ -53,8 +56,10 @@ pub struct CoreOptions {
     pub workers: usize,
     /// Bodies in memory: a checkpoint starts at an eighth of it, publishes are refused beyond it.
     pub memory_bytes_max: u64,
-    /// Publishes are refused when less is free.
+    /// Publishes are refused when less is free; as much, up to 64 MiB, is kept for checkpoints.
     pub disk_reserve_bytes: u64,
+    /// Bytes a second read in search of damage; 0: none.
+    pub scrub_bytes_per_second: u64,
     /// Bytes of journal after which a shard makes a checkpoint.
     pub checkpoint_journal_bytes: u64,
     /// Entries after which a shard makes a checkpoint: bounds the time a start takes.
@@ -79,6 +84,7 @@ impl CoreOptions {
             workers: (cores / 2).max(1),
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
             disk_reserve_bytes: DISK_RESERVE_BYTES_DEFAULT,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND_DEFAULT,
             checkpoint_journal_bytes: 64 << 20,
             checkpoint_entries: 200_000,
             session_ttl: SESSION_TTL_DEFAULT,

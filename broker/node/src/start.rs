@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
 use millrace_storage::{
-    Checkpointer, DataDir, Disk, DiskFailure, Expect, Journal, JournalRecord, OpenError, Recovery,
-    Routine,
+    Checkpointer, Damaged, DataDir, Disk, DiskFailure, Expect, Finding, Journal, JournalRecord,
+    OpenError, ReadError, Recovery, Routine, Scrubber, ScrubberHandle,
 };
 use millrace_types::{SHARDS_MAX, ShardId};
 use tokio::sync::{Semaphore, watch};
@@ -21,7 +21,9 @@ use super::input::Input;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::node::{DiskLook, Node, Phase, Slot, quarantined};
-use super::options::{CoreOptions, READERS_MAX, SHARDS_MIN, StartError};
+use super::options::{
+    CHECKPOINT_RESERVE_BYTES_MAX, CoreOptions, READERS_MAX, SHARDS_MIN, StartError,
+};
 use super::proposals::Proposals;
 use super::pumps::Pumps;
 use super::recovery::{self, Apply, Data, Metadata, Recovered, Unusable};
@@ -36,6 +38,8 @@ pub(super) struct Started {
     pub(super) workers: Vec<Box<dyn Join>>,
     /// Those that write to the disk; they end after the workers.
     pub(super) disk: Vec<Box<dyn Join>>,
+    /// Stops the scrubber.
+    pub(super) scrubber: ScrubberHandle,
 }
 
 /// What was found on disk, shard by shard.
@@ -75,6 +79,8 @@ pub(super) fn start(
         .start(on_failure(&phase, &inboxes), &mut run)
         .map_err(StartError::Thread)?;
     let (routine, checkpointer) = Checkpointer::new(on_failure(&phase, &inboxes));
+    let reserve_bytes = options.disk_reserve_bytes.min(CHECKPOINT_RESERVE_BYTES_MAX);
+    let routine = routine.with_reserve(&dir, reserve_bytes);
     if let Err(error) = run("checkpointer", Box::new(routine)) {
         journal.drain();
         return Err(StartError::Thread(error));
@@ -107,12 +113,52 @@ pub(super) fn start(
         effects_lost: std::sync::atomic::AtomicBool::new(false),
     });
     let workers = run_workers(&node, workers_of(&node, found))?;
-    let disk = disk_routines;
+    let mut disk = disk_routines;
+    let (scrubber, running) = scrub(&node)?;
+    disk.push(running);
     Ok(Started {
         node,
         workers,
         disk,
+        scrubber,
     })
+}
+
+/// Looks for damage as long as the node runs; a shard that has some does not serve any more.
+fn scrub(node: &Arc<Node>) -> Result<(ScrubberHandle, Box<dyn Join>), StartError> {
+    let stores = node.slots.iter().filter_map(|slot| slot.store.clone());
+    let found_by = Arc::downgrade(node);
+    let on_damage = Box::new(move |finding: Finding| {
+        let Finding { shard, what, error } = finding;
+        if what == Damaged::Index {
+            tracing::warn!(%shard, %error, "an index is damaged; reads do without it");
+            return;
+        }
+        if !matches!(error, ReadError::Corrupt { .. }) {
+            // The disk may give it another time.
+            tracing::error!(%shard, %error, "what is stored cannot be read");
+            return;
+        }
+        let why = error.to_string();
+        quarantine(shard, &why);
+        let node = found_by.upgrade();
+        let slots = node.iter().flat_map(|node| &node.slots);
+        if let Some((_, slot)) = (0..).zip(slots).find(|(id, _)| ShardId::new(*id) == shard) {
+            // The first reason stays.
+            slot.damage.set(why).ok();
+        }
+    });
+    let bytes_per_second = node.options.scrub_bytes_per_second;
+    let (routine, handle) = Scrubber::new(stores.collect(), bytes_per_second, on_damage);
+    match node.host.routine("scrubber", Box::new(routine)) {
+        Ok(running) => Ok((handle, running)),
+        Err(error) => {
+            node.inboxes
+                .iter()
+                .for_each(|inbox| inbox.send(Input::Stop));
+            Err(StartError::Thread(error))
+        }
+    }
 }
 
 fn open(
@@ -210,7 +256,7 @@ fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
         inbox: Arc::clone(&inboxes[worker_of(shard, inboxes.len())]),
         store,
         gate: Arc::default(),
-        damage: damage.cloned(),
+        damage: damage.cloned().map_or_else(OnceLock::new, OnceLock::from),
     };
     let metadata = &found.metadata;
     let store = metadata

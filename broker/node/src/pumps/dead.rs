@@ -119,7 +119,7 @@ pub(super) fn is_gone(node: &Node, log: LogId) -> Result<bool, Ended> {
     if let Some(refusal) = &catalogue.unavailable {
         return Err(Ended::Stuck(refusal.to_string()));
     }
-    if let Some(damaged) = node.slots.iter().find_map(|slot| slot.damage.as_ref()) {
+    if let Some(damaged) = node.slots.iter().find_map(|slot| slot.damage.get()) {
         // It may be there, and have letters.
         let why = format!("no shard that serves has log {log}, and one is damaged: {damaged}");
         return Err(Ended::Stuck(why));

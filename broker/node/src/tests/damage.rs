@@ -77,3 +77,43 @@ async fn a_damaged_shard_is_quarantined_by_name_and_the_others_serve() {
         .unwrap();
     assert_eq!(object.problems[0].reason, "ShardUnavailable");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_the_scrubber_finds_quarantines_its_shard() {
+    let running = running();
+    running.declare(vec![queue("queue/test/orders")]).await;
+    running.publish("queue/test/orders", &["x"]).await;
+    let shard = shard_of(&running, "queue/test/orders");
+    let Running {
+        broker,
+        options,
+        dir,
+    } = running;
+    // The drain's checkpoint moves the body to the disk.
+    in_time(broker.drain()).await;
+    drop(broker);
+    let segments = dir.path().join("shards").join(shard.to_string());
+    let segments = std::fs::read_dir(segments.join("segments")).unwrap();
+    let path = segments.last().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let broker = Broker::start(options.clone()).unwrap();
+    let running = Running {
+        broker,
+        options,
+        dir,
+    };
+    until("it is quarantined", || async {
+        let stats = running.broker.stats().await;
+        stats.shards[&shard].unavailable.is_some()
+    })
+    .await;
+    let refused = running.try_publish("queue/test/orders", &["y"]).await;
+    let refusal = refused.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::ShardUnavailable);
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(refusal.message.contains(&name), "{refusal}");
+    in_time(running.broker.drain()).await;
+}
