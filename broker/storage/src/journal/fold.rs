@@ -81,9 +81,10 @@ impl Fold {
         self.cuts.push(Cut { place, from });
     }
 
-    /// Forgets how far it has come, not what it knows: the same records come again.
-    pub(crate) const fn rewind(&mut self) {
-        self.records = 0;
+    /// Forgets how far it has come, not what it knows: the same records come again. Returns how
+    /// many there were.
+    pub(crate) const fn rewind(&mut self) -> u64 {
+        std::mem::replace(&mut self.records, 0)
     }
 
     /// Whether the next record, which has been seen before, counts.

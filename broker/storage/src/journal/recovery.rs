@@ -98,7 +98,7 @@ pub(crate) fn recover(
     Ok((
         recovery,
         found,
-        Replay::new(kept, pass.ignored, pass.shards),
+        Replay::new(kept, pass.ignored, pass.bad, pass.shards),
     ))
 }
 
@@ -120,6 +120,8 @@ struct Pass {
     pins: Vec<(usize, ShardId)>,
     /// Copies of batches that do not count: file and place.
     ignored: BTreeSet<(usize, u64)>,
+    /// Batches that are not whole: file and place.
+    bad: BTreeSet<(usize, u64)>,
     last: Option<Last>,
     torn: Option<TornTail>,
 }
@@ -141,6 +143,7 @@ impl Pass {
             live: Live::default(),
             pins: Vec::new(),
             ignored: BTreeSet::new(),
+            bad: BTreeSet::new(),
             last: None,
             torn: None,
         }
@@ -159,6 +162,9 @@ impl Pass {
 
     fn read_batch(&mut self, file: usize, scan: &Scan, batch: ScannedBatch) {
         let sequence = batch.header.sequence;
+        if batch.bad.is_some() {
+            self.bad.insert((file, batch.at));
+        }
         match self.last.take() {
             // The oldest file starts with its first batch: what came before has been released.
             None if batch.header.ordinal > 0 => {

@@ -18,6 +18,8 @@ pub(crate) struct Replay {
     scans: Vec<Scan>,
     /// Copies of batches that do not count: file and place.
     ignored: BTreeSet<(usize, u64)>,
+    /// Batches that are known not to be whole.
+    bad: BTreeSet<(usize, u64)>,
     shards: BTreeMap<ShardId, Fold>,
 }
 
@@ -25,22 +27,30 @@ impl Replay {
     pub(crate) const fn new(
         scans: Vec<Scan>,
         ignored: BTreeSet<(usize, u64)>,
+        bad: BTreeSet<(usize, u64)>,
         shards: BTreeMap<ShardId, Fold>,
     ) -> Self {
         Self {
             scans,
             ignored,
+            bad,
             shards,
         }
     }
 
     pub(crate) fn run(&mut self, each: &mut dyn FnMut(JournalRecord)) -> Result<(), OpenError> {
-        self.shards.values_mut().for_each(Fold::rewind);
+        let expected: u64 = self.shards.values_mut().map(Fold::rewind).sum();
         for (file, scan) in self.scans.iter_mut().enumerate() {
             scan.rewind();
             while let Some(batch) = scan.next()? {
                 if self.ignored.contains(&(file, batch.at)) {
                     continue;
+                }
+                if let Some((at, kind)) = batch.bad
+                    && !self.bad.contains(&(file, batch.at))
+                {
+                    let path = scan.path.clone();
+                    return Err(OpenError::Corrupt { path, at, kind });
                 }
                 for record in batch.records {
                     let Some(fold) = self.shards.get_mut(&record.shard) else {
@@ -54,6 +64,15 @@ impl Replay {
                 }
             }
         }
-        Ok(())
+        let found: u64 = self.shards.values_mut().map(Fold::rewind).sum();
+        match self.scans.last() {
+            // A batch could not be found again.
+            Some(scan) if found != expected => Err(OpenError::Corrupt {
+                path: scan.path.clone(),
+                at: 0,
+                kind: Corruption::Content,
+            }),
+            _ => Ok(()),
+        }
     }
 }

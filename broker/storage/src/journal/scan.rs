@@ -2,7 +2,8 @@
 //!
 //! Finds every batch whose header is valid, also behind unreadable ones, and of each batch the
 //! records up to its first bad frame. Does not judge: whether a bad frame is a torn tail or damage
-//! depends on what follows, perhaps in another file. Holds one batch in memory.
+//! depends on what follows, perhaps in another file. What does not check is read a second time: a
+//! bit that flipped on its way must not cost an acknowledged batch. Holds one batch in memory.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::size::in_memory;
 
 /// Bytes read at a time when looking for the next batch.
 const SEARCH_BYTES: u64 = 1 << 20;
+/// How often what does not check is read, all in all.
+const READS: u32 = 2;
 
 /// A journal file that is read.
 pub(crate) struct Scan {
@@ -59,7 +62,10 @@ impl Scan {
             .open(path, OpenMode::Read)
             .map_err(failed(Action::Open, path))?;
         let bytes = file.bytes().map_err(failed(Action::Read, path))?;
-        let header = read_file_header(&*file, path, bytes)?;
+        let header = match read_file_header(&*file, path, bytes)? {
+            Err(_) => read_file_header(&*file, path, bytes)?,
+            header => header,
+        };
         let mut scan = Self {
             path: path.into(),
             bytes,
@@ -101,8 +107,10 @@ impl Scan {
         if self.at >= self.bytes {
             return Ok(None);
         }
-        if let Some(header) = self.read_header(self.at, nonce)? {
-            return Ok(Some((self.at, header)));
+        for _ in 0..READS {
+            if let Some(header) = self.read_header(self.at, nonce)? {
+                return Ok(Some((self.at, header)));
+            }
         }
         let found = self.search(self.at + BATCH_ALIGN, nonce)?;
         if found.is_none() {
@@ -154,6 +162,19 @@ impl Scan {
     }
 
     fn read_batch(&self, at: u64, header: BatchHeader) -> Result<ScannedBatch, DiskFailure> {
+        let mut batch = self.read_batch_once(at, header)?;
+        for _ in 1..READS {
+            if batch.bad.is_some() {
+                let again = self.read_batch_once(at, batch.header.clone())?;
+                if again.records.len() > batch.records.len() {
+                    batch = again;
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    fn read_batch_once(&self, at: u64, header: BatchHeader) -> Result<ScannedBatch, DiskFailure> {
         let start = at + header.header_bytes() as u64;
         let mut frames = vec![0; header.length as usize];
         self.read(&mut frames, start)?;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::journal::format::BATCH_FIXED_BYTES;
 use crate::size::in_memory;
 use crate::testing::{Recovered, entry, indexes, open, open_dir, small, start};
-use crate::{Corruption, Disk, MemoryDisk, OpenError};
+use crate::{Corruption, Disk, Fault, FaultyDisk, MemoryDisk, OpenError, Operation};
 
 use super::batches_of;
 
@@ -167,6 +167,60 @@ fn a_file_of_a_later_version_is_refused_with_its_name() {
         panic!("{refused:?}")
     };
     assert_eq!(path, files[0]);
+}
+
+/// A journal that was not stopped cleanly, so that nothing vouches for its last batch.
+fn killed_journal() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), small());
+    for index in 1..=20 {
+        running.append_durably(vec![entry(1, index, 800), entry(2, index, 100)]);
+    }
+    disk.crash(crate::Crash::KeepAll);
+    running.shutdown();
+    disk
+}
+
+#[test]
+fn a_bit_that_flips_once_on_its_way_costs_nothing() {
+    let disk = killed_journal();
+    for fault in [Fault::Flipped, Fault::Misdirected] {
+        for reads in 0.. {
+            let faulty = FaultyDisk::new(std::sync::Arc::new(disk.duplicate()));
+            let dir = open_dir(&faulty);
+            faulty.fail(Operation::Read, fault, reads, "journal/");
+            let (_, recovery) = open(&dir, small()).unwrap();
+            assert_eq!(damaged(&recovery), [0; 0], "{fault:?} at read {reads}");
+            assert_eq!(recovery.torn, None, "{fault:?} at read {reads}");
+            for shard in [1, 2] {
+                assert_eq!(indexes(&recovery, shard), (1..=20).collect::<Vec<_>>());
+            }
+            if faulty.faults() == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_reads_otherwise_in_the_replay_is_an_error() {
+    let disk = killed_journal();
+    for reads in 0.. {
+        let faulty = FaultyDisk::new(std::sync::Arc::new(disk.duplicate()));
+        let (mut journal, _) = crate::Journal::open(&open_dir(&faulty), small()).unwrap();
+        // Both times it is read.
+        faulty.fail(Operation::Read, Fault::Flipped, reads, "journal/");
+        faulty.fail(Operation::Read, Fault::Flipped, reads, "journal/");
+        let mut records = 0;
+        let result = journal.replay(&mut |_| records += 1);
+        assert!(
+            records == 40 || result.is_err(),
+            "at read {reads}: {records}"
+        );
+        if faulty.faults() == 0 {
+            break;
+        }
+    }
 }
 
 proptest! {
