@@ -423,6 +423,6 @@ impl Catalogue {
     /// A number to compare states by.
     #[must_use]
     pub fn checksum(&self) -> u64 {
-        crate::codec::checksum(&self.snapshot())
+        snapshot::checksum(self)
     }
 }

@@ -62,13 +62,25 @@ pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T
     }
 }
 
-/// FNV-1a: a checksum to compare states by, not to guard bytes with.
-pub(crate) fn checksum(bytes: &[u8]) -> u64 {
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    bytes.iter().fold(BASIS, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
-    })
+/// FNV-1a of the bytes that `encode` would give: to compare states by, not to guard bytes with.
+pub(crate) fn checksum<T: Serialize>(version: u8, value: &T) -> u64 {
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    hash.extend([version]);
+    postcard::to_extend(value, hash)
+        .expect("hashing takes any bytes and every collection knows its length")
+        .0
+}
+
+/// A hash that bytes are appended to.
+struct Fnv(u64);
+
+impl Extend<u8> for Fnv {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(PRIME);
+        }
+    }
 }
 
 impl Entry {

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod catalogue;
+mod chunks;
 mod codec;
 pub mod command;
 pub mod outcome;
@@ -26,4 +27,4 @@ pub use partition::Partition;
 pub use queue::{
     ACQUIRE_MESSAGES_MAX, Queue, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX, SOURCES_MAX,
 };
-pub use shard::Shard;
+pub use shard::{Frozen, Shard};

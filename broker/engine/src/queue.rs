@@ -13,6 +13,7 @@ mod outbox;
 mod settle;
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use millrace_types::{Address, Count, Elapsed, LogId, Offset, SessionId, Stamp};
@@ -49,7 +50,7 @@ pub struct Queue {
     log: LogId,
     address: Address,
     revision: u64,
-    spec: QueueSpec,
+    spec: Arc<QueueSpec>,
     frozen: bool,
     ledger: Ledger,
     sessions: Sessions,
@@ -83,7 +84,7 @@ impl Queue {
             log,
             address,
             revision,
-            spec,
+            spec: Arc::new(spec),
             frozen: false,
             ledger: Ledger::default(),
             sessions: Sessions::default(),
@@ -111,7 +112,7 @@ impl Queue {
         }
         self.address = address.clone();
         self.revision = revision;
-        self.spec = spec.clone();
+        self.spec = Arc::new(spec.clone());
         self.bind();
         self.outbox.aim(wanted(&self.spec));
         if self.frozen {
@@ -233,6 +234,7 @@ impl Queue {
         if millrace_types::mutant!(LeaseNotPersisted) {
             self.ledger.forget_leases();
         }
+        self.outbox.check()?;
         let dying = |offset| {
             let exception = self.ledger.exception(offset);
             exception.is_some_and(|e| e.state == ledger::State::Dying)
@@ -273,7 +275,7 @@ impl Queue {
 
     /// What is declared.
     #[must_use]
-    pub const fn spec(&self) -> &QueueSpec {
+    pub fn spec(&self) -> &QueueSpec {
         &self.spec
     }
 
@@ -427,7 +429,7 @@ impl Queue {
         let offsets = self
             .sessions
             .get(session)
-            .map(|session| session.leases.iter());
+            .map(|session| session.leases.keys());
         let lease = |offset: &Offset| {
             let exception = self.ledger.exception(*offset)?;
             let ledger::State::Leased(lease) = exception.state else {

@@ -1,13 +1,13 @@
 //! Sessions of one queue: who may be handed a message next, and what each one holds. Keeps count
 //! only; leases themselves are the ledger's.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use millrace_types::{Count, Elapsed, IN_FLIGHT_MAX, Offset, SessionId};
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::{ChunkSet, Chunks};
 use crate::codec::DecodeError;
 use crate::command::Window;
 use crate::outcome::SessionView;
@@ -23,7 +23,7 @@ pub(crate) struct Session {
     /// Bytes of what it holds, as charged when handed out.
     bytes: u64,
     /// What it holds.
-    pub(crate) leases: BTreeSet<Offset>,
+    pub(crate) leases: ChunkSet<Offset>,
 }
 
 /// Whether a client is there.
@@ -45,7 +45,7 @@ impl Session {
             ttl_ms,
             connection: Connection::Attached,
             bytes: 0,
-            leases: BTreeSet::new(),
+            leases: ChunkSet::new(),
         }
     }
 
@@ -64,15 +64,15 @@ impl Session {
 /// All sessions of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sessions {
-    all: BTreeMap<SessionId, Session>,
+    all: Chunks<SessionId, Session>,
     /// Who was served last.
     turn: Option<SessionId>,
     /// Those that take at least a message of no size.
     #[serde(skip)]
-    open: BTreeSet<SessionId>,
+    open: ChunkSet<SessionId>,
     /// When detached ones are closed.
     #[serde(skip)]
-    deadlines: BTreeSet<(Elapsed, SessionId)>,
+    deadlines: ChunkSet<(Elapsed, SessionId)>,
 }
 
 impl Sessions {
@@ -113,12 +113,10 @@ impl Sessions {
     /// Who is to be handed a message of this size: one after the other, in order of ids. Sessions
     /// with room for some bytes but not these are passed over.
     pub(crate) fn pick(&self, weight: u64) -> Option<SessionId> {
-        use core::ops::Bound::{Excluded, Unbounded};
-        let after = self.turn.map_or(Unbounded, Excluded);
         self.open
-            .range((after, Unbounded))
+            .after(self.turn)
             .chain(self.open.iter())
-            .copied()
+            .map(|(id, ())| *id)
             .find(|id| self.all.get(id).is_some_and(|s| s.takes(weight)))
     }
 
@@ -127,7 +125,7 @@ impl Sessions {
         let Some(session) = self.all.get_mut(&id) else {
             return;
         };
-        session.leases.insert(offset);
+        session.leases.add(offset);
         session.bytes = session.bytes.saturating_add(weight);
         self.turn = Some(id);
         if !session.takes(0) {
@@ -140,24 +138,24 @@ impl Sessions {
         let Some(session) = self.all.get_mut(&id) else {
             return;
         };
-        if session.leases.remove(&offset) {
+        if session.leases.remove(&offset).is_some() {
             session.bytes = session.bytes.saturating_sub(weight);
         }
         if session.takes(0) {
-            self.open.insert(id);
+            self.open.add(id);
         }
     }
 
     /// The session that was detached for too long first.
     pub(crate) fn expired(&self, now: Elapsed) -> Option<SessionId> {
         self.deadlines
-            .first()
+            .first_key()
             .filter(|(until, _)| *until <= now)
-            .map(|(_, id)| *id)
+            .map(|(_, id)| id)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Elapsed> {
-        self.deadlines.first().map(|(until, _)| *until)
+        self.deadlines.first_key().map(|(until, _)| until)
     }
 
     pub(crate) fn views(&self) -> impl Iterator<Item = SessionView> {
@@ -176,9 +174,9 @@ impl Sessions {
         &mut self,
         lease: impl Fn(Offset) -> Option<(SessionId, u64)>,
     ) -> Result<(), DecodeError> {
-        for (id, session) in &self.all {
+        for (id, session) in self.all.iter() {
             let mut bytes = 0_u64;
-            for offset in &session.leases {
+            for offset in session.leases.keys() {
                 match lease(*offset) {
                     Some((owner, weight)) if owner == *id => bytes = bytes.saturating_add(weight),
                     _ => return Err(DecodeError::Inconsistent("a session holds no such lease")),
@@ -200,10 +198,10 @@ impl Sessions {
             return;
         };
         if session.takes(0) {
-            self.open.insert(id);
+            self.open.add(id);
         }
         if let Connection::Detached { until } = session.connection {
-            self.deadlines.insert((until, id));
+            self.deadlines.add((until, id));
         }
     }
 

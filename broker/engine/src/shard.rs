@@ -8,10 +8,12 @@ mod lives;
 mod snapshot;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
 
+use crate::chunks::Chunks;
 use crate::codec::DecodeError;
 use crate::command::{BatchHeader, Command, Entry};
 use crate::outcome::{Applied, BodyChange, Effect, Outcome};
@@ -23,6 +25,11 @@ use crate::refusal;
 /// long. The rest stays due: `next_deadline` lies in the past, so a `Tick` follows at once.
 const EXPIRIES_MAX: u32 = 10_000;
 
+pub use snapshot::Frozen;
+
+/// Logs of one kind; shared with frozen states until they change.
+pub(super) type Logs<T> = Chunks<LogId, Arc<T>>;
+
 /// State of a data shard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shard {
@@ -30,8 +37,8 @@ pub struct Shard {
     applied: LogIndex,
     stamp: Stamp,
     configured: u64,
-    queues: BTreeMap<LogId, Queue>,
-    partitions: BTreeMap<LogId, Partition>,
+    queues: Logs<Queue>,
+    partitions: Logs<Partition>,
     /// What has arrived in removed dead-letter queues, until their sources know.
     departed: BTreeMap<LogId, Arrivals>,
     /// Which queue each session is of; computed from the queues.
@@ -61,8 +68,8 @@ impl Shard {
                 elapsed: Elapsed::from_millis(0),
             },
             configured: 0,
-            queues: BTreeMap::new(),
-            partitions: BTreeMap::new(),
+            queues: Chunks::new(),
+            partitions: Chunks::new(),
             departed: BTreeMap::new(),
             sessions: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -163,7 +170,7 @@ impl Shard {
             Command::Settle { queue, settlements } => {
                 self.on_queue(*queue, changes, |q, _| q.settle(settlements, stamp))
             }
-            Command::Trim { partition, first } => match self.partitions.get_mut(partition) {
+            Command::Trim { partition, first } => match own(&mut self.partitions, *partition) {
                 Some(partition) => partition.trim(*first, changes),
                 None => Outcome::Refused(refusal::no_such_partition(*partition)),
             },
@@ -173,7 +180,7 @@ impl Shard {
 
     fn publish(&mut self, log: LogId, batch: &BatchHeader, changes: &mut Changes) -> Outcome {
         let stamp = self.stamp;
-        match self.partitions.get_mut(&log) {
+        match own(&mut self.partitions, log) {
             Some(partition) => partition.publish(batch, stamp, changes),
             None if self.queues.contains_key(&log) => {
                 self.on_queue(log, changes, |q, changes| q.publish(batch, stamp, changes))
@@ -183,7 +190,7 @@ impl Shard {
     }
 
     fn recall_dead(&mut self, log: LogId, source: LogId, number: u64) -> Outcome {
-        if let Some(queue) = self.queues.get_mut(&log) {
+        if let Some(queue) = own(&mut self.queues, log) {
             return queue.recall_dead(source, number);
         }
         // Nothing new arrives in a removed queue.
@@ -194,7 +201,7 @@ impl Shard {
     }
 
     fn forget_dead(&mut self, log: LogId, sources: &[LogId]) -> Outcome {
-        if let Some(queue) = self.queues.get_mut(&log) {
+        if let Some(queue) = own(&mut self.queues, log) {
             return queue.forget_dead(sources);
         }
         if let Some(arrivals) = self.departed.get_mut(&log) {
@@ -249,7 +256,7 @@ impl Shard {
         changes: &mut Changes,
         operation: impl FnOnce(&mut Queue, &mut Changes) -> Outcome,
     ) -> Outcome {
-        let Some(queue) = self.queues.get_mut(&log) else {
+        let Some(queue) = own(&mut self.queues, log) else {
             return Outcome::Refused(refusal::no_such_queue(log));
         };
         let outcome = operation(queue, changes);
@@ -330,10 +337,8 @@ impl Shard {
     /// (`Queue::session_leases`).
     #[must_use]
     pub fn outstanding(&self, after: Option<LogId>, max: usize) -> (Vec<Effect>, Option<LogId>) {
-        use core::ops::Bound::{Excluded, Unbounded};
-        let range = (after.map_or(Unbounded, Excluded), Unbounded);
-        let mut queues = self.queues.range(range).peekable();
-        let mut partitions = self.partitions.range(range).peekable();
+        let mut queues = self.queues.after(after).peekable();
+        let mut partitions = self.partitions.after(after).peekable();
         let (mut effects, mut last) = (Vec::new(), None);
         for _ in 0..max {
             let queue = queues.peek().map(|(log, _)| **log);
@@ -396,13 +401,13 @@ impl Shard {
     /// A queue.
     #[must_use]
     pub fn queue(&self, log: LogId) -> Option<&Queue> {
-        self.queues.get(&log)
+        self.queues.get(&log).map(|queue| &**queue)
     }
 
     /// A partition.
     #[must_use]
     pub fn partition(&self, log: LogId) -> Option<&Partition> {
-        self.partitions.get(&log)
+        self.partitions.get(&log).map(|partition| &**partition)
     }
 
     /// Removed dead-letter queues that still know what has arrived in them, in order of log id.
@@ -413,9 +418,7 @@ impl Shard {
     /// Which of the next `max` queues and partitions after one know what has arrived in them.
     #[must_use]
     pub fn targets(&self, after: Option<LogId>, max: usize) -> Vec<LogId> {
-        use core::ops::Bound::{Excluded, Unbounded};
-        let range = (after.map_or(Unbounded, Excluded), Unbounded);
-        let queues = self.queues.range(range).take(max);
+        let queues = self.queues.after(after).take(max);
         queues
             .filter(|(_, queue)| queue.has_sources())
             .map(|(log, _)| *log)
@@ -440,12 +443,12 @@ impl Shard {
 
     /// All queues, in order of log id.
     pub fn queues(&self) -> impl Iterator<Item = &Queue> {
-        self.queues.values()
+        self.queues.values().map(|queue| &**queue)
     }
 
     /// All partitions, in order of log id.
     pub fn partitions(&self) -> impl Iterator<Item = &Partition> {
-        self.partitions.values()
+        self.partitions.values().map(|partition| &**partition)
     }
 
     /// Which queue a session is of; `None` when it has ended.
@@ -454,10 +457,24 @@ impl Shard {
         self.sessions.get(&session).copied()
     }
 
+    /// The state as it is now, to be encoded elsewhere: costs some pointers, whatever is in it.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        Frozen {
+            id: self.id,
+            applied: self.applied,
+            stamp: self.stamp,
+            configured: self.configured,
+            queues: self.queues.clone(),
+            partitions: self.partitions.clone(),
+            departed: self.departed.clone(),
+        }
+    }
+
     /// The whole state as bytes; equal states have equal bytes.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        snapshot::encode(self)
+        self.freeze().encode()
     }
 
     /// The state that a snapshot was made of.
@@ -465,12 +482,18 @@ impl Shard {
     /// # Errors
     /// When the bytes are no snapshot of a known version, or one that contradicts itself.
     pub fn restore(bytes: &[u8]) -> Result<Self, DecodeError> {
-        snapshot::decode(bytes)
+        Frozen::decode(bytes)?.thaw()
     }
 
     /// A number to compare states by: equal on every replica at an equal index.
     #[must_use]
     pub fn checksum(&self) -> u64 {
-        crate::codec::checksum(&self.snapshot())
+        self.freeze().checksum()
     }
+}
+
+/// A log to change: its own copy, if a frozen state still has it.
+pub(super) fn own<T: Clone>(logs: &mut Logs<T>, log: LogId) -> Option<&mut T> {
+    // Looked up first: one that is not there copies nothing.
+    logs.get_mut(&log).map(Arc::make_mut)
 }

@@ -2,11 +2,10 @@
 //! similar size and age share one span. The total is exact; a single message counts as the average
 //! of what is left of its span, so a span is exact once it is empty.
 
-use alloc::collections::BTreeMap;
-
 use millrace_types::{Offset, Wall};
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::Chunks;
 use crate::codec::DecodeError;
 use crate::command::BatchHeader;
 
@@ -18,7 +17,7 @@ const SIZE_FACTOR_MAX: u64 = 2;
 /// All spans of a queue or partition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spans {
-    by_first: BTreeMap<Offset, Span>,
+    by_first: Chunks<Offset, Span>,
     bytes: u64,
 }
 
@@ -62,7 +61,7 @@ impl Spans {
     ) {
         let count = u64::from(batch.count);
         self.bytes = self.bytes.saturating_add(batch.bytes);
-        if let Some((start, span)) = self.by_first.iter_mut().next_back()
+        if let Some((start, span)) = self.by_first.last_mut()
             && start.plus(span.width) == first
             && span.takes(batch, wall, age_ms_max)
         {
@@ -109,12 +108,13 @@ impl Spans {
 
     /// Takes everything below `first` out, of spans nobody settled in.
     pub(crate) fn trim(&mut self, first: Offset) {
-        while let Some(entry) = self.by_first.first_entry() {
-            let start = *entry.key();
+        while let Some(start) = self.by_first.first_key() {
             if start >= first {
                 return;
             }
-            let mut span = entry.remove();
+            let Some(mut span) = self.by_first.remove(&start) else {
+                return;
+            };
             if start.plus(span.width) <= first {
                 self.bytes = self.bytes.saturating_sub(span.bytes);
                 continue;
@@ -137,7 +137,7 @@ impl Spans {
 
     /// When the oldest message left was stored, or one shortly before it.
     pub(crate) fn oldest(&self) -> Option<Wall> {
-        self.by_first.values().next().map(|span| span.wall_first)
+        self.by_first.first().map(|(_, span)| span.wall_first)
     }
 
     /// All spans with their first offsets.
@@ -164,7 +164,7 @@ impl Spans {
     }
 
     fn find(&self, offset: Offset) -> Option<Offset> {
-        let (first, span) = self.by_first.range(..=offset).next_back()?;
+        let (first, span) = self.by_first.last_upto(&offset)?;
         (offset < first.plus(span.width)).then_some(*first)
     }
 }

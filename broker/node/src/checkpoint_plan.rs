@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use millrace_storage::{CheckpointError, Store};
+use millrace_storage::{CheckpointError, EncodeSnapshot, Store};
 use millrace_types::{LogIndex, ShardId};
 
 use super::input::Input;
@@ -112,7 +111,7 @@ pub(super) fn start(
     node: &Node,
     store: &Arc<Store>,
     (shard, index): (ShardId, LogIndex),
-    snapshot: Bytes,
+    snapshot: EncodeSnapshot,
 ) {
     if millrace_types::mutant!(ReleasedBeforeCheckpoint) {
         node.journal.release(shard, index);
@@ -121,7 +120,7 @@ pub(super) fn start(
     let inbox = Arc::clone(&node.slot_at_all(shard).inbox);
     let done = Box::new(move |result| inbox.send(Input::Checkpointed(shard, result)));
     node.checkpointer
-        .checkpoint(store, index, FIRST_TERM, Box::new(|| snapshot), done);
+        .checkpoint(store, index, FIRST_TERM, snapshot, done);
 }
 
 /// Lets the journal go when a checkpoint has been made.

@@ -224,12 +224,12 @@ impl MetadataShard {
             return;
         }
         self.plan.started(now);
-        let snapshot = self.catalogue.snapshot().into();
+        let snapshot: Bytes = self.catalogue.snapshot().into();
         checkpoint_plan::start(
             &self.node,
             &self.store,
             (ShardId::METADATA, applied),
-            snapshot,
+            Box::new(|| snapshot),
         );
     }
 

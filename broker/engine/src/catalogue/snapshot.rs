@@ -14,6 +14,10 @@ pub(super) fn encode(catalogue: &Catalogue) -> Vec<u8> {
     codec::encode(VERSION, catalogue)
 }
 
+pub(super) fn checksum(catalogue: &Catalogue) -> u64 {
+    codec::checksum(VERSION, catalogue)
+}
+
 pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
     let catalogue: Catalogue = codec::decode(VERSION, bytes)?;
     let mut seen = BTreeSet::new();

@@ -122,8 +122,8 @@ impl Queue {
     }
 
     /// What has arrived here, to be kept when the queue is removed.
-    pub(crate) fn into_arrivals(self) -> Arrivals {
-        self.arrivals
+    pub(crate) fn arrivals(&self) -> Arrivals {
+        self.arrivals.clone()
     }
 
     fn append(&mut self, batch: &BatchHeader, stamp: Stamp, changes: &mut Changes) -> Outcome {

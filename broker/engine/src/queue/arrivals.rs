@@ -1,12 +1,12 @@
 //! Which dead letters have arrived in a queue, by the queue they died in. A source numbers its
 //! letters, so two numbers say it all.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::ops::Bound::{Excluded, Unbounded};
 
 use millrace_types::LogId;
 use serde::{Deserialize, Serialize};
+
+use crate::chunks::Chunks;
 
 /// Queues that send their dead letters to one queue: as many as a cluster is made for.
 pub const SOURCES_MAX: usize = 100_000;
@@ -22,7 +22,7 @@ struct Arrival {
 
 /// All sources of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Arrivals(BTreeMap<LogId, Arrival>);
+pub(crate) struct Arrivals(Chunks<LogId, Arrival>);
 
 /// Why a batch is not taken.
 pub(crate) enum Held {
@@ -63,8 +63,9 @@ impl Arrivals {
             // Nothing has arrived, and nothing is taken while there are too many.
             return 0;
         }
-        let arrival = self.0.entry(source).or_default();
+        let mut arrival = self.0.get(&source).copied().unwrap_or_default();
         arrival.next = arrival.next.max(number);
+        self.0.insert(source, arrival);
         arrival.arrived
     }
 
@@ -74,8 +75,7 @@ impl Arrivals {
 
     /// Up to `max` sources after one, in order.
     pub(crate) fn sources(&self, after: Option<LogId>, max: usize) -> Vec<LogId> {
-        let after = after.map_or(Unbounded, Excluded);
-        let sources = self.0.range((after, Unbounded)).take(max);
+        let sources = self.0.after(after).take(max);
         sources.map(|(source, _)| *source).collect()
     }
 }

@@ -133,7 +133,7 @@ impl Queue {
         let Some(session) = self.sessions.get(id) else {
             return Outcome::Refused(refusal::session_expired(id));
         };
-        let leases: Vec<_> = session.leases.iter().copied().collect();
+        let leases: Vec<_> = session.leases.keys().copied().collect();
         let epoch = session.epoch.saturating_add(1);
         self.sessions.change(id, |session| {
             session.epoch = epoch;
@@ -214,8 +214,8 @@ impl Queue {
         let Some(session) = self.sessions.remove(id) else {
             return;
         };
-        for offset in session.leases {
-            self.release(offset);
+        for offset in session.leases.keys() {
+            self.release(*offset);
         }
         self.notes.closed.push(id);
     }

@@ -2,11 +2,10 @@
 //! only messages that were handed out once and are not settled have an entry, so what lies below
 //! `next` and has none is settled: no set of settled offsets is needed.
 
-use alloc::collections::{BTreeMap, BTreeSet};
-
 use millrace_types::{Elapsed, Offset, SessionId, Wall};
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::{ChunkSet, Chunks};
 use crate::codec::DecodeError;
 use crate::command::BatchHeader;
 use crate::outcome::{MessageState, MessageView};
@@ -56,7 +55,7 @@ pub(crate) struct Ledger {
     next: Offset,
     /// One past the last message.
     end: Offset,
-    exceptions: BTreeMap<Offset, Exception>,
+    exceptions: Chunks<Offset, Exception>,
     spans: Spans,
     #[serde(skip)]
     index: Index,
@@ -65,9 +64,9 @@ pub(crate) struct Ledger {
 /// What can be computed from the exceptions.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Index {
-    returned: BTreeSet<Offset>,
+    returned: ChunkSet<Offset>,
     /// Ends of leases and delays.
-    timers: BTreeSet<(Elapsed, Offset)>,
+    timers: ChunkSet<(Elapsed, Offset)>,
     leased: u64,
     delayed: u64,
     dying: u64,
@@ -77,14 +76,14 @@ impl Index {
     fn add(&mut self, offset: Offset, state: State) {
         match state {
             State::Returned => {
-                self.returned.insert(offset);
+                self.returned.add(offset);
             }
             State::Delayed { until } => {
-                self.timers.insert((until, offset));
+                self.timers.add((until, offset));
                 self.delayed = self.delayed.saturating_add(1);
             }
             State::Leased(lease) => {
-                self.timers.insert((lease.deadline, offset));
+                self.timers.add((lease.deadline, offset));
                 self.leased = self.leased.saturating_add(1);
             }
             State::Dying => self.dying = self.dying.saturating_add(1),
@@ -121,7 +120,7 @@ impl Ledger {
     /// The message to hand out next: returned ones in order of offset, then never delivered ones.
     pub(crate) fn front(&self) -> Option<Offset> {
         let fresh = (self.next < self.end).then_some(self.next);
-        self.index.returned.first().copied().or(fresh)
+        self.index.returned.first_key().or(fresh)
     }
 
     /// Leases the front message; `lease` is made from what it weighs.
@@ -165,13 +164,13 @@ impl Ledger {
     pub(crate) fn due(&self, now: Elapsed) -> Option<Offset> {
         self.index
             .timers
-            .first()
+            .first_key()
             .filter(|(at, _)| *at <= now)
-            .map(|(_, offset)| *offset)
+            .map(|(_, offset)| offset)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Elapsed> {
-        self.index.timers.first().map(|(at, _)| *at)
+        self.index.timers.first_key().map(|(at, _)| at)
     }
 
     /// All leases.
@@ -187,9 +186,8 @@ impl Ledger {
     /// Everything below is settled.
     pub(crate) fn head(&self) -> Offset {
         self.exceptions
-            .keys()
-            .next()
-            .map_or(self.next, |first| (*first).min(self.next))
+            .first_key()
+            .map_or(self.next, |first| first.min(self.next))
     }
 
     pub(crate) const fn end(&self) -> Offset {
@@ -238,7 +236,7 @@ impl Ledger {
 
     /// Unsettled messages in order of offset.
     pub(crate) fn views(&self, from: Offset) -> impl Iterator<Item = MessageView> {
-        let touched = self.exceptions.range(from..);
+        let touched = self.exceptions.from(from);
         let fresh = from.max(self.next).get()..self.end.get();
         touched
             .map(|(offset, exception)| view(*offset, exception))
@@ -262,12 +260,12 @@ impl Ledger {
     /// Makes a state from disk whole, or finds that it cannot be one.
     pub(crate) fn restore(&mut self) -> Result<(), DecodeError> {
         let wrong = DecodeError::Inconsistent;
-        let last = self.exceptions.keys().next_back();
-        if self.next > self.end || last.is_some_and(|last| *last >= self.next) {
+        let last = self.exceptions.last_key();
+        if self.next > self.end || last.is_some_and(|last| last >= self.next) {
             return Err(wrong("offsets of a queue are out of order"));
         }
         self.index = Index::default();
-        for (offset, exception) in &self.exceptions {
+        for (offset, exception) in self.exceptions.iter() {
             self.index.add(*offset, exception.state);
         }
         self.spans.check(self.end, self.unsettled())?;

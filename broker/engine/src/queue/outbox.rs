@@ -5,12 +5,14 @@
 //! other may be sent any of them, because nobody here knows which have arrived there. Only that
 //! queue can say, and does when it recalls them; then the rest is bound anew, under new numbers.
 
-use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use millrace_types::{LogId, Offset, Wall};
 use serde::{Deserialize, Serialize};
+
+use crate::chunks::Chunks;
+use crate::codec::DecodeError;
 
 /// One dead letter; its number is its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +28,8 @@ pub(crate) struct Dead {
 pub(crate) struct Outbox {
     /// Number of the first one.
     first: u64,
-    dead: VecDeque<Dead>,
+    /// By places without gaps: those that wait keep theirs when they get other numbers.
+    dead: Chunks<u64, Dead>,
     /// Where they may have been sent.
     target: Option<LogId>,
 }
@@ -35,7 +38,9 @@ impl Outbox {
     /// Adds a dead letter; `wanted` is the present dead-letter queue.
     pub(crate) fn push(&mut self, dead: Dead, wanted: Option<LogId>) {
         self.aim(wanted);
-        self.dead.push_back(dead);
+        let place = self.dead.last_key();
+        let place = place.map_or(0, |last| last.saturating_add(1));
+        self.dead.insert(place, dead);
     }
 
     /// Binds to the present dead-letter queue unless bound to one that may have got some.
@@ -66,12 +71,15 @@ impl Outbox {
 
     /// Removes those numbered below `number`, which is not beyond the end.
     pub(crate) fn confirm(&mut self, number: u64, wanted: Option<LogId>) -> Vec<Dead> {
-        let gone = number
+        let count = number
             .saturating_sub(self.first)
             .min(self.end() - self.first);
-        self.first = self.first.saturating_add(gone);
-        let gone = usize::try_from(gone).unwrap_or(self.dead.len());
-        let gone = self.dead.drain(..gone).collect();
+        self.first = self.first.saturating_add(count);
+        let mut gone = Vec::new();
+        for _ in 0..count {
+            let place = self.dead.first_key();
+            gone.extend(place.and_then(|place| self.dead.remove(&place)));
+        }
         self.aim(wanted);
         gone
     }
@@ -84,9 +92,24 @@ impl Outbox {
 
     /// Those from a number on.
     pub(crate) fn iter_from(&self, number: u64) -> impl Iterator<Item = (u64, &Dead)> {
-        let skip = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let front = self.front();
+        let skip = number.saturating_sub(self.first);
+        let dead = self.dead.from(front.saturating_add(skip));
         let first = self.first;
-        let dead = self.dead.iter().enumerate().skip(skip);
-        dead.map(move |(at, dead)| (first.saturating_add(at as u64), dead))
+        dead.map(move |(place, dead)| (first.saturating_add(place.saturating_sub(front)), dead))
+    }
+
+    /// Finds a state from disk that cannot be one.
+    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+        let last = self.dead.last_key();
+        let dense = last.is_none_or(|last| last - self.front() == self.dead.len() as u64 - 1);
+        if !dense || self.first.checked_add(self.dead.len() as u64).is_none() {
+            return Err(DecodeError::Inconsistent("an outbox has gaps"));
+        }
+        Ok(())
+    }
+
+    fn front(&self) -> u64 {
+        self.dead.first_key().unwrap_or_default()
     }
 }

@@ -1,9 +1,11 @@
 //! How queues and partitions come, change, freeze and go, as the catalogue has it. All of it can be
 //! said twice.
 
+use alloc::sync::Arc;
+
 use millrace_types::LogId;
 
-use super::{Changes, Shard};
+use super::{Changes, Shard, own};
 use crate::command::Command;
 use crate::outcome::{BodyChange, Effect, Outcome};
 use crate::partition::{Configuration, Partition};
@@ -39,7 +41,7 @@ impl Shard {
                 };
                 self.configure_partition(*log, &configuration, changes);
             }
-            Command::Freeze { log, revision } => self.freeze(*log, *revision, changes),
+            Command::Freeze { log, revision } => self.freeze_log(*log, *revision, changes),
             Command::Remove { log, revision } => self.remove(*log, *revision, changes),
             Command::Configured { revision } => {
                 self.configured = self.configured.max(*revision);
@@ -66,7 +68,7 @@ impl Shard {
                 return;
             }
             let queue = Queue::new(log, address.clone(), *revision, spec.clone());
-            self.queues.insert(log, queue);
+            self.queues.insert(log, Arc::new(queue));
         }
         self.on_queue(log, changes, |queue, _| {
             queue.configure(address, *revision, spec, now);
@@ -84,19 +86,19 @@ impl Shard {
         configuration: &Configuration<'_>,
         changes: &mut Changes,
     ) {
-        match self.partitions.get_mut(&log) {
+        match own(&mut self.partitions, log) {
             Some(partition) => partition.configure(configuration),
             None if configuration.revision <= self.configured => return,
             None => {
                 let partition = Partition::new(log, configuration);
-                self.partitions.insert(log, partition);
+                self.partitions.insert(log, Arc::new(partition));
             }
         }
         changes.effects.push(Effect::Reconfigured { log });
     }
 
-    fn freeze(&mut self, log: LogId, revision: u64, changes: &mut Changes) {
-        if let Some(partition) = self.partitions.get_mut(&log) {
+    fn freeze_log(&mut self, log: LogId, revision: u64, changes: &mut Changes) {
+        if let Some(partition) = own(&mut self.partitions, log) {
             partition.freeze(revision);
         } else if self.queues.contains_key(&log) {
             self.on_queue(log, changes, |queue, _| {
@@ -110,8 +112,8 @@ impl Shard {
     }
 
     fn remove(&mut self, log: LogId, revision: u64, changes: &mut Changes) {
-        let newer = self.queues.get(&log).map(Queue::revision);
-        let newer = newer.or(self.partitions.get(&log).map(Partition::revision));
+        let newer = self.queue(log).map(Queue::revision);
+        let newer = newer.or(self.partition(log).map(Partition::revision));
         if newer.is_none_or(|known| known > revision) {
             return;
         }
@@ -122,7 +124,7 @@ impl Shard {
                 changes.effects.push(Effect::SessionClosed { session });
             }
             self.schedule(log, None);
-            let arrivals = queue.into_arrivals();
+            let arrivals = queue.arrivals();
             if arrivals.len() > 0 {
                 self.departed.insert(log, arrivals);
             }

@@ -2,12 +2,13 @@
 //! `Partition` or anything in them is a new version, and this reader stays.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use millrace_types::{LogId, LogIndex, ShardId, Stamp};
 use serde::{Deserialize, Serialize};
 
-use super::Shard;
+use super::{Logs, Shard};
 use crate::codec::{self, DecodeError};
 use crate::partition::Partition;
 use crate::queue::{Arrivals, Queue};
@@ -15,67 +16,72 @@ use crate::queue::{Arrivals, Queue};
 /// Format of a shard's snapshot.
 const VERSION: u8 = 1;
 
-#[derive(Serialize)]
-struct Written<'a> {
-    id: ShardId,
-    applied: LogIndex,
-    stamp: Stamp,
-    configured: u64,
-    queues: &'a BTreeMap<LogId, Queue>,
-    partitions: &'a BTreeMap<LogId, Partition>,
-    departed: &'a BTreeMap<LogId, Arrivals>,
+/// A shard's state at one moment. The shard shares what it does not change, so making one is cheap
+/// and encoding it can be left to another thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub(super) id: ShardId,
+    pub(super) applied: LogIndex,
+    pub(super) stamp: Stamp,
+    pub(super) configured: u64,
+    pub(super) queues: Logs<Queue>,
+    pub(super) partitions: Logs<Partition>,
+    pub(super) departed: BTreeMap<LogId, Arrivals>,
 }
 
-#[derive(Deserialize)]
-struct Read {
-    id: ShardId,
-    applied: LogIndex,
-    stamp: Stamp,
-    configured: u64,
-    queues: BTreeMap<LogId, Queue>,
-    partitions: BTreeMap<LogId, Partition>,
-    departed: BTreeMap<LogId, Arrivals>,
-}
-
-pub(super) fn encode(shard: &Shard) -> Vec<u8> {
-    let written = Written {
-        id: shard.id,
-        applied: shard.applied,
-        stamp: shard.stamp,
-        configured: shard.configured,
-        queues: &shard.queues,
-        partitions: &shard.partitions,
-        departed: &shard.departed,
-    };
-    codec::encode(VERSION, &written)
-}
-
-pub(super) fn decode(bytes: &[u8]) -> Result<Shard, DecodeError> {
-    let read: Read = codec::decode(VERSION, bytes)?;
-    let mut shard = Shard::new(read.id);
-    shard.applied = read.applied;
-    shard.stamp = read.stamp;
-    shard.configured = read.configured;
-    shard.departed = read.departed;
-    for (log, partition) in &read.partitions {
-        partition.check()?;
-        if partition.log() != *log || read.queues.contains_key(log) {
-            return Err(DecodeError::Inconsistent("a partition has another log id"));
-        }
+impl Frozen {
+    /// Index of the last entry applied.
+    #[must_use]
+    pub const fn applied(&self) -> LogIndex {
+        self.applied
     }
-    shard.partitions = read.partitions;
-    for (log, mut queue) in read.queues {
-        if queue.log() != log {
-            return Err(DecodeError::Inconsistent("a queue has another log id"));
-        }
-        queue.restore()?;
-        for view in queue.sessions() {
-            if shard.sessions.insert(view.session, log).is_some() {
-                return Err(DecodeError::Inconsistent("a session is of two queues"));
+
+    /// As bytes; equal states have equal bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(VERSION, self)
+    }
+
+    /// A number to compare states by.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        codec::checksum(VERSION, self)
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(VERSION, bytes)
+    }
+
+    /// The shard, with everything that is computed from its state.
+    pub(super) fn thaw(self) -> Result<Shard, DecodeError> {
+        let mut shard = Shard::new(self.id);
+        shard.applied = self.applied;
+        shard.stamp = self.stamp;
+        shard.configured = self.configured;
+        shard.departed = self.departed;
+        for (log, partition) in self.partitions.iter() {
+            partition.check()?;
+            if partition.log() != *log || self.queues.contains_key(log) {
+                return Err(DecodeError::Inconsistent("a partition has another log id"));
             }
         }
-        shard.schedule(log, queue.next_deadline());
-        shard.queues.insert(log, queue);
+        shard.partitions = self.partitions;
+        for (log, queue) in self.queues.iter() {
+            let (log, mut queue) = (*log, Arc::clone(queue));
+            if queue.log() != log {
+                return Err(DecodeError::Inconsistent("a queue has another log id"));
+            }
+            let restored = Arc::make_mut(&mut queue);
+            restored.restore()?;
+            for view in restored.sessions() {
+                if shard.sessions.insert(view.session, log).is_some() {
+                    return Err(DecodeError::Inconsistent("a session is of two queues"));
+                }
+            }
+            let deadline = restored.next_deadline();
+            shard.schedule(log, deadline);
+            shard.queues.insert(log, queue);
+        }
+        Ok(shard)
     }
-    Ok(shard)
 }

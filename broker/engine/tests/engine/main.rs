@@ -6,6 +6,7 @@
 mod catalogue;
 mod dead_letters;
 mod formats;
+mod freezing;
 mod leases;
 mod limits;
 mod model_partition;

@@ -82,12 +82,12 @@ impl DataShard {
             return;
         }
         self.plan.started(now);
-        let snapshot = self.shard().snapshot().into();
+        let frozen = self.shard().freeze();
         checkpoint_plan::start(
             &self.node,
             &self.replica.store,
             (self.id, applied),
-            snapshot,
+            Box::new(move || frozen.encode().into()),
         );
     }
 
