@@ -11,6 +11,7 @@ pub mod catalogue;
 mod chunks;
 mod codec;
 pub mod command;
+mod limits;
 pub mod outcome;
 mod partition;
 mod queue;
@@ -23,8 +24,10 @@ pub mod spec;
 
 pub use catalogue::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry, Placed};
 pub use codec::DecodeError;
-pub use partition::Partition;
-pub use queue::{
-    ACQUIRE_MESSAGES_MAX, Queue, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX, SOURCES_MAX,
+pub use limits::{
+    ACQUIRE_MESSAGES_MAX, DELIVERIES_MAX, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX,
+    SOURCES_MAX,
 };
+pub use partition::Partition;
+pub use queue::Queue;
 pub use shard::{Frozen, Shard};

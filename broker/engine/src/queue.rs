@@ -32,17 +32,7 @@ use outbox::Outbox;
 
 pub(crate) use append::{Move, check_batch};
 pub(crate) use arrivals::Arrivals;
-pub use arrivals::SOURCES_MAX;
 pub(crate) use consume::Wish;
-
-/// Sessions of one queue: each costs memory on every replica, and a turn looks at all with room.
-pub const SESSIONS_MAX: usize = 10_000;
-/// Messages of one `Acquire`, as `Receive` has it.
-pub const ACQUIRE_MESSAGES_MAX: Count = 1000;
-/// Settlements of one command: bounds how long it holds its worker.
-pub const SETTLEMENTS_MAX: usize = 10_000;
-/// Longest time to live of a session: a client that is gone for a day is gone.
-pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
 
 /// State of a queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +51,9 @@ pub struct Queue {
     arrivals: Arrivals,
     /// A transfer or dead letter was refused, and waits for room or the end of the frost.
     starved: bool,
+    /// The last operation handed out as much as one may, and more could be: computed.
+    #[serde(skip)]
+    unfinished: bool,
     #[serde(skip)]
     notes: Notes,
 }
@@ -92,6 +85,7 @@ impl Queue {
             cursors: BTreeMap::new(),
             arrivals: Arrivals::default(),
             starved: false,
+            unfinished: false,
             notes: Notes::default(),
         };
         queue.bind();
@@ -213,8 +207,16 @@ impl Queue {
         }
     }
 
-    /// When a lease, a delay or a detached session ends.
+    /// Whether more can be handed out at once.
+    pub(crate) const fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
+    /// When a lease, a delay or a detached session ends; at once when more can be handed out.
     pub(crate) fn next_deadline(&self) -> Option<Elapsed> {
+        if self.unfinished {
+            return Some(Elapsed::default());
+        }
         let message = if self.frozen {
             None
         } else {
@@ -249,7 +251,9 @@ impl Queue {
             .restore(|offset| match ledger.exception(offset)?.state {
                 ledger::State::Leased(lease) => Some((lease.owner, lease.weight)),
                 _ => None,
-            })
+            })?;
+        self.unfinished = self.next_taker().is_some();
+        Ok(())
     }
 }
 
@@ -379,7 +383,8 @@ impl Queue {
     /// What it can still take from bindings and dead letters.
     #[must_use]
     pub fn room(&self) -> Room {
-        let awaited = self.starved;
+        // Nothing is settled in an empty queue that would tell of room: there, trying is right.
+        let awaited = self.starved && self.ledger.unsettled() > 0;
         if self.frozen {
             let (messages, bytes) = (0, 0);
             return Room {

@@ -16,14 +16,11 @@ use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
 use crate::chunks::Chunks;
 use crate::codec::DecodeError;
 use crate::command::{BatchHeader, Command, Entry};
+use crate::limits::EXPIRIES_MAX;
 use crate::outcome::{Applied, BodyChange, Effect, Outcome};
 use crate::partition::Partition;
 use crate::queue::{Arrivals, Move, Queue, Wish};
 use crate::refusal;
-
-/// Leases, delays and sessions that one entry ends at most, so that none holds its worker for
-/// long. The rest stays due: `next_deadline` lies in the past, so a `Tick` follows at once.
-const EXPIRIES_MAX: u32 = 10_000;
 
 pub use snapshot::Frozen;
 
@@ -304,6 +301,10 @@ impl Shard {
                 queue.expire(stamp, &mut budget);
                 Outcome::Done
             });
+            if self.queue(log).is_some_and(Queue::is_unfinished) {
+                // It goes on with the next entry, which is due.
+                return;
+            }
         }
     }
 

@@ -6,8 +6,9 @@ use millrace_types::{
 };
 
 use super::arrivals::Held;
-use super::{Arrivals, Queue, SOURCES_MAX};
+use super::{Arrivals, Queue};
 use crate::command::BatchHeader;
+use crate::limits::SOURCES_MAX;
 use crate::outcome::{BodyChange, Effect, Outcome};
 use crate::refusal::{self, Full};
 use crate::shard::Changes;
@@ -138,8 +139,17 @@ impl Queue {
         Outcome::Appended(first..end)
     }
 
+    /// What arrives here by routing or by death was taken by somebody already. One message that is
+    /// larger than the whole queue may be is let in when it is alone: refused, it would hold up
+    /// those after it for ever.
     fn check_or_starve(&mut self, batch: &BatchHeader) -> Result<(), Refusal> {
-        let checked = self.check(batch);
+        let mut checked = self.check(batch);
+        if let Err(refusal) = &checked
+            && refusal.code == ErrorCode::QueueFull
+            && (batch.count, self.ledger.unsettled()) == (1, 0)
+        {
+            checked = Ok(());
+        }
         if let Err(refusal) = &checked {
             self.starved |= matches!(refusal.code, ErrorCode::QueueFull | ErrorCode::Orphaned);
         }

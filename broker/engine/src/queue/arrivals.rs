@@ -7,9 +7,7 @@ use millrace_types::LogId;
 use serde::{Deserialize, Serialize};
 
 use crate::chunks::Chunks;
-
-/// Queues that send their dead letters to one queue: as many as a cluster is made for.
-pub const SOURCES_MAX: usize = 100_000;
+use crate::limits::SOURCES_MAX;
 
 /// How far one source has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,12 +5,13 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use millrace_types::{
-    Count, DELAY_MS_MAX, Elapsed, IN_FLIGHT_MAX, LEASE_MS_MIN, SessionId, TEXT_BYTES_MAX,
+    Count, DELAY_MS_MAX, Elapsed, IN_FLIGHT_MAX, LEASE_MS_MIN, Offset, SessionId, TEXT_BYTES_MAX,
 };
 
+use super::Queue;
 use super::ledger::Lease;
-use super::{ACQUIRE_MESSAGES_MAX, Queue, SESSION_TTL_MS_MAX, SESSIONS_MAX};
 use crate::command::{Held, Window};
+use crate::limits::{ACQUIRE_MESSAGES_MAX, DELIVERIES_MAX, SESSION_TTL_MS_MAX, SESSIONS_MAX};
 use crate::outcome::{Delivery, Effect, Outcome};
 use crate::refusal;
 use crate::session::{Connection, Session};
@@ -24,24 +25,30 @@ pub(crate) struct Wish {
 }
 
 impl Queue {
-    /// Hands messages to sessions while there are both.
+    /// Hands messages to sessions while there are both, as many as one operation may.
     pub(super) fn deliver(&mut self, now: Elapsed) -> BTreeMap<SessionId, Vec<Delivery>> {
         let mut handed: BTreeMap<SessionId, Vec<Delivery>> = BTreeMap::new();
-        while self.available() > 0 {
-            let Some(offset) = self.ledger.front() else {
-                break;
-            };
-            let weight = self.ledger.spans().weight(offset);
-            let Some(session) = self.sessions.pick(weight) else {
-                break;
+        self.unfinished = false;
+        for _ in 0..DELIVERIES_MAX {
+            let Some((session, offset, weight)) = self.next_taker() else {
+                return handed;
             };
             let Some(delivery) = self.hand_out(session, self.lease_ms(None), now) else {
-                break;
+                return handed;
             };
             self.sessions.charge(session, offset, weight);
             handed.entry(session).or_default().push(delivery);
         }
+        self.unfinished = self.next_taker().is_some();
         handed
+    }
+
+    /// Who is to be handed the front message, and what it weighs.
+    pub(super) fn next_taker(&self) -> Option<(SessionId, Offset, u64)> {
+        let offset = self.ledger.front().filter(|_| self.available() > 0)?;
+        let weight = self.ledger.spans().weight(offset);
+        let session = self.sessions.pick(weight)?;
+        Some((session, offset, weight))
     }
 
     pub(crate) fn acquire(&mut self, wish: &Wish, now: Elapsed) -> Outcome {

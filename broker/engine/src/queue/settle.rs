@@ -7,8 +7,9 @@ use millrace_types::{DELAY_MS_MAX, Elapsed, LogId, NOTE_BYTES_MAX, Offset, Refus
 use super::backoff::backoff_ms;
 use super::ledger::{Exception, Lease, State};
 use super::outbox::Dead;
-use super::{Queue, SETTLEMENTS_MAX, wanted};
+use super::{Queue, wanted};
 use crate::command::{Held, Settle, Settlement};
+use crate::limits::SETTLEMENTS_MAX;
 use crate::outcome::Outcome;
 use crate::refusal;
 

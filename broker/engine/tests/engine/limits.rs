@@ -3,14 +3,16 @@
 use millrace_engine::command::{BatchHeader, Command, Settle, Settlement};
 use millrace_engine::outcome::{Applied, Outcome, Room};
 use millrace_engine::spec::QueueSpec;
-use millrace_engine::{ACQUIRE_MESSAGES_MAX, SETTLEMENTS_MAX};
+use millrace_engine::{
+    ACQUIRE_MESSAGES_MAX, DELIVERIES_MAX, SESSIONS_MAX, SETTLEMENTS_MAX, SOURCES_MAX, Shard,
+};
 use millrace_types::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, ErrorCode, LogId, NOTE_BYTES_MAX, Refusal, SessionId,
     TEXT_BYTES_MAX,
 };
 
 use crate::support::{
-    Bench, PARTITION, QUEUE, at, batch, bound, held, queue_spec, refused, window,
+    Bench, DEAD, PARTITION, QUEUE, at, batch, bound, delivered, held, queue_spec, refused, window,
 };
 
 fn refusal(applied: Applied) -> Refusal {
@@ -180,4 +182,92 @@ fn long_texts_are_refused_and_the_lease_goes_on() {
         ttl_ms: u64::MAX,
     });
     assert_eq!(refused(&applied), ErrorCode::InvalidArgument);
+}
+
+#[test]
+fn one_command_hands_out_only_so_much_and_the_rest_follows_at_once() {
+    let mut bench = Bench::new(QueueSpec {
+        in_flight_max: 100_000,
+        ..queue_spec()
+    });
+    for _ in 0..3 {
+        bench.publish(9_000);
+    }
+    bench.pass(5);
+    let first = bench.open(1, window(25_000));
+    let mut handed = delivered(&first, 1).len();
+    assert_eq!(handed, DELIVERIES_MAX as usize);
+    while handed < 25_000 {
+        let due = bench.shard.next_deadline().unwrap();
+        assert!(due <= bench.shard.elapsed());
+        let bytes = bench.shard.snapshot();
+        assert_eq!(Shard::restore(&bytes).as_ref(), Ok(&bench.shard));
+        let more = delivered(&bench.pass(0), 1).len();
+        assert!(0 < more && more <= DELIVERIES_MAX as usize);
+        handed += more;
+    }
+    assert_eq!(handed, 25_000);
+    assert!(bench.shard.next_deadline().unwrap() > bench.shard.elapsed());
+}
+
+#[test]
+fn a_queue_has_only_so_many_sessions() {
+    let mut bench = Bench::new(queue_spec());
+    for session in 0..SESSIONS_MAX as u64 {
+        bench.open(session + 1, window(0));
+    }
+    let refusal = refusal(bench.open(u64::MAX, window(1)));
+    assert_eq!(refusal.code, ErrorCode::LimitReached);
+    assert_eq!(refusal.metadata["limit"], SESSIONS_MAX.to_string());
+    bench.close(1);
+    let opened = bench.open(u64::MAX, window(1)).outcome;
+    assert!(matches!(opened, Outcome::Session { .. }));
+}
+
+#[test]
+fn a_dead_letter_queue_has_only_so_many_sources() {
+    let mut bench = Bench::new(queue_spec());
+    let mut accept = |source: u64| {
+        bench.apply(Command::AcceptDead {
+            queue: DEAD,
+            source: LogId::new(source),
+            number: 0,
+            batch: batch(1),
+        })
+    };
+    for source in 0..SOURCES_MAX as u64 {
+        accept(source + 10);
+    }
+    assert_eq!(refused(&accept(5)), ErrorCode::LimitReached);
+    assert_eq!(accept(10).outcome, Outcome::Numbered(1));
+}
+
+#[test]
+fn a_routed_message_larger_than_its_queue_is_let_in_alone() {
+    let mut bench = Bench::new(QueueSpec {
+        bindings: vec![bound(PARTITION)],
+        bytes_max: Some(500),
+        ..queue_spec()
+    });
+    let large = BatchHeader {
+        count: 1,
+        bytes: 900,
+    };
+    let transfer = |from: u64| Command::Transfer {
+        queue: QUEUE,
+        partition: PARTITION,
+        from: at(from),
+        to: at(from + 1),
+        batch: Some(large.clone()),
+    };
+    let (log, batch) = (QUEUE, large.clone());
+    let published = bench.apply(Command::Publish { log, batch });
+    assert_eq!(refused(&published), ErrorCode::QueueFull);
+    let taken = bench.apply(transfer(0)).outcome;
+    assert_eq!(taken, Outcome::Appended(at(0)..at(1)));
+    assert_eq!(refused(&bench.apply(transfer(1))), ErrorCode::QueueFull);
+    bench.acquire(7, 1);
+    bench.settled(7, held(0, 1), Settle::Accept);
+    let taken = bench.apply(transfer(1)).outcome;
+    assert_eq!(taken, Outcome::Appended(at(1)..at(2)));
 }

@@ -1,9 +1,9 @@
 //! Random appends, trims and pauses go to a partition and to a plain list of messages.
 
-use millrace_engine::Partition;
 use millrace_engine::command::{BatchHeader, Command};
 use millrace_engine::outcome::Outcome;
 use millrace_engine::spec::PartitionSpec;
+use millrace_engine::{Partition, Shard};
 use millrace_types::Wall;
 use proptest::prelude::*;
 
@@ -143,6 +143,10 @@ proptest! {
                 }
             }
             check(bench.shard.partition(PARTITION).unwrap(), &plain);
+            let restored = Shard::restore(&bench.shard.snapshot()).unwrap();
+            prop_assert_eq!(restored.checksum(), bench.shard.checksum());
+            bench.shard = restored;
         }
+        prop_assert_eq!(bench.replayed().checksum(), bench.shard.checksum());
     }
 }

@@ -9,7 +9,7 @@ use millrace_types::{Elapsed, LogId, SessionId};
 use proptest::prelude::*;
 
 use crate::naive::{self, Naive, Session};
-use crate::support::{Bench, PARTITION, QUEUE, at, batch, bound, configure, queue_spec};
+use crate::support::{Bench, DEAD, PARTITION, QUEUE, at, batch, bound, configure, queue_spec};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -49,6 +49,8 @@ enum Step {
     },
     Settle(Vec<(prop::sample::Index, Settle)>),
     Confirm(usize),
+    Aim(Option<LogId>),
+    Redirect(u64),
     Freeze,
     Thaw,
     Lead,
@@ -93,6 +95,8 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(owner, max, bytes)| Step::Acquire { owner, max, bytes }),
         6 => prop::collection::vec(settle, 1..6).prop_map(Step::Settle),
         1 => (0..4_usize).prop_map(Step::Confirm),
+        1 => prop_oneof![Just(None), Just(Some(DEAD)), Just(Some(OTHER))].prop_map(Step::Aim),
+        2 => (0..4_u64).prop_map(Step::Redirect),
         1 => Just(Step::Freeze),
         2 => Just(Step::Thaw),
         1 => Just(Step::Lead),
@@ -119,9 +123,15 @@ struct Pair {
     naive: Naive,
     leases: Vec<(u64, Held)>,
     revision: u64,
+    /// The present dead-letter queue, and the one that waiting letters are bound to.
+    wanted: Option<LogId>,
+    target: Option<LogId>,
+    /// What redirections have added to the numbers of dead letters.
+    shift: u64,
 }
 
 const SOURCE: LogId = LogId::new(40);
+const OTHER: LogId = LogId::new(41);
 
 impl Pair {
     fn new() -> Self {
@@ -131,6 +141,9 @@ impl Pair {
             // Never handed out, so that there is always one to settle.
             leases: vec![(99, crate::support::held(0, 1))],
             revision: 1,
+            wanted: Some(DEAD),
+            target: Some(DEAD),
+            shift: 0,
         }
     }
 
@@ -152,17 +165,46 @@ impl Pair {
             Step::Confirm(more) => {
                 let number = (self.naive.confirmed + more).min(self.naive.dead.len());
                 self.naive.confirm(number);
-                let applied = self.bench.apply(Command::ConfirmDead {
-                    queue: QUEUE,
-                    number: number as u64,
-                });
-                assert_eq!(applied.outcome, Outcome::Numbered(number as u64));
+                let number = number as u64 + self.shift;
+                let queue = QUEUE;
+                let applied = self.bench.apply(Command::ConfirmDead { queue, number });
+                assert_eq!(applied.outcome, Outcome::Numbered(number));
                 self.follow(applied, &[]);
             }
-            Step::Freeze | Step::Thaw | Step::Lead => self.live(step),
+            Step::Redirect(arrived) => self.redirect(*arrived),
+            Step::Freeze | Step::Thaw | Step::Lead | Step::Aim(_) => self.live(step),
             _ => self.session(step),
         }
+        if self.waiting() == 0 || self.target.is_none() {
+            self.target = self.wanted;
+        }
         self.check();
+    }
+
+    /// Dead letters that are not confirmed.
+    fn waiting(&self) -> u64 {
+        (self.naive.dead.len() - self.naive.confirmed) as u64
+    }
+
+    fn redirect(&mut self, arrived: u64) {
+        let Some(from) = self.target else {
+            return;
+        };
+        let first = self.naive.confirmed as u64 + self.shift;
+        let arrived = arrived.min(self.waiting());
+        let applied = self.bench.apply(Command::RedirectDead {
+            queue: QUEUE,
+            from,
+            first,
+            arrived: first + arrived,
+        });
+        let confirmed = self.naive.confirmed + usize::try_from(arrived).unwrap();
+        self.naive.confirm(confirmed);
+        self.shift += self.waiting();
+        self.target = self.wanted;
+        let first = self.naive.confirmed as u64 + self.shift;
+        assert_eq!(applied.outcome, Outcome::Numbered(first));
+        self.follow(applied, &[]);
     }
 
     fn has_room(&self, count: u32) -> bool {
@@ -288,15 +330,20 @@ impl Pair {
     fn live(&mut self, step: &Step) {
         self.revision += 1;
         let (log, revision) = (QUEUE, self.revision);
+        if let Step::Aim(wanted) = step {
+            self.wanted = *wanted;
+        }
+        let mut spec = spec();
+        spec.dead_letter.as_mut().unwrap().log = self.wanted;
         let command = match step {
             Step::Freeze => Command::Freeze { log, revision },
-            Step::Thaw => configure(log, "queue/test/jobs", revision, spec()),
+            Step::Thaw | Step::Aim(_) => configure(log, "queue/test/jobs", revision, spec),
             _ => Command::Lead,
         };
         let applied = self.bench.apply(command);
         match step {
             Step::Freeze => self.naive.frozen = true,
-            Step::Thaw => {
+            Step::Thaw | Step::Aim(_) => {
                 if std::mem::take(&mut self.naive.frozen) {
                     self.naive.restart_leases();
                 }
@@ -478,8 +525,11 @@ impl Pair {
             .iter()
             .enumerate()
             .skip(self.naive.confirmed);
-        let waiting: Vec<_> = waiting.map(|(n, o)| (n as u64, at(*o as u64))).collect();
+        let waiting: Vec<_> = waiting
+            .map(|(n, o)| (n as u64 + self.shift, at(*o as u64)))
+            .collect();
         assert_eq!(dead, waiting);
+        assert_eq!(queue.dead_letter_target(), self.target);
         let deadline = self.naive.next_deadline().map(Elapsed::from_millis);
         assert_eq!(self.bench.shard.next_deadline(), deadline);
 
@@ -487,6 +537,7 @@ impl Pair {
         let restored = Shard::restore(&bytes).unwrap();
         assert_eq!(restored, self.bench.shard);
         assert_eq!(restored.snapshot(), bytes);
+        assert_eq!(restored.checksum(), self.bench.shard.checksum());
         self.bench.shard = restored;
     }
 }
@@ -500,6 +551,10 @@ proptest! {
         for step in &steps {
             pair.step(step);
         }
+        // Restored after each step here, never there.
+        let replayed = pair.bench.replayed();
+        prop_assert_eq!(replayed.checksum(), pair.bench.shard.checksum());
+        prop_assert_eq!(replayed, pair.bench.shard);
     }
 
     #[test]

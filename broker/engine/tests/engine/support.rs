@@ -19,6 +19,8 @@ pub(crate) struct Bench {
     pub(crate) shard: Shard,
     pub(crate) now: u64,
     index: u64,
+    /// Everything applied, to be replayed.
+    history: Vec<Entry>,
 }
 
 pub(crate) fn address(text: &str) -> Address {
@@ -124,6 +126,7 @@ impl Bench {
             shard: Shard::new(ShardId::new(1)),
             now: 0,
             index: 0,
+            history: Vec::new(),
         };
         let dead = QueueSpec {
             dead_letter: None,
@@ -144,7 +147,18 @@ impl Bench {
         };
         let entry = Entry { stamp, command };
         let entry = Entry::decode(&entry.encode()).unwrap();
-        self.shard.apply(LogIndex::new(self.index), &entry)
+        let applied = self.shard.apply(LogIndex::new(self.index), &entry);
+        self.history.push(entry);
+        applied
+    }
+
+    /// What another replica makes of the same entries.
+    pub(crate) fn replayed(&self) -> Shard {
+        let mut shard = Shard::new(self.shard.id());
+        for (index, entry) in self.history.iter().enumerate() {
+            shard.apply(LogIndex::new(index as u64 + 1), entry);
+        }
+        shard
     }
 
     /// Lets time pass and says what that did.

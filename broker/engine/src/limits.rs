@@ -1,0 +1,34 @@
+//! Every limit of a data shard's state that is the engine's own. Others are declared and checked by
+//! the catalogue (in flight, deliveries, messages, bytes, bindings) or hold everywhere
+//! (`millrace_types`: batches, notes, names, delays, windows).
+//!
+//! | grows | bounded by | reaching it |
+//! |---|---|---|
+//! | messages, delays, outbox of a queue | declared `messages` and `bytes` | `QUEUE_FULL` |
+//! | leases of a queue | declared `in_flight_max` | nothing more is handed out |
+//! | leases of a session | its window, cut to `IN_FLIGHT_MAX` | nothing more is handed to it |
+//! | sessions of a queue | `SESSIONS_MAX` | `LIMIT_REACHED` |
+//! | sources of a dead-letter queue | `SOURCES_MAX` | `LIMIT_REACHED`; the letters wait |
+//! | cursors of a queue | `BINDINGS_MAX` topics of `PARTITIONS_MAX` | refused by the catalogue |
+//! | messages of a partition | declared retention, twice it while a queue lags | trimmed |
+//! | removed queues that know what arrived | `SOURCES_MAX` each, until forgotten | |
+//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, and those below | goes on with the next |
+
+use millrace_types::Count;
+
+/// Sessions of one queue: each costs memory on every replica, and a turn looks at all with room.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Queues that send their dead letters to one queue: as many as a cluster is made for.
+pub const SOURCES_MAX: usize = 100_000;
+/// Messages of one `Acquire`, as `Receive` has it.
+pub const ACQUIRE_MESSAGES_MAX: Count = 1000;
+/// Settlements of one command: bounds how long it holds its worker.
+pub const SETTLEMENTS_MAX: usize = 10_000;
+/// Longest time to live of a session: a client that is gone for a day is gone.
+pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
+/// Leases, delays and sessions that one entry ends at most, so that none holds its worker for
+/// long. The rest stays due: `next_deadline` lies in the past, so a `Tick` follows at once.
+pub(crate) const EXPIRIES_MAX: u32 = 10_000;
+/// Messages that one operation hands to sessions at most, for the same reason and with the same
+/// remedy. A few milliseconds' work.
+pub const DELIVERIES_MAX: u32 = 10_000;
