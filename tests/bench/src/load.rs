@@ -23,7 +23,10 @@ const ROUNDS_MAX: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Settlements one consumer has due.
 const SETTLING_MAX: usize = 20_000;
-/// A paced publisher sends what is due this often.
+/// Messages that a publisher may be ahead of its consumers: several batches, far less than what makes
+/// a checkpoint due.
+const LEAD_MAX: u64 = 20_000;
+/// A paced publisher sends what is due this often, and looks this often whether it may.
 const PACE: Duration = Duration::from_millis(5);
 
 /// What publishers saw.
@@ -93,6 +96,20 @@ pub async fn publish(
     each: u64,
     payload_bytes: u64,
 ) -> Result<Published> {
+    publish_ahead_of(broker, addresses, each, payload_bytes, None).await
+}
+
+/// The same, never far ahead of those who consume, if there are any.
+///
+/// # Errors
+/// As `publish`.
+pub async fn publish_ahead_of(
+    broker: &Broker,
+    addresses: &[String],
+    each: u64,
+    payload_bytes: u64,
+    consumers: Option<&Appetite>,
+) -> Result<Published> {
     let mut tasks = JoinSet::new();
     let started = Instant::now();
     // Addresses share the streams' number, so that many queues do not mean many tasks at work.
@@ -101,7 +118,11 @@ pub async fn publish(
         for stream in 0..streams {
             let share = each / streams + u64::from(stream < each % streams);
             let publisher = broker.client()?.publisher(address, patient());
-            tasks.spawn(publish_all(publisher, share, payload_bytes, stream));
+            let lead = consumers.map(|consumers| Lead {
+                consumers: consumers.clone(),
+                streams,
+            });
+            tasks.spawn(publish_all(publisher, share, payload_bytes, stream, lead));
         }
     }
     let mut published = Published::default();
@@ -124,6 +145,7 @@ async fn publish_all(
     messages: u64,
     payload_bytes: u64,
     stream: u64,
+    lead: Option<Lead>,
 ) -> Result<Published> {
     let mut message = message(payload_bytes);
     let mut all = Published::default();
@@ -133,6 +155,9 @@ async fn publish_all(
             // A thousand messages of a key in a row: batches of a topic have one key each.
             if n % 1_000 == 0 {
                 message.key = format!("{stream}-{}", n / 1_000 % 16);
+                if let Some(lead) = &lead {
+                    lead.wait(all.messages + n).await;
+                }
             }
             due.push(publisher.send(&message).await?).await;
         }
@@ -144,6 +169,23 @@ async fn publish_all(
         tokio::time::sleep(PAUSE).await; // polls
     }
     bail!("messages were refused every time: {:?}", all.refused)
+}
+
+/// What keeps a publisher near its consumers.
+struct Lead {
+    consumers: Appetite,
+    /// Publishers like this one.
+    streams: u64,
+}
+
+impl Lead {
+    /// Waits until few enough of the messages that this publisher and its likes have sent are
+    /// still to be taken.
+    async fn wait(&self, sent: u64) {
+        while sent * self.streams > self.consumers.taken() + LEAD_MAX {
+            tokio::time::sleep(PACE).await; // polls
+        }
+    }
 }
 
 /// Awaits acknowledgements in the order of their messages, beside whoever sends them: what a
@@ -276,14 +318,20 @@ pub async fn publish_one_by_one(
 
 /// How many messages consumers still want; they end when it is none.
 #[derive(Clone, Debug)]
-pub struct Appetite(Arc<AtomicI64>);
+pub struct Appetite {
+    at_first: i64,
+    left: Arc<AtomicI64>,
+}
 
 impl Appetite {
     /// This many.
     #[must_use]
     pub fn of(messages: u64) -> Self {
-        let messages = i64::try_from(messages).unwrap_or(i64::MAX);
-        Self(Arc::new(AtomicI64::new(messages)))
+        let at_first = i64::try_from(messages).unwrap_or(i64::MAX);
+        Self {
+            at_first,
+            left: Arc::new(AtomicI64::new(at_first)),
+        }
     }
 
     /// Until `end`.
@@ -294,16 +342,21 @@ impl Appetite {
 
     /// No more.
     pub fn end(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.left.store(0, Ordering::Relaxed);
     }
 
     fn is_left(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+        self.left.load(Ordering::Relaxed) > 0
+    }
+
+    fn taken(&self) -> u64 {
+        let taken = self.at_first - self.left.load(Ordering::Relaxed);
+        u64::try_from(taken).unwrap_or_default()
     }
 
     /// May go below none: several consumers take the last ones at once.
     fn take(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.left.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -48,13 +48,18 @@ async fn prompt(options: &Options, messages: u64, payload: u64, report: &mut Rep
     let before = Moment::of(&broker).await?;
     let (appetite, addresses) = (Appetite::of(messages), [address.clone()]);
     let (published, consumed) = tokio::join!(
-        load::publish(&broker, &addresses, messages, payload),
+        load::publish_ahead_of(&broker, &addresses, messages, payload, Some(&appetite)),
         load::consume(&broker, &address, &appetite),
     );
     consumed?;
     let after = Moment::of(&broker).await?;
     report.push(Figure::rate("prompt_publish", published?.rate()));
-    report.extend(amplification("prompt", &before, &after, messages * payload));
+    report.extend(amplification(
+        "prompt",
+        &before,
+        &after,
+        (messages, payload),
+    ));
     Ok(())
 }
 
@@ -72,12 +77,12 @@ async fn backlog(
     let built = Moment::of(&broker).await?;
     let consumed = load::consume(&broker, &address, &Appetite::of(messages)).await?;
     let after = Moment::of(&broker).await?;
-    let bytes = messages * payload;
+    let each = (messages, payload);
     report.push(Figure::rate("backlog_publish", published.rate()));
     let drained = messages as f64 / consumed.as_secs_f64();
     report.push(Figure::rate("backlog_drain", drained));
-    report.extend(amplification("backlog_built", &before, &built, bytes));
-    report.extend(amplification("backlog_drained", &before, &after, bytes));
+    report.extend(amplification("backlog_built", &before, &built, each));
+    report.extend(amplification("backlog_drained", &before, &after, each));
     let left = node.disk_bytes()?;
     report.push(Figure::bytes("backlog_drained_on_disk", left));
     Ok(())
@@ -91,7 +96,7 @@ async fn topic(options: &Options, messages: u64, payload: u64, report: &mut Repo
     let published = load::publish(&broker, &addresses, messages, payload).await?;
     let after = Moment::of(&broker).await?;
     report.push(Figure::rate("topic_publish", published.rate()));
-    report.extend(amplification("topic", &before, &after, messages * payload));
+    report.extend(amplification("topic", &before, &after, (messages, payload)));
     Ok(())
 }
 
@@ -124,13 +129,27 @@ impl Moment {
 }
 
 /// Bytes for each payload byte: as the kernel counts them, and as the broker does.
-fn amplification(name: &str, before: &Moment, after: &Moment, payload: u64) -> Vec<Figure> {
-    let payload = payload as f64;
+fn amplification(
+    name: &str,
+    before: &Moment,
+    after: &Moment,
+    (messages, payload): (u64, u64),
+) -> Vec<Figure> {
+    let payload = (messages * payload) as f64;
     let device = after.usage.written_bytes - before.usage.written_bytes;
     let mut figures = vec![Figure::ratio(
         format!("{name}_device_bytes_per_byte"),
         device as f64 / payload,
     )];
+    // A small sync writes a whole block of the file system: why the kernel may count more than the
+    // broker wrote.
+    let fsyncs = "millrace_journal_fsyncs_total";
+    let fsyncs = after.scrape.sum(fsyncs) - before.scrape.sum(fsyncs);
+    let per_thousand = fsyncs * 1_000.0 / messages as f64;
+    figures.push(Figure::ratio(
+        format!("{name}_fsyncs_per_thousand"),
+        per_thousand,
+    ));
     for (labels, bytes) in after.scrape.series(WRITTEN) {
         let area = labels
             .trim_start_matches("{area=\"")
