@@ -1,6 +1,8 @@
 //! Whether what a client sent may enter: messages, batches, addresses, numbers within their bounds.
 //! Says which field is wrong and which limit it breaks; changes nothing and asks nobody.
 
+use std::fmt::Display;
+
 use bytes::{Buf as _, Bytes};
 use millrace_proto::v1;
 use millrace_types::{
@@ -55,8 +57,8 @@ pub(crate) fn message(
     message: &v1::Message,
     message_bytes_max: u32,
 ) -> Result<(), Refusal> {
-    size(field, message.encoded_len(), message_bytes_max)?;
-    content(field, message)
+    size(&field, message.encoded_len(), message_bytes_max)?;
+    content(&field, message)
 }
 
 /// What a batch turned out to be.
@@ -114,11 +116,12 @@ fn each_record(
     let mut keys: Vec<String> = Vec::new();
     let mut count = 0_u32;
     while rest.has_remaining() {
-        let name = format!("{field}.records[{count}]");
+        // Spelled out only for an error: this runs for every message.
+        let name = format_args!("{field}.records[{count}]");
         let record = next_record(&name, &mut rest)?;
         size(&name, record.len(), message_bytes_max)?;
         let parsed = v1::Message::decode(record)
-            .map_err(|error| invalid(&name, format!("is not a message: {error}")))?;
+            .map_err(|error| invalid(name, format!("is not a message: {error}")))?;
         content(&name, &parsed)?;
         if !parsed.key.is_empty() && keys.last() != Some(&parsed.key) {
             keys.push(parsed.key);
@@ -138,7 +141,7 @@ fn each_record(
     Ok(CheckedBatch { keys })
 }
 
-fn next_record(name: &str, rest: &mut Bytes) -> Result<Bytes, Refusal> {
+fn next_record(name: &dyn Display, rest: &mut Bytes) -> Result<Bytes, Refusal> {
     let length = decode_varint(rest)
         .map_err(|error| invalid(name, format!("its length cannot be read: {error}")))?;
     match usize::try_from(length) {
@@ -151,54 +154,76 @@ fn next_record(name: &str, rest: &mut Bytes) -> Result<Bytes, Refusal> {
     }
 }
 
-fn size(field: &str, bytes: usize, bytes_max: u32) -> Result<(), Refusal> {
+fn size(field: &dyn Display, bytes: usize, bytes_max: u32) -> Result<(), Refusal> {
     if bytes <= bytes_max as usize {
         return Ok(());
     }
     let text = format!("{field} has {bytes} bytes; its target takes at most {bytes_max}");
     Err(Refusal::new(ErrorCode::MessageTooLarge, text)
-        .with("field", field)
+        .with("field", field.to_string())
         .with("limit", bytes_max.to_string())
         .with("actual", bytes.to_string()))
 }
 
-fn content(field: &str, message: &v1::Message) -> Result<(), Refusal> {
-    let part = |name: &str| format!("{field}.{name}");
-    length(part("key"), &message.key, KEY_BYTES_MAX)?;
-    length(part("id"), &message.id, TEXT_BYTES_MAX)?;
-    length(part("content_type"), &message.content_type, TEXT_BYTES_MAX)?;
+fn content(field: &dyn Display, message: &v1::Message) -> Result<(), Refusal> {
+    length(format_args!("{field}.key"), &message.key, KEY_BYTES_MAX)?;
+    length(format_args!("{field}.id"), &message.id, TEXT_BYTES_MAX)?;
     length(
-        part("correlation_id"),
+        format_args!("{field}.content_type"),
+        &message.content_type,
+        TEXT_BYTES_MAX,
+    )?;
+    length(
+        format_args!("{field}.correlation_id"),
         &message.correlation_id,
         TEXT_BYTES_MAX,
     )?;
-    length(part("reply_to"), &message.reply_to, TEXT_BYTES_MAX)?;
-    length(part("traceparent"), &message.traceparent, TEXT_BYTES_MAX)?;
-    subject(&part("subject"), &message.subject)?;
+    length(
+        format_args!("{field}.reply_to"),
+        &message.reply_to,
+        TEXT_BYTES_MAX,
+    )?;
+    length(
+        format_args!("{field}.traceparent"),
+        &message.traceparent,
+        TEXT_BYTES_MAX,
+    )?;
+    subject(format_args!("{field}.subject"), &message.subject)?;
     if message.headers.len() > HEADERS_MAX {
-        return Err(over(part("headers"), HEADERS_MAX, message.headers.len()));
+        return Err(over(
+            format_args!("{field}.headers"),
+            HEADERS_MAX,
+            message.headers.len(),
+        ));
     }
     for (n, header) in message.headers.iter().enumerate() {
-        let name = format!("{field}.headers[{n}]");
+        let name = format_args!("{field}.headers[{n}]");
         if header.name.is_empty() {
-            return Err(invalid(&name, "has no name"));
+            return Err(invalid(name, "has no name"));
         }
-        length(format!("{name}.name"), &header.name, HEADER_NAME_BYTES_MAX)?;
+        length(
+            format_args!("{name}.name"),
+            &header.name,
+            HEADER_NAME_BYTES_MAX,
+        )?;
         if header.value.is_none() {
-            return Err(invalid(&name, "has no value"));
+            return Err(invalid(name, "has no value"));
         }
     }
     if message.death.is_some() {
-        return Err(invalid(&part("death"), "is set by the broker alone"));
+        return Err(invalid(
+            format_args!("{field}.death"),
+            "is set by the broker alone",
+        ));
     }
     Ok(())
 }
 
-fn subject(field: &str, subject: &str) -> Result<(), Refusal> {
+fn subject(field: impl Display, subject: &str) -> Result<(), Refusal> {
     if subject.is_empty() {
         return Ok(());
     }
-    length(field, subject, SUBJECT_BYTES_MAX)?;
+    length(&field, subject, SUBJECT_BYTES_MAX)?;
     let word = |word: &str| {
         (1..=SUBJECT_WORD_BYTES_MAX).contains(&word.len())
             && word
@@ -219,7 +244,7 @@ fn subject(field: &str, subject: &str) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` above it.
-pub(crate) fn length(field: impl AsRef<str>, text: &str, bytes_max: usize) -> Result<(), Refusal> {
+pub(crate) fn length(field: impl Display, text: &str, bytes_max: usize) -> Result<(), Refusal> {
     if text.len() <= bytes_max {
         Ok(())
     } else {
@@ -228,14 +253,14 @@ pub(crate) fn length(field: impl AsRef<str>, text: &str, bytes_max: usize) -> Re
 }
 
 /// The request itself is wrong in this field.
-pub(crate) fn invalid(field: &str, text: impl AsRef<str>) -> Refusal {
+pub(crate) fn invalid(field: impl Display, text: impl AsRef<str>) -> Refusal {
     let text = format!("{field}: {}", text.as_ref());
-    Refusal::new(ErrorCode::InvalidArgument, text).with("field", field)
+    Refusal::new(ErrorCode::InvalidArgument, text).with("field", field.to_string())
 }
 
-fn over(field: impl AsRef<str>, limit: impl ToString, actual: impl ToString) -> Refusal {
+fn over(field: impl Display, limit: impl ToString, actual: impl ToString) -> Refusal {
     let (limit, actual) = (limit.to_string(), actual.to_string());
-    invalid(field.as_ref(), format!("is {actual}; want 1 to {limit}"))
+    invalid(field, format!("is {actual}; want 1 to {limit}"))
         .with("limit", limit)
         .with("actual", actual)
 }
