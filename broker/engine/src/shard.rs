@@ -452,6 +452,13 @@ impl Shard {
         self.partitions.values().map(|partition| &**partition)
     }
 
+    /// Its partitions after one, in order of their logs.
+    pub fn partitions_after(&self, after: Option<LogId>) -> impl Iterator<Item = &Partition> {
+        self.partitions
+            .after(after)
+            .map(|(_, partition)| &**partition)
+    }
+
     /// Which queue a session is of; `None` when it has ended.
     #[must_use]
     pub fn session(&self, session: SessionId) -> Option<LogId> {

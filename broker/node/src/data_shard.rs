@@ -46,6 +46,8 @@ pub(super) struct DataShard {
     /// Commands of our own under way: one is enough.
     tick: bool,
     trims: usize,
+    /// The partition that retention looked at last; `None` at the end of a round.
+    trimmed: Option<LogId>,
     sweep: Sweep,
 }
 
@@ -71,6 +73,7 @@ impl DataShard {
             extents: BTreeMap::new(),
             tick: false,
             trims: 0,
+            trimmed: None,
             sweep: Sweep::default(),
             replica,
         };

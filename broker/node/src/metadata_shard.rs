@@ -243,6 +243,11 @@ impl MetadataShard {
         self.proposals.is_empty() && !self.plan.is_running()
     }
 
+    /// Whether anything is on its way to the disk.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.proposals.is_empty()
+    }
+
     /// Whether a checkpoint covers everything.
     pub(super) fn is_covered(&self, now: Instant) -> bool {
         !self.plan.is_possible(self.catalogue.applied(), now)

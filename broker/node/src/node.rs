@@ -190,6 +190,12 @@ impl Node {
         self.disk_free_bytes() < self.options.disk_reserve_bytes
     }
 
+    /// Whether the journal can go on only in a file that the disk has no room for.
+    pub(super) fn is_journal_refused(&self) -> bool {
+        let room = self.journal.room();
+        room.is_ok_and(|room| room.next_file == NextFile::Refused)
+    }
+
     /// Bodies in memory, of all shards.
     pub(super) fn resident_bytes(&self) -> u64 {
         self.slots

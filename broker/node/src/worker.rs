@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_storage::{Next, Routine};
+use millrace_storage::{CheckpointError, Next, Routine};
 use millrace_types::{ErrorCode, LogIndex, Refusal, ShardId};
 
 use super::data_shard::DataShard;
@@ -27,6 +27,12 @@ const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 /// A shard that holds on to this many thresholds' worth of journal files makes a checkpoint though
 /// it has written little itself.
 const PINNED_FACTOR: u64 = 4;
+/// How often a worker that drains looks whether the journal gets on.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
+/// A journal that gets nothing done for this long, on a full disk or a dead one, keeps a node from
+/// draining no longer: time for a checkpoint to give some room back. Nobody was told that what
+/// waits is stored.
+const DRAIN_IN_VAIN: Duration = Duration::from_secs(10);
 
 /// One worker.
 pub(super) struct Worker {
@@ -44,7 +50,34 @@ pub(super) struct Worker {
     /// Whether its shards have proposed their first commands.
     leads: bool,
     housekeeping_at: Option<Instant>,
-    draining: Option<Reply<()>>,
+    draining: Option<Draining>,
+}
+
+/// Somebody waits until everything that is in flight has finished.
+struct Draining {
+    reply: Reply<()>,
+    look_at: Instant,
+    /// When the journal was last seen to get on, or had nothing to do.
+    moved_at: Instant,
+}
+
+impl Draining {
+    const fn new(reply: Reply<()>, now: Instant) -> Self {
+        Self {
+            reply,
+            look_at: now,
+            moved_at: now,
+        }
+    }
+
+    /// Whether what is in flight has waited for as long as anybody cares.
+    fn is_in_vain(&mut self, in_flight: bool, now: Instant) -> bool {
+        self.look_at = now + DRAIN_LOOK;
+        if !in_flight {
+            self.moved_at = now;
+        }
+        now.saturating_duration_since(self.moved_at) >= DRAIN_IN_VAIN
+    }
 }
 
 /// Whether the worker goes on.
@@ -102,7 +135,7 @@ impl Worker {
             self.leads = true;
             self.lead(now);
         }
-        if self.look() == Flow::Stop {
+        if self.look(now) == Flow::Stop {
             return Next::Ended;
         }
         self.apply(now);
@@ -111,17 +144,18 @@ impl Worker {
         }
         if self.out.is_empty() {
             self.take_waiting(now);
-            self.on_time(now);
-            self.go_on_draining(now);
-            if self.submit() == Flow::Stop {
-                return Next::Ended;
-            }
         }
-        let held_back = !self.out.is_empty();
-        if !self.synced.is_empty() || !(self.waiting.is_empty() || held_back) {
+        // These go on: on a full disk, a checkpoint is what gives the journal room again.
+        self.on_time(now);
+        self.go_on_draining(now);
+        if self.submit() == Flow::Stop {
+            return Next::Ended;
+        }
+        let may_take = self.out.is_empty() && !self.waiting.is_empty();
+        if may_take || !self.synced.is_empty() {
             return Next::Now;
         }
-        Next::Wait(self.next_deadline().filter(|_| !held_back))
+        Next::Wait(self.next_deadline())
     }
 
     fn lead(&mut self, now: Instant) {
@@ -133,17 +167,39 @@ impl Worker {
         }
     }
 
-    /// Takes what is in the inbox.
-    fn look(&mut self) -> Flow {
+    /// Empties the inbox. What does not add to what waits for the journal is done at once.
+    fn look(&mut self, now: Instant) -> Flow {
         for input in self.inbox.take() {
             match input {
                 Input::Stop => return Flow::Stop,
                 Input::Room => self.awaits_room = false,
-                Input::Synced(marks) => self.synced.extend(marks),
+                Input::Synced(marks) => {
+                    self.synced.extend(marks);
+                    if let Some(draining) = &mut self.draining {
+                        draining.moved_at = now;
+                    }
+                }
+                Input::Checkpointed(shard, result) => self.checkpointed(shard, result, now),
+                Input::Drain(reply) => self.draining = Some(Draining::new(reply, now)),
                 input => self.waiting.push_back(input),
             }
         }
         Flow::On
+    }
+
+    fn checkpointed(
+        &mut self,
+        id: ShardId,
+        result: Result<LogIndex, CheckpointError>,
+        now: Instant,
+    ) {
+        if id == ShardId::METADATA {
+            if let Some(metadata) = &mut self.metadata {
+                metadata.checkpointed(result, now);
+            }
+        } else if let Some(shard) = self.shards.get_mut(&id) {
+            shard.checkpointed(result, now);
+        }
     }
 
     /// Hands over what the shards have ordered, if the journal has room for it.
@@ -200,16 +256,6 @@ impl Worker {
                     shard.resume(&connection, now, out);
                 }
             }
-            Input::Checkpointed(ShardId::METADATA, result) => {
-                if let Some(metadata) = &mut self.metadata {
-                    metadata.checkpointed(result, now);
-                }
-            }
-            Input::Checkpointed(id, result) => {
-                if let Some(shard) = self.shards.get_mut(&id) {
-                    shard.checkpointed(result, now);
-                }
-            }
             Input::Configured(shard, result) => {
                 if let Some(metadata) = &mut self.metadata {
                     metadata.configured(shard, result, now, out);
@@ -222,9 +268,12 @@ impl Worker {
                     shard.stop_waiting();
                 }
             }
-            Input::Drain(reply) => self.draining = Some(reply),
-            // Looked at as they come.
-            Input::Synced(_) | Input::Room | Input::Stop => {}
+            // Done when the inbox is emptied.
+            Input::Synced(_)
+            | Input::Checkpointed(..)
+            | Input::Room
+            | Input::Drain(_)
+            | Input::Stop => {}
         }
     }
 
@@ -249,7 +298,8 @@ impl Worker {
 
     fn next_deadline(&self) -> Option<Instant> {
         let shards = self.shards.values().filter_map(DataShard::next_deadline);
-        shards.chain(self.housekeeping_at).min()
+        let draining = self.draining.as_ref().map(|draining| draining.look_at);
+        shards.chain(self.housekeeping_at).chain(draining).min()
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -282,7 +332,7 @@ impl Worker {
         let crowded = journal.file_bytes > limit;
         // A checkpoint is what gives the room of settled messages back: a disk that is short of
         // room must not wait for publishes, which are refused, to make one due.
-        let short = self.node.is_disk_short();
+        let short = self.node.is_disk_short() || self.node.is_journal_refused();
         let wanted = |id: &ShardId| short || (crowded && journal.pinned_by.contains(id));
         if let Some(metadata) = &mut self.metadata {
             metadata.housekeeping();
@@ -297,7 +347,7 @@ impl Worker {
     /// Once asked to: lets what is in flight finish, then makes last checkpoints, then answers. A
     /// checkpoint that cannot be made (the disk is full) is left out: the journal has everything.
     fn go_on_draining(&mut self, now: Instant) {
-        let Some(reply) = self.draining.take() else {
+        let Some(mut draining) = self.draining.take() else {
             return;
         };
         if let Some(metadata) = self.metadata.as_mut().filter(|metadata| metadata.is_idle()) {
@@ -311,14 +361,20 @@ impl Worker {
             .as_ref()
             .is_none_or(|metadata| metadata.is_idle() && metadata.is_covered(now));
         let done = metadata_done
+            && self.waiting.is_empty()
             && self
                 .shards
                 .values()
                 .all(|shard| shard.is_idle() && shard.is_covered(now));
-        if done {
-            reply.answer(Ok(()));
+        let in_flight = self
+            .metadata
+            .as_ref()
+            .is_some_and(MetadataShard::is_writing)
+            || self.shards.values().any(DataShard::is_writing);
+        if done || draining.is_in_vain(in_flight, now) {
+            draining.reply.answer(Ok(()));
         } else {
-            self.draining = Some(reply);
+            self.draining = Some(draining);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use millrace_engine::command::Command;
 use millrace_storage::CheckpointError;
-use millrace_types::{LogId, LogIndex, Offset};
+use millrace_types::LogIndex;
 
 use super::DataShard;
 use crate::checkpoint_plan;
@@ -13,6 +13,10 @@ use crate::facts::ShardFacts;
 use crate::input::Proposal;
 use crate::outbound::Outbound;
 use crate::retention;
+
+/// Partitions that retention looks at in one turn: a fraction of a millisecond. Those of a shard
+/// with more have their turn a second later, which no age or size notices.
+const TRIMS_MAX: usize = 4_096;
 
 impl DataShard {
     /// When the thread has to look again by itself, for leases, backoff, sessions and waiting
@@ -51,20 +55,26 @@ impl DataShard {
     pub(crate) fn housekeeping(&mut self, now: Instant, out: &mut Outbound) {
         self.check_connections(now, out);
         self.sweep(now, out);
+        self.trim(now, out);
+    }
+
+    /// Lets go of what retention does not keep, some partitions a time, round and round.
+    fn trim(&mut self, now: Instant, out: &mut Outbound) {
         if self.trims > 0 {
             return;
         }
         let wall = self.clock.stamp(now, self.node.host.wall()).wall;
-        let logs = &self.node.logs;
-        let trims: Vec<(LogId, Offset)> = self
-            .shard()
-            .partitions()
-            .filter_map(|partition| {
-                let log = partition.log();
-                let first = retention::trim_to(partition, logs.lowest_cursor(log), wall)?;
-                Some((log, first))
-            })
-            .collect();
+        let (mut looked, mut last, mut trims) = (0, None, Vec::new());
+        for partition in self.shard().partitions_after(self.trimmed).take(TRIMS_MAX) {
+            looked += 1;
+            let log = partition.log();
+            last = Some(log);
+            let lowest = self.node.logs.lowest_cursor(log);
+            if let Some(first) = retention::trim_to(partition, lowest, wall) {
+                trims.push((log, first));
+            }
+        }
+        self.trimmed = last.filter(|_| looked == TRIMS_MAX);
         self.trims = trims.len();
         for (partition, first) in trims {
             let command = Command::Trim { partition, first };
@@ -99,6 +109,11 @@ impl DataShard {
     /// Whether nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.proposals.is_empty() && !self.plan.is_running()
+    }
+
+    /// Whether anything is on its way to the disk.
+    pub(crate) fn is_writing(&self) -> bool {
+        !self.proposals.is_empty()
     }
 
     /// Whether a checkpoint covers everything.

@@ -18,6 +18,9 @@ use crate::{Host, Join};
 /// leaves no other trace, and no work is handed on more often without a sync in between.
 const IDLE_ROUNDS: u32 = 4;
 
+/// More than any story of a test takes.
+const STEPS_MAX: usize = 100_000;
+
 /// One life of a node. Clones share it.
 #[derive(Clone)]
 pub(super) struct TestHost(Arc<Inner>);
@@ -86,6 +89,11 @@ impl TestHost {
             *place.lock().unwrap() = Some(value);
         }));
         loop {
+            {
+                let steps = &self.0.state().steps;
+                let last = steps.len().saturating_sub(40);
+                assert!(steps.len() < STEPS_MAX, "no end: {:?}", &steps[last..]);
+            }
             self.settle_until(|| result.lock().unwrap().is_some());
             if let Some(value) = result.lock().unwrap().take() {
                 return value;

@@ -2,9 +2,11 @@
 //! run, step by step.
 
 use millrace_storage::{Crash, Disk, MemoryDisk};
+use millrace_types::Applied;
 
 use super::host::TestHost;
 use super::*;
+use crate::Host as _;
 
 /// A disk, and one life after the other on it.
 struct World {
@@ -131,4 +133,52 @@ fn a_lease_of_a_minute_runs_out_without_a_wait() {
     assert_eq!(acquired, [1, 2]);
     let lease = Duration::from_mins(1);
     assert!(waited >= lease && waited < lease * 2, "{waited:?}");
+}
+
+#[test]
+fn a_node_drains_though_the_disk_has_no_room_for_what_is_in_flight() {
+    let mut world = World::new(11);
+    let disk = world.disk.clone();
+    let (results, waited) = world.live(|host, broker| async move {
+        declare(&broker, vec![queue("queue/test/orders")]).await;
+        disk.set_capacity(Some(0));
+        let big = "x".repeat(20 << 10);
+        let to = address("queue/test/orders");
+        // More than the journal's file and the next one can take.
+        let sent: Vec<_> = (0..20)
+            .map(|_| broker.publish(&to, vec![batch(&[message(&big, "")])]))
+            .collect();
+        broker.drain().await;
+        let mut results = Vec::new();
+        for sent in sent {
+            results.extend(sent.await);
+        }
+        (results, host.elapsed())
+    });
+    let refusal = results.last().unwrap().as_ref().unwrap_err();
+    assert_eq!(refusal.applied, Applied::Unknown);
+    assert!(waited < Duration::from_mins(1), "{waited:?}");
+}
+
+#[test]
+fn a_worker_that_holds_back_goes_on_when_the_disk_has_room_again() {
+    let mut world = World::new(12);
+    world.options.journal.queued_bytes_max = 64 << 10;
+    let disk = world.disk.clone();
+    world.live(|host, broker| async move {
+        declare(&broker, vec![queue("queue/test/orders")]).await;
+        disk.set_capacity(Some(0));
+        let big = "x".repeat(20 << 10);
+        let to = address("queue/test/orders");
+        let mut sent = Vec::new();
+        for _ in 0..20 {
+            sent.push(broker.publish(&to, vec![batch(&[message(&big, "")])]));
+            host.sleep(Duration::from_millis(100)).await;
+        }
+        host.sleep(Duration::from_secs(30)).await;
+        disk.set_capacity(None);
+        for sent in sent {
+            assert!(sent.await.iter().all(Result::is_ok));
+        }
+    });
 }

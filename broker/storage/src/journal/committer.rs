@@ -154,6 +154,8 @@ impl Committer {
         }
         match self.writer.make_room(&batch.records, now)? {
             Room::Made => {}
+            // Whoever drains has nobody left who could make room.
+            Room::Awaited(_) if !self.shared.inbox.is_open() => return Ok(Next::Ended),
             Room::Awaited(deadline) => {
                 self.phase = Phase::Held(batch);
                 return Ok(Next::Wait(deadline));

@@ -172,7 +172,8 @@ impl JournalHandle {
     }
 
     /// Lets the routines end once what waits is written and answered, and returns at once; later
-    /// appends are refused. Whoever runs the routines waits for them.
+    /// appends are refused. What finds no room on a full disk is dropped unanswered. Whoever runs
+    /// the routines waits for them.
     pub fn drain(&self) {
         self.0.inbox.drain();
     }

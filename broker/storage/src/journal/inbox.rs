@@ -135,6 +135,11 @@ impl Inbox {
         self.signal.ring();
     }
 
+    /// Whether it takes anything new.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().phase == Phase::Open
+    }
+
     /// Lets what waits be written and takes nothing new.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
