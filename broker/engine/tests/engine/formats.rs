@@ -280,6 +280,52 @@ fn every_command_survives_its_encoding() {
 }
 
 #[test]
+fn the_golden_files_have_every_command_and_no_other_is_known() {
+    let stamp = Stamp::default();
+    let kinds = commands().into_iter().map(|command| {
+        let entry = Entry { stamp, command };
+        // After the version and the two times of a stamp at zero.
+        entry.encode()[3]
+    });
+    let kinds: Vec<u8> = kinds.collect();
+    let all = u8::try_from(kinds.len()).unwrap();
+    assert_eq!(kinds, (0..all).collect::<Vec<u8>>());
+    for unknown in [all, all + 1, 127] {
+        let mut bytes = vec![1, 0, 0, unknown];
+        bytes.resize(100, 0);
+        let error = Entry::decode(&bytes).unwrap_err();
+        assert!(
+            matches!(error, DecodeError::Malformed(_)),
+            "{unknown}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_length_that_no_bytes_follow_is_refused() {
+    // `Settle`, `AttachSession` and `ForgetDead` carry lists; a snapshot begins its maps after
+    // five numbers.
+    let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    for head in [
+        &[1, 0, 0, 16, 1][..],
+        &[1, 0, 0, 11, 1, 1, 1],
+        &[1, 0, 0, 21, 1],
+    ] {
+        let bytes = [head, &huge].concat();
+        let error = Entry::decode(&bytes).unwrap_err();
+        assert!(
+            matches!(error, DecodeError::Malformed(_)),
+            "{head:?}: {error}"
+        );
+    }
+    let bytes = [&[1, 1, 0, 0, 0, 0][..], &huge].concat();
+    assert!(matches!(
+        Shard::restore(&bytes),
+        Err(DecodeError::Malformed(_))
+    ));
+}
+
+#[test]
 fn what_is_cut_short_or_too_long_or_newer_is_refused() {
     for entry in entries() {
         let bytes = entry.encode();
