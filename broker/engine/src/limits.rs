@@ -9,10 +9,10 @@
 //! | leases of a session | its window, cut to `IN_FLIGHT_MAX` | nothing more is handed to it |
 //! | sessions of a queue | `SESSIONS_MAX` | `LIMIT_REACHED` |
 //! | sources of a dead-letter queue | `SOURCES_MAX` | `LIMIT_REACHED`; the letters wait |
-//! | cursors of a queue | `BINDINGS_MAX` topics of `PARTITIONS_MAX` | refused by the catalogue |
+//! | cursors of a queue | `BINDINGS_MAX` topics, `PARTITIONS_MAX` each | refused when declared |
 //! | messages of a partition | declared retention, twice it while a queue lags | trimmed |
 //! | removed queues that know what arrived | `SOURCES_MAX` each, until forgotten | |
-//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, and those below | goes on with the next |
+//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX` and others | goes on with the next |
 
 use millrace_types::Count;
 

@@ -119,31 +119,11 @@ impl Shard {
                     q.transfer(&step, stamp, changes)
                 })
             }
-            Command::AcceptDead {
-                queue,
-                source,
-                number,
-                batch,
-            } => self.on_queue(*queue, changes, |q, changes| {
-                q.accept_dead(*source, *number, batch, stamp, changes)
-            }),
-            Command::ConfirmDead { queue, number } => {
-                self.on_queue(*queue, changes, |q, _| q.confirm_dead(*number))
-            }
-            Command::RecallDead {
-                queue,
-                source,
-                number,
-            } => self.recall_dead(*queue, *source, *number),
-            Command::RedirectDead {
-                queue,
-                from,
-                first,
-                arrived,
-            } => self.on_queue(*queue, changes, |q, _| {
-                q.redirect_dead(*from, *first, *arrived)
-            }),
-            Command::ForgetDead { queue, sources } => self.forget_dead(*queue, sources),
+            Command::AcceptDead { .. }
+            | Command::ConfirmDead { .. }
+            | Command::RecallDead { .. }
+            | Command::RedirectDead { .. }
+            | Command::ForgetDead { .. } => self.move_dead(command, changes),
             Command::OpenSession { session, .. }
             | Command::AttachSession { session, .. }
             | Command::DetachSession { session, .. }
@@ -183,6 +163,38 @@ impl Shard {
                 self.on_queue(log, changes, |q, changes| q.publish(batch, stamp, changes))
             }
             None => Outcome::Refused(refusal::no_such_log(log)),
+        }
+    }
+
+    fn move_dead(&mut self, command: &Command, changes: &mut Changes) -> Outcome {
+        let stamp = self.stamp;
+        match command {
+            Command::AcceptDead {
+                queue,
+                source,
+                number,
+                batch,
+            } => self.on_queue(*queue, changes, |q, changes| {
+                q.accept_dead(*source, *number, batch, stamp, changes)
+            }),
+            Command::ConfirmDead { queue, number } => {
+                self.on_queue(*queue, changes, |q, _| q.confirm_dead(*number))
+            }
+            Command::RecallDead {
+                queue,
+                source,
+                number,
+            } => self.recall_dead(*queue, *source, *number),
+            Command::RedirectDead {
+                queue,
+                from,
+                first,
+                arrived,
+            } => self.on_queue(*queue, changes, |q, _| {
+                q.redirect_dead(*from, *first, *arrived)
+            }),
+            Command::ForgetDead { queue, sources } => self.forget_dead(*queue, sources),
+            _ => Outcome::Done,
         }
     }
 
