@@ -1,8 +1,8 @@
 //! Real broker processes, killed under load, with a ledger of what was acknowledged: the harness
 //! that the crash run and the integration tests share.
 //!
-//! A killed process loses nothing that the kernel has: only `small_disk::SmallDisk::cut_power` tells
-//! what was synced from what was not.
+//! A killed process loses nothing that the kernel has: only `SmallDisk::cut_power` tells what was
+//! synced from what was not.
 
 pub mod broker;
 pub mod chance;

@@ -54,8 +54,8 @@ impl Work {
     /// For people.
     pub(crate) fn line(&self) -> String {
         format!(
-            "work: {} unsettled hand-outs at deaths, {} checkpoints and {} segments seen between lives, {} \
-             journal files used",
+            "work: {} unsettled hand-outs at deaths, {} checkpoints and {} segments seen between \
+             lives, {} journal files used",
             self.leases_at_deaths,
             self.checkpoints.len(),
             self.segments.len(),
