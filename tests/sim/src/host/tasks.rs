@@ -21,6 +21,7 @@ pub(super) struct Tasks {
 struct State {
     /// Empty while it is being polled.
     all: BTreeMap<u64, Option<BoxFuture<'static, ()>>>,
+    /// In order of their numbers: tokio's `watch` wakes in any order.
     ready: Vec<u64>,
     timers: BTreeMap<(Duration, u64), Waker>,
     number: u64,
@@ -64,7 +65,7 @@ impl Tasks {
     pub(super) fn poll(self: &Arc<Self>, at: usize) {
         let (id, task) = {
             let mut state = self.state();
-            let id = state.ready.swap_remove(at);
+            let id = state.ready.remove(at);
             (id, state.all.get_mut(&id).and_then(Option::take))
         };
         let Some(mut task) = task else {
@@ -140,8 +141,9 @@ struct TaskWaker {
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         let mut state = self.tasks.state();
-        if state.all.contains_key(&self.id) && !state.ready.contains(&self.id) {
-            state.ready.push(self.id);
+        let place = state.ready.binary_search(&self.id);
+        if let (true, Err(at)) = (state.all.contains_key(&self.id), place) {
+            state.ready.insert(at, self.id);
             state.woken += 1;
         }
     }
