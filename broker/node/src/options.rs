@@ -38,7 +38,7 @@ pub(super) const SHARDS_MIN: u32 = 2;
 pub(super) const CHECKPOINT_MEMORY_PARTS: u64 = 8;
 /// Room on the disk that is kept for checkpoints, at most: what those of all shards need when the
 /// memory they are for is at its default. Not more than what is to be left free anyway.
-pub(super) const CHECKPOINT_RESERVE_BYTES_MAX: u64 = 64 << 20;
+const CHECKPOINT_RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes in flight of one consumer at most, and unless it asks for less.
 pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
 
@@ -91,6 +91,11 @@ impl CoreOptions {
             consumer_stall: STALL_DEFAULT,
             journal: JournalOptions::default(),
         }
+    }
+
+    /// Room on the disk that is kept for checkpoints.
+    pub(super) fn checkpoint_reserve_bytes(&self) -> u64 {
+        self.disk_reserve_bytes.min(CHECKPOINT_RESERVE_BYTES_MAX)
     }
 }
 

@@ -21,9 +21,7 @@ use super::input::Input;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::node::{DiskLook, Node, Phase, Slot, quarantined};
-use super::options::{
-    CHECKPOINT_RESERVE_BYTES_MAX, CoreOptions, READERS_MAX, SHARDS_MIN, StartError,
-};
+use super::options::{CoreOptions, READERS_MAX, SHARDS_MIN, StartError};
 use super::proposals::Proposals;
 use super::pumps::Pumps;
 use super::recovery::{self, Apply, Data, Metadata, Recovered, Unusable};
@@ -79,8 +77,7 @@ pub(super) fn start(
         .start(on_failure(&phase, &inboxes), &mut run)
         .map_err(StartError::Thread)?;
     let (routine, checkpointer) = Checkpointer::new(on_failure(&phase, &inboxes));
-    let reserve_bytes = options.disk_reserve_bytes.min(CHECKPOINT_RESERVE_BYTES_MAX);
-    let routine = routine.with_reserve(&dir, reserve_bytes);
+    let routine = routine.with_reserve(&dir, options.checkpoint_reserve_bytes());
     if let Err(error) = run("checkpointer", Box::new(routine)) {
         journal.drain();
         return Err(StartError::Thread(error));

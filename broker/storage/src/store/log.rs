@@ -187,8 +187,8 @@ impl State {
         bytes
     }
 
-    /// Bytes of memory freed. A batch of which little is left is replaced by a copy of that, so that
-    /// it costs at most about twice what its messages would cost one by one.
+    /// Bytes of memory freed. A batch of which little is left is replaced by a copy of that, so
+    /// that it costs at most about twice what its messages would cost one by one.
     pub(crate) fn discard(&mut self, range: Range<u64>) -> u64 {
         let range = range.start..range.end.min(self.end);
         if range.is_empty() {

@@ -24,8 +24,8 @@ use crate::error::{Action, DiskFailure, failed};
 
 /// Bytes written in one step, about.
 const STEP_BYTES: u64 = 4 << 20;
-/// A log with as much as this to write gets a segment of its own, which goes away with its messages;
-/// what is less shares one, as a file and a sync for each would cost more than they save.
+/// A log with as much as this to write gets a segment of its own, which goes away with its
+/// messages; what is less shares one, as a file and a sync for each would cost more than they save.
 const OWN_BYTES_MIN: u64 = 1 << 20;
 
 /// Bodies appended before a checkpoint began, as seen by the worker that asked for it.

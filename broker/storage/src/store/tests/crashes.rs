@@ -234,7 +234,11 @@ fn check_files(disk: &MemoryDisk, dir: &DataDir) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 40, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 40,
+        ..Default::default()
+    })]
 
     #[test]
     fn a_crash_anywhere_loses_nothing_and_brings_nothing_back(
