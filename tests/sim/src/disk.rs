@@ -81,6 +81,10 @@ impl Medium {
         *self.ends() = None;
         self.memory.crash(crash);
         self.ended.store(false, Ordering::Relaxed);
+    }
+
+    /// The next process begins.
+    pub(crate) fn begin(&self) {
         self.fatal.store(0, Ordering::Relaxed);
     }
 

@@ -132,8 +132,6 @@ pub(crate) struct Facts {
     pub damaged: bool,
     /// Events so far.
     pub events: u64,
-    /// Lives of the node.
-    pub starts: u64,
 }
 
 impl Facts {
@@ -159,8 +157,8 @@ impl Facts {
             Event::Read(read) => self.read(read),
             Event::Declaring { object, shape } => self.declaring(*object, shape.as_ref()),
             Event::Declared { object, answer } => self.declared(*object, answer),
-            Event::Started { .. } => self.starts += 1,
-            Event::Publishing { .. }
+            Event::Started { .. }
+            | Event::Publishing { .. }
             | Event::Peeked { .. }
             | Event::Stopped { .. }
             | Event::Figures { .. }

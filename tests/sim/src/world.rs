@@ -58,6 +58,8 @@ pub(crate) struct World<'a> {
     full_until: Option<Duration>,
     /// Faults are over.
     calm: bool,
+    /// Lives so far.
+    lives: u64,
 }
 
 /// Why a run ends early.
@@ -85,6 +87,7 @@ pub fn run(plan: &Plan, loud: bool) -> Report {
         loss: Loss::Nothing,
         full_until: None,
         calm: false,
+        lives: 0,
     };
     world.guarded(World::play);
     world.guarded(|world| {
@@ -118,11 +121,6 @@ impl World<'_> {
 
     fn is_damaged(&self) -> bool {
         self.lasting.watch.with(|state| state.facts.damaged)
-    }
-
-    /// How often a node has begun to serve.
-    fn lives(&self) -> u64 {
-        self.lasting.watch.with(|state| state.facts.starts)
     }
 
     fn stop_at_violation(&self) -> Result<(), Over> {

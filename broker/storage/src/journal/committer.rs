@@ -47,7 +47,7 @@ enum Phase {
     #[default]
     Idle,
     /// There is no file for it yet.
-    Held(Batch),
+    Held(Batch, Option<Instant>),
     Written(Answer),
     Syncing(Answer, Instant),
 }
@@ -85,7 +85,7 @@ impl Committer {
         let supply = Arc::clone(&self.writer.supply);
         supply.check()?;
         // Between a write and its sync nothing may go that the write replaces.
-        if matches!(self.phase, Phase::Idle | Phase::Held(_)) {
+        if matches!(self.phase, Phase::Idle | Phase::Held(..)) {
             self.release();
         }
         match std::mem::take(&mut self.phase) {
@@ -98,7 +98,12 @@ impl Committer {
                     Ok(Next::Ended)
                 }
             },
-            Phase::Held(batch) => self.write(batch, now),
+            // Trying costs operations of the disk, so it is not done before its time.
+            Phase::Held(batch, Some(at)) if at > now => {
+                self.phase = Phase::Held(batch, Some(at));
+                Ok(Next::Wait(Some(at)))
+            }
+            Phase::Held(batch, _) => self.write(batch, now),
             Phase::Written(answer) => {
                 self.writer.sync()?;
                 self.phase = Phase::Syncing(answer, now);
@@ -157,7 +162,7 @@ impl Committer {
             // Whoever drains has nobody left who could make room.
             Room::Awaited(_) if !self.shared.inbox.is_open() => return Ok(Next::Ended),
             Room::Awaited(deadline) => {
-                self.phase = Phase::Held(batch);
+                self.phase = Phase::Held(batch, deadline);
                 return Ok(Next::Wait(deadline));
             }
         }

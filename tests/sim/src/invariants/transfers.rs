@@ -8,6 +8,7 @@ use super::Invariant;
 use crate::event::{Answer, Body, Event};
 use crate::facts::{Batch, Facts, Log, wants};
 use crate::message;
+use crate::plan::TopicShape;
 
 /// A partition may grow to this many times its bounds before it lets go of what a bound queue has
 /// not looked at.
@@ -116,7 +117,10 @@ impl Transfers {
                 let numbers = batch.messages.clone().zip(offsets.clone());
                 for (number, offset) in numbers {
                     let due = is_due(facts, batch, home.object, queue, number);
-                    if due && !self.came(facts, queue, number) && !may_miss(facts, batch, offset) {
+                    if due
+                        && !self.came(facts, queue, number)
+                        && !may_miss(facts, batch, queue, offset)
+                    {
                         return Err(format!(
                             "message {number} at {offset} of log {} never came to object {queue}",
                             batch.log
@@ -172,11 +176,17 @@ fn was_always_bound(facts: &Facts, queue: LogId, partition: LogId) -> bool {
 }
 
 /// Whether retention may have been quicker than the binding.
-fn may_miss(facts: &Facts, batch: &Batch, offset: u64) -> bool {
+fn may_miss(facts: &Facts, batch: &Batch, queue: usize, offset: u64) -> bool {
     let Some(home) = facts.logs.get(&batch.log) else {
         return true;
     };
     let end = facts.end_max(batch.log);
+    // A queue that is not declared holds nothing back of a topic that came after it had gone.
+    let mut shapes = facts.shapes(queue, batch.sent_ms);
+    let bounded = |topic: &TopicShape| topic.messages_max.is_some() || topic.age_ms_max.is_some();
+    if shapes.any(|shape| shape.is_none()) && facts.topics(home.object, 0).any(bounded) {
+        return true;
+    }
     facts.topics(home.object, 0).any(|topic| {
         let crowded = topic
             .messages_max

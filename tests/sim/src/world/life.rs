@@ -77,6 +77,7 @@ impl World<'_> {
                 Ok(life) => {
                     life.watch_failure();
                     self.life = Some(life);
+                    self.lives += 1;
                     self.started();
                     return Ok(());
                 }
@@ -114,6 +115,7 @@ impl World<'_> {
             disk_operations: self.medium.operations(),
             lost_effects_percent: if self.calm { 0 } else { lost },
         });
+        self.medium.begin();
         let disk = SimDisk::new(&self.medium);
         let failed_before = self.medium.failed();
         let broker = Broker::start_on(
@@ -226,7 +228,7 @@ impl World<'_> {
         let Some(life) = &self.life else {
             return Ok(());
         };
-        let number = self.lives();
+        let number = self.lives;
         let drained = Arc::new(AtomicBool::new(false));
         let (broker, done) = (life.broker.clone(), Arc::clone(&drained));
         life.client.run(async move {
@@ -236,7 +238,7 @@ impl World<'_> {
         let until = self.clock.now() + Duration::from_millis(RESTART_MS_MAX);
         while !drained.load(Ordering::Relaxed) {
             self.wait(20)?;
-            if self.lives() != number {
+            if self.lives != number {
                 // It died of something else meanwhile.
                 return Ok(());
             }
