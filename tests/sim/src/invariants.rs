@@ -23,6 +23,12 @@ pub(crate) trait Invariant: Send {
     /// Short; names it in reports.
     fn name(&self) -> &'static str;
 
+    /// Whether it holds on a disk that changes what it keeps, too: there, what was acknowledged may
+    /// be gone and its place be given away again.
+    fn outlives_damage(&self) -> bool {
+        false
+    }
+
     /// Looks at the next event.
     ///
     /// # Errors

@@ -109,7 +109,11 @@ impl State {
             self.recent.pop_front();
         }
         self.recent.push_back(text);
+        let damaged = self.facts.damaged;
         for invariant in &mut self.invariants {
+            if damaged && !invariant.outlives_damage() {
+                continue;
+            }
             if let Err(what) = invariant.check(&self.facts, event) {
                 let violation = Violation {
                     invariant: invariant.name(),

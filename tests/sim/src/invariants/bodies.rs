@@ -18,6 +18,10 @@ impl Invariant for Bodies {
         "bodies"
     }
 
+    fn outlives_damage(&self) -> bool {
+        true
+    }
+
     fn check(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
         match event {
             Event::Delivered(delivered) => {

@@ -28,7 +28,7 @@ impl Invariant for Catalogue {
             }
             Event::Started { revision, asked } => {
                 let (confirmed, at) = self.confirmed;
-                if *revision < confirmed && at < *asked && !facts.damaged {
+                if *revision < confirmed && at < *asked {
                     return Err(format!(
                         "the topology is at revision {revision} after a restart, {confirmed} was \
                          confirmed"

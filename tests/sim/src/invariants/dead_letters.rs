@@ -33,7 +33,7 @@ impl Invariant for DeadLetters {
             Event::Peeked { log, messages, .. } => messages
                 .iter()
                 .try_for_each(|(offset, body)| self.seen(facts, (*log, *offset), body)),
-            Event::Drained if !facts.damaged => arrived(facts),
+            Event::Drained => arrived(facts),
             _ => Ok(()),
         }
     }

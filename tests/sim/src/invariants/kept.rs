@@ -16,7 +16,7 @@ impl Invariant for Kept {
     fn check(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
         match event {
             Event::Read(read) => trimmed(facts, read),
-            Event::Drained if !facts.damaged => ended(facts),
+            Event::Drained => ended(facts),
             _ => Ok(()),
         }
     }

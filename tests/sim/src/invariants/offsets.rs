@@ -141,7 +141,7 @@ impl Offsets {
             .filter(|(at, _)| *at < read.asked_ms)
             .map(|(_, end)| *end);
         match known.max() {
-            Some(end) if end > read.available.end && !facts.damaged => Err(format!(
+            Some(end) if end > read.available.end => Err(format!(
                 "log {log} was acknowledged up to {end} and ends at {}",
                 read.available.end
             )),

@@ -37,7 +37,7 @@ impl Invariant for Pointers {
             let back = before.is_some_and(|before| {
                 before.applied > now.applied || before.checkpoint > now.checkpoint
             });
-            if back && !facts.damaged {
+            if back {
                 return Err(format!("a shard went back from {before:?} to {now:?}"));
             }
         }

@@ -34,7 +34,7 @@ impl Invariant for Transfers {
             Event::Peeked { log, messages, .. } => messages
                 .iter()
                 .try_for_each(|(offset, body)| self.seen(facts, *log, *offset, body)),
-            Event::Drained if !facts.damaged => {
+            Event::Drained => {
                 self.in_order(facts)?;
                 self.complete(facts)
             }
