@@ -6,7 +6,7 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_storage::{
     Crash, Disk, DiskFile, Fault, FaultyDisk, Lock, MemoryDisk, OpenMode, Operation,
@@ -20,8 +20,8 @@ pub(crate) struct Medium {
     operations: Arc<AtomicU64>,
     /// Operations that returned an error nobody but a fault explains.
     failed: AtomicU64,
-    /// Those of them, in this life, after which nothing may be acknowledged any more.
-    fatal: AtomicU64,
+    /// The first of them, in this life, after which nothing may be acknowledged any more.
+    fatal: Mutex<Option<String>>,
     /// The operation at which the process ends, and whether that one is still carried out.
     ends_at: Mutex<Option<(u64, bool)>>,
     ended: AtomicBool,
@@ -35,7 +35,7 @@ impl Medium {
             memory: MemoryDisk::new(),
             operations: Arc::default(),
             failed: AtomicU64::new(0),
-            fatal: AtomicU64::new(0),
+            fatal: Mutex::default(),
             ends_at: Mutex::default(),
             ended: AtomicBool::new(false),
         })
@@ -53,10 +53,10 @@ impl Medium {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// How many writes and syncs failed in this life, for another reason than a full disk.
+    /// The first write or sync of this life that failed for another reason than a full disk.
     #[must_use]
-    pub(crate) fn fatal(&self) -> u64 {
-        self.fatal.load(Ordering::Relaxed)
+    pub(crate) fn fatal(&self) -> Option<String> {
+        lock(&self.fatal).clone()
     }
 
     /// The process does not end inside an operation after all.
@@ -85,7 +85,7 @@ impl Medium {
 
     /// The next process begins.
     pub(crate) fn begin(&self) {
-        self.fatal.store(0, Ordering::Relaxed);
+        *lock(&self.fatal) = None;
     }
 
     /// How much fits, from now on.
@@ -130,8 +130,8 @@ impl Medium {
         }
     }
 
-    fn ends(&self) -> std::sync::MutexGuard<'_, Option<(u64, bool)>> {
-        self.ends_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ends(&self) -> MutexGuard<'_, Option<(u64, bool)>> {
+        lock(&self.ends_at)
     }
 }
 
@@ -183,10 +183,19 @@ impl SimDisk {
     }
 
     /// The same for one after whose failure nothing may be acknowledged.
-    fn run_fatal<T>(&self, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    fn run_fatal<T>(
+        &self,
+        path: &Path,
+        operation: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
         self.run(operation).inspect_err(|error| {
-            if error.kind() != io::ErrorKind::StorageFull {
-                self.medium.fatal.fetch_add(1, Ordering::Relaxed);
+            // What is not in use yet is made again.
+            let in_use = path
+                .extension()
+                .is_none_or(|name| name != "new" && name != "spare");
+            if in_use && error.kind() != io::ErrorKind::StorageFull {
+                let what = || format!("{}: {error}", path.display());
+                lock(&self.medium.fatal).get_or_insert_with(what);
             }
         })
     }
@@ -196,7 +205,8 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.run(|| self.faulty.open(path, mode))?;
         let disk = self.clone();
-        Ok(Arc::new(SimFile { disk, inner }))
+        let path = path.to_path_buf();
+        Ok(Arc::new(SimFile { disk, path, inner }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -204,7 +214,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.run_fatal(|| self.faulty.sync_dir(path))
+        self.run_fatal(path, || self.faulty.sync_dir(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -234,6 +244,7 @@ impl Disk for SimDisk {
 
 struct SimFile {
     disk: SimDisk,
+    path: PathBuf,
     inner: Arc<dyn DiskFile>,
 }
 
@@ -243,11 +254,12 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.disk.run_fatal(|| self.inner.write_at(buffers, offset))
+        self.disk
+            .run_fatal(&self.path, || self.inner.write_at(buffers, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.run_fatal(|| self.inner.sync_data())
+        self.disk.run_fatal(&self.path, || self.inner.sync_data())
     }
 
     fn bytes(&self) -> io::Result<u64> {
@@ -257,4 +269,8 @@ impl DiskFile for SimFile {
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
         self.disk.run(|| self.inner.set_bytes(bytes))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

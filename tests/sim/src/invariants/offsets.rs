@@ -42,7 +42,7 @@ impl Invariant for Offsets {
                     .iter()
                     .try_for_each(|(offset, body)| self.body(*log, *offset, body))
             }
-            Event::Read(read) => self.read(facts, read),
+            Event::Read(read) => self.read(read),
             _ => Ok(()),
         }
     }
@@ -102,7 +102,7 @@ impl Offsets {
         ))
     }
 
-    fn read(&mut self, facts: &Facts, read: &Read) -> Result<(), String> {
+    fn read(&mut self, read: &Read) -> Result<(), String> {
         let log = read.log;
         for (offset, _, body) in &read.records {
             if let Ok(found) = message::read(body) {

@@ -193,10 +193,12 @@ impl World<'_> {
         let Some(life) = &self.life else {
             return Ok(());
         };
-        if self.medium.fatal() > 0 && life.failure().is_none() {
-            return Err(self.violated("failure", "it goes on though a write or sync has failed"));
+        match self.medium.fatal() {
+            Some(what) if life.failure().is_none() => {
+                Err(self.violated("failure", format!("it goes on after {what}")))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends the process, loses what it had not synced, and starts the next one.
