@@ -236,6 +236,11 @@ impl Queue {
         if millrace_types::mutant!(LeaseNotPersisted) {
             self.ledger.forget_leases();
         }
+        if millrace_types::mutant!(CursorNotPersisted) {
+            self.cursors
+                .values_mut()
+                .for_each(|cursor| *cursor = Offset::default());
+        }
         self.outbox.check()?;
         let dying = |offset| {
             let exception = self.ledger.exception(offset);

@@ -18,8 +18,8 @@ pub enum Mutant {
     TrimOffByOne,
     /// The journal is let go before the checkpoint that covers it is durable.
     ReleasedBeforeCheckpoint,
-    /// A transfer is applied wherever it starts.
-    CursorNotChecked,
+    /// A checkpoint forgets how far a binding has come.
+    CursorNotPersisted,
     /// A dead letter is taken however often it arrives.
     NumberNotChecked,
     /// A checkpoint writes what was settled while it was made as if it lived.
@@ -40,7 +40,7 @@ impl Mutant {
         Self::LeaseNotPersisted,
         Self::TrimOffByOne,
         Self::ReleasedBeforeCheckpoint,
-        Self::CursorNotChecked,
+        Self::CursorNotPersisted,
         Self::NumberNotChecked,
         Self::SettledWrittenAsLive,
         Self::ReplaySkipsEntry,
