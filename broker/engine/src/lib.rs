@@ -22,7 +22,7 @@ mod shard;
 mod spans;
 pub mod spec;
 
-pub use catalogue::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry, Placed};
+pub use catalogue::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry};
 pub use codec::DecodeError;
 pub use limits::{
     ACQUIRE_MESSAGES_MAX, DELIVERIES_MAX, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX,

@@ -322,7 +322,8 @@ impl Shard {
 
     fn lead(&mut self, changes: &mut Changes) -> Outcome {
         let now = self.stamp.elapsed;
-        let logs: Vec<LogId> = self.queues.keys().copied().collect();
+        // Only these have anything to detach: of many queues, most have none.
+        let logs: BTreeSet<LogId> = self.sessions.values().copied().collect();
         for log in logs {
             self.on_queue(log, changes, |queue, _| {
                 queue.detach_all(now);

@@ -105,8 +105,8 @@ impl CheckpointPlan {
     }
 }
 
-/// Hands a snapshot of everything applied up to an index to the checkpointer; the shard's inbox
-/// hears of the end.
+/// Hands everything applied up to an index to the checkpointer, which calls `snapshot` on its own
+/// thread; the shard's inbox hears of the end.
 pub(super) fn start(
     node: &Node,
     store: &Arc<Store>,

@@ -352,9 +352,14 @@ impl DataShard {
 
     fn reconfigured(&mut self, log: LogId) {
         let shard = self.id;
-        if self.replica.shard.queue(log).is_some() {
-            Pumps::wake(&self.node, Job::Transfer { shard, queue: log });
-            Pumps::wake(&self.node, Job::Dead { shard, queue: log });
+        if let Some(queue) = self.replica.shard.queue(log) {
+            // Most have neither: of many queues, a pump for each would only find that out.
+            if !queue.spec().bindings.is_empty() {
+                Pumps::wake(&self.node, Job::Transfer { shard, queue: log });
+            }
+            if queue.stats().dying > 0 {
+                Pumps::wake(&self.node, Job::Dead { shard, queue: log });
+            }
             Pumps::room(&self.node, log);
         } else if self.replica.shard.partition(log).is_some() {
             self.wake_bound(log);

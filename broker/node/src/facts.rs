@@ -193,6 +193,8 @@ pub struct Stats {
     pub queues: BTreeMap<Address, QueueStats>,
     /// By address.
     pub topics: BTreeMap<Address, TopicFacts>,
+    /// Queues, dead-letter queues and topics that are not among those, because there are too many.
+    pub omitted_objects: u64,
     /// Of the one journal.
     pub journal: JournalFacts,
     /// Free on the data directory's file system.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_engine::Shard;
-use millrace_engine::catalogue::{Catalogue, CatalogueCommand};
+use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_storage::CheckpointError;
@@ -18,8 +18,6 @@ use super::worker::Facts;
 
 /// A question about a data shard, answered on its thread: it must be short.
 pub(super) type Question = Box<dyn FnOnce(Result<&Shard, Refusal>) + Send>;
-/// A question about the catalogue.
-pub(super) type CatalogueQuestion = Box<dyn FnOnce(Result<&Catalogue, Refusal>) + Send>;
 
 /// One thing to do.
 #[expect(
@@ -33,8 +31,6 @@ pub(super) enum Input {
     ProposeCatalogue(CatalogueCommand, Reply<u64>),
     /// Answer a question.
     Ask(ShardId, Question),
-    /// Answer a question about the catalogue.
-    AskCatalogue(CatalogueQuestion),
     /// A connection ended.
     Detach(Arc<Connection>),
     /// A paused connection takes messages again.
@@ -45,8 +41,8 @@ pub(super) enum Input {
     Synced(Vec<(ShardId, LogIndex)>),
     /// A checkpoint is done, or is not.
     Checkpointed(ShardId, Result<LogIndex, CheckpointError>),
-    /// A data shard has, or has not, logged its configuration up to a revision.
-    Configured(ShardId, Result<u64, Refusal>),
+    /// A data shard has, or has not, logged a portion of its configuration.
+    Configured(ShardId, Result<(), Refusal>),
     /// Give figures of all shards of the worker.
     Facts(Reply<Facts>),
     /// Tell consumers that the node is going down.

@@ -10,6 +10,7 @@ mod bodies;
 mod broker;
 mod checkpoint_plan;
 mod clock;
+mod configuring;
 mod connection;
 mod consumer;
 mod data_shard;

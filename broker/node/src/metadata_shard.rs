@@ -1,27 +1,25 @@
 //! Leader of the metadata shard: orders changes of the catalogue, publishes its view, and tells
 //! every data shard what it still lacks until all have logged it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use millrace_engine::catalogue::{
-    Catalogue, CatalogueCommand, CatalogueEntry, DeclaredSpec, Placed, PlacedState, Placement,
-};
+use millrace_engine::Catalogue;
+use millrace_engine::catalogue::{CatalogueCommand, CatalogueEntry};
 use millrace_storage::{CheckpointError, Store};
 use millrace_types::{LogIndex, Refusal, ShardId};
 
 use super::checkpoint_plan::{self, CheckpointPlan};
 use super::clock::Clock;
+use super::configuring::Round;
 use super::facts::ShardFacts;
-use super::input::{Caller, Input, Proposal};
 use super::node::Node;
 use super::outbound::Outbound;
 use super::proposals::Proposals;
 use super::recovery::Metadata;
 use super::reply::Reply;
-use super::view::{CatalogueView, Object, ObjectKind};
 
 /// The catalogue and those who change it.
 pub(super) struct MetadataShard {
@@ -34,8 +32,8 @@ pub(super) struct MetadataShard {
     plan: CheckpointPlan,
     /// What each data shard that serves has logged.
     configured: BTreeMap<ShardId, u64>,
-    /// Data shards with a push under way.
-    pushing: BTreeSet<ShardId>,
+    /// What data shards are being told.
+    rounds: BTreeMap<ShardId, Round>,
 }
 
 impl MetadataShard {
@@ -57,21 +55,16 @@ impl MetadataShard {
             clock: Clock::new(recovered.wall, recovered.elapsed, now),
             plan,
             configured,
-            pushing: BTreeSet::new(),
+            rounds: BTreeMap::new(),
         };
         this.publish();
         this
     }
 
-    /// For questions.
-    pub(super) const fn catalogue(&self) -> &Catalogue {
-        &self.catalogue
-    }
-
     /// First commands of a leader: the number of shards, and what they have done already.
     pub(super) fn lead(&mut self, now: Instant, out: &mut Outbound) {
         let data_shards = self.node.data_shards();
-        if self.catalogue.data_shards() < data_shards {
+        if self.catalogue.topology().data_shards() < data_shards {
             self.propose(
                 CatalogueCommand::Init { data_shards },
                 Reply::none(),
@@ -79,7 +72,7 @@ impl MetadataShard {
                 out,
             );
         }
-        if self.catalogue.applied_revision() < self.catalogue.revision() {
+        if self.catalogue.topology().applied_revision() < self.catalogue.revision() {
             for (shard, revision) in self.configured.clone() {
                 let command = CatalogueCommand::ShardConfigured { shard, revision };
                 self.propose(command, Reply::none(), now, out);
@@ -125,82 +118,52 @@ impl MetadataShard {
         }
     }
 
-    /// A data shard has, or has not, logged its configuration.
+    /// A data shard has, or has not, logged what it was told last.
     pub(super) fn configured(
         &mut self,
         shard: ShardId,
-        result: Result<u64, Refusal>,
+        result: Result<(), Refusal>,
         now: Instant,
         out: &mut Outbound,
     ) {
-        self.pushing.remove(&shard);
+        let Some(round) = self.rounds.get_mut(&shard) else {
+            return;
+        };
         match result {
-            Ok(revision) => {
+            Ok(()) if round.is_over() => {
+                let revision = round.revision();
+                self.rounds.remove(&shard);
                 self.configured.insert(shard, revision);
                 let command = CatalogueCommand::ShardConfigured { shard, revision };
                 self.propose(command, Reply::none(), now, out);
                 self.push();
             }
-            Err(refusal) => tracing::warn!(%shard, %refusal, "a shard was not configured"),
+            Ok(()) => round.go_on(&self.node, &self.catalogue),
+            Err(refusal) => {
+                self.rounds.remove(&shard);
+                tracing::warn!(%shard, %refusal, "a shard was not configured");
+            }
         }
     }
 
-    /// Sends every data shard what it lacks, one push at a time for each.
+    /// Begins to tell every data shard what it lacks; one that is being told follows afterwards.
     fn push(&mut self) {
         let revision = self.catalogue.revision();
-        let behind: Vec<(ShardId, u64)> = self
-            .configured
-            .iter()
-            .filter(|(shard, done)| **done < revision && !self.pushing.contains(shard))
-            .map(|(shard, done)| (*shard, *done))
-            .collect();
-        for (shard, done) in behind {
-            let mut commands = self.catalogue.commands_for(shard, done);
-            let Some(last) = commands.pop() else {
-                continue;
-            };
-            self.pushing.insert(shard);
-            for command in commands {
-                self.node.propose(Proposal::silent(shard, command));
+        for (shard, done) in &self.configured {
+            if *done < revision && !self.rounds.contains_key(shard) {
+                let mut round = Round::new(&self.catalogue, *shard, *done);
+                round.go_on(&self.node, &self.catalogue);
+                self.rounds.insert(*shard, round);
             }
-            let node = Arc::clone(&self.node);
-            let reply = Reply::to(move |outcome: Result<_, Refusal>| {
-                if let Ok(slot) = node.slot(ShardId::METADATA) {
-                    slot.inbox
-                        .send(Input::Configured(shard, outcome.map(|_| revision)));
-                }
-            });
-            let (body, caller) = (Bytes::new(), Caller::Reply(reply));
-            self.node.propose(Proposal {
-                shard,
-                command: last,
-                body,
-                caller,
-            });
         }
     }
 
     /// Replaces the view that everybody else has.
     fn publish(&self) {
-        let catalogue = &self.catalogue;
-        self.node.view.send_modify(|view| {
-            let objects = if view.revision == catalogue.revision() && view.revision > 0 {
-                Arc::clone(&view.objects)
-            } else {
-                let objects = catalogue.objects();
-                Arc::new(
-                    objects
-                        .map(|placed| (placed.address.clone(), object(placed)))
-                        .collect(),
-                )
-            };
-            *view = Arc::new(CatalogueView {
-                revision: catalogue.revision(),
-                applied_revision: catalogue.applied_revision(),
-                objects,
-                unavailable: None,
-            });
-        });
+        let topology = self.catalogue.topology();
+        self.node
+            .view
+            .send_modify(|view| *view = Arc::new(view.next(topology)));
     }
 
     /// Tries again what did not work; called about once a second.
@@ -224,12 +187,12 @@ impl MetadataShard {
             return;
         }
         self.plan.started(now);
-        let snapshot: Bytes = self.catalogue.snapshot().into();
+        let frozen = self.catalogue.freeze();
         checkpoint_plan::start(
             &self.node,
             &self.store,
             (ShardId::METADATA, applied),
-            Box::new(|| snapshot),
+            Box::new(move || frozen.encode().into()),
         );
     }
 
@@ -263,31 +226,5 @@ impl MetadataShard {
             in_flight_bytes: self.proposals.bytes(),
             ..ShardFacts::default()
         }
-    }
-}
-
-fn object(placed: &Placed) -> Object {
-    Object {
-        uid: placed.uid.clone(),
-        generation: placed.generation,
-        orphaned: placed.state == PlacedState::Orphaned,
-        wire: placed.wire.clone(),
-        message_bytes_max: placed.spec.message_bytes_max(),
-        kind: match (&placed.placement, &placed.spec) {
-            (Placement::Topic { partitions }, _) => ObjectKind::Topic {
-                partitions: partitions.clone(),
-            },
-            (Placement::Queue { shard, log }, DeclaredSpec::Queue(queue)) => ObjectKind::Queue {
-                shard: *shard,
-                log: *log,
-                in_flight_max: queue.in_flight_max,
-            },
-            // The catalogue never places a topic as a queue.
-            (Placement::Queue { shard, log }, DeclaredSpec::Topic(_)) => ObjectKind::Queue {
-                shard: *shard,
-                log: *log,
-                in_flight_max: 0,
-            },
-        },
     }
 }

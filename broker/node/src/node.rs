@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_engine::Shard;
-use millrace_engine::catalogue::Catalogue;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile, Store};
@@ -262,23 +261,6 @@ impl Node {
         let (reply, pending) = Reply::channel();
         let ask = move |shard: Result<&Shard, Refusal>| reply.answer(shard.map(question));
         slot.inbox.send(Input::Ask(shard, Box::new(ask)));
-        pending.answer().await
-    }
-
-    /// Asks the catalogue.
-    ///
-    /// # Errors
-    /// `SHARD_UNAVAILABLE`.
-    pub(super) async fn ask_catalogue<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Catalogue) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let slot = self.slot(ShardId::METADATA)?;
-        let (reply, pending) = Reply::channel();
-        let ask = move |catalogue: Result<&Catalogue, Refusal>| {
-            reply.answer(catalogue.map(question));
-        };
-        slot.inbox.send(Input::AskCatalogue(Box::new(ask)));
         pending.answer().await
     }
 

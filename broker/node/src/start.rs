@@ -82,13 +82,9 @@ pub(super) fn start(
         journal.drain();
         return Err(StartError::Thread(error));
     }
-    let view = CatalogueView {
-        unavailable: found
-            .metadata
-            .as_ref()
-            .err()
-            .map(|why| quarantined(ShardId::METADATA, why)),
-        ..CatalogueView::default()
+    let view = match &found.metadata {
+        Ok(_) => CatalogueView::default(),
+        Err(why) => CatalogueView::unavailable(quarantined(ShardId::METADATA, why)),
     };
     let node = Arc::new(Node {
         slots: slots(&found, &inboxes),

@@ -1,86 +1,87 @@
 //! What the catalogue says, as everybody but the metadata shard sees it: a value, replaced as a
-//! whole whenever something changes.
+//! whole whenever something changes. It shares with its successor what has not changed.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
+use millrace_engine::catalogue::Topology;
 use millrace_types::{Address, ErrorCode, LogId, Refusal, ShardId};
+
+pub use millrace_engine::catalogue::{Object, ObjectKind};
 
 /// The catalogue at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogueView {
-    pub(crate) revision: u64,
-    pub(crate) applied_revision: u64,
-    pub(crate) objects: Arc<BTreeMap<Address, Object>>,
+    topology: Topology,
+    /// Of this revision; computed when somebody asks.
+    digest: Arc<OnceLock<[u8; 32]>>,
     /// Why there is no catalogue: the metadata shard is damaged.
-    pub(crate) unavailable: Option<Refusal>,
-}
-
-/// One queue or topic.
-#[derive(Clone, Debug)]
-pub struct Object {
-    /// The resource's.
-    pub uid: String,
-    /// The resource's.
-    pub generation: i64,
-    /// Kept, but frozen: its resource was removed.
-    pub orphaned: bool,
-    /// Encoded `millrace.v1.TopologyObject`; empty for a dead-letter queue.
-    pub wire: Bytes,
-    /// One encoded message.
-    pub message_bytes_max: u32,
-    /// What it is and where.
-    pub kind: ObjectKind,
-}
-
-/// What an object is and where it lives.
-#[derive(Clone, Debug)]
-pub enum ObjectKind {
-    /// A queue, or a dead-letter queue.
-    Queue {
-        /// Where.
-        shard: ShardId,
-        /// Its present life.
-        log: LogId,
-        /// Deliveries in flight over all consumers.
-        in_flight_max: u32,
-    },
-    /// A topic.
-    Topic {
-        /// By number.
-        partitions: Vec<(ShardId, LogId)>,
-    },
+    unavailable: Option<Refusal>,
 }
 
 impl CatalogueView {
+    /// The metadata shard is damaged: nothing is known.
+    pub(crate) fn unavailable(why: Refusal) -> Self {
+        Self {
+            unavailable: Some(why),
+            ..Self::default()
+        }
+    }
+
+    /// What comes after this view.
+    pub(crate) fn next(&self, topology: &Topology) -> Self {
+        let is_same = self.revision() == topology.revision();
+        Self {
+            digest: if is_same {
+                Arc::clone(&self.digest)
+            } else {
+                Arc::default()
+            },
+            topology: topology.clone(),
+            unavailable: None,
+        }
+    }
+
+    /// Everything that is declared.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE` when the catalogue cannot be read.
+    pub(crate) fn topology(&self) -> Result<&Topology, Refusal> {
+        match &self.unavailable {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(&self.topology),
+        }
+    }
+
+    /// SHA-256 over the objects in order of their addresses. Takes time with their number, once for
+    /// each revision.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        *self.digest.get_or_init(|| self.topology.digest())
+    }
+
     /// Of the topology; 0 is the empty one.
     #[must_use]
     pub const fn revision(&self) -> u64 {
-        self.revision
+        self.topology.revision()
     }
 
     /// The revision that every shard has applied.
     #[must_use]
-    pub const fn applied_revision(&self) -> u64 {
-        self.applied_revision
+    pub fn applied_revision(&self) -> u64 {
+        self.topology.applied_revision()
     }
 
     /// What is behind an address.
     #[must_use]
-    pub fn lookup(&self, address: &Address) -> Option<&Object> {
-        self.objects.get(address)
+    pub fn lookup(&self, address: &Address) -> Option<Object<'_>> {
+        self.topology.lookup(address)
     }
 
     /// What is behind an address.
     ///
     /// # Errors
     /// `NO_SUCH_QUEUE` or `NO_SUCH_TOPIC`; `SHARD_UNAVAILABLE` when the catalogue cannot be read.
-    pub fn require(&self, address: &Address) -> Result<&Object, Refusal> {
-        if let Some(refusal) = &self.unavailable {
-            return Err(refusal.clone());
-        }
-        self.lookup(address).ok_or_else(|| {
+    pub fn require(&self, address: &Address) -> Result<Object<'_>, Refusal> {
+        self.topology()?.lookup(address).ok_or_else(|| {
             let code = if address.is_queue() {
                 ErrorCode::NoSuchQueue
             } else {
@@ -99,10 +100,8 @@ impl CatalogueView {
         if !address.is_queue() {
             return Err(wrong_kind(address, "a queue"));
         }
-        match &self.require(address)?.kind {
-            ObjectKind::Queue { shard, log, .. } => Ok((*shard, *log)),
-            ObjectKind::Topic { .. } => Err(wrong_kind(address, "a queue")),
-        }
+        let queue = self.require(address)?.queue();
+        queue.ok_or_else(|| wrong_kind(address, "a queue"))
     }
 
     /// A topic's partitions, by number.
@@ -113,34 +112,16 @@ impl CatalogueView {
         if address.is_queue() {
             return Err(wrong_kind(address, "a topic"));
         }
-        match &self.require(address)?.kind {
+        match self.require(address)?.kind {
             ObjectKind::Topic { partitions } => Ok(partitions),
             ObjectKind::Queue { .. } => Err(wrong_kind(address, "a topic")),
         }
     }
 
-    /// Whether an object has this log; looks at all of them.
-    pub(crate) fn has_log(&self, log: LogId) -> bool {
-        self.objects.values().any(|object| match &object.kind {
-            ObjectKind::Queue { log: own, .. } => *own == log,
-            ObjectKind::Topic { partitions } => partitions.iter().any(|(_, own)| *own == log),
-        })
-    }
-
-    /// Everything declared or kept, dead-letter queues included, in order of addresses.
-    pub fn iter(&self) -> impl Iterator<Item = (&Address, &Object)> {
-        self.objects.iter()
-    }
-}
-
-impl Object {
-    /// Number of partitions of a topic; `None` for a queue.
-    #[must_use]
-    pub fn partitions(&self) -> Option<u32> {
-        match &self.kind {
-            ObjectKind::Topic { partitions } => u32::try_from(partitions.len()).ok(),
-            ObjectKind::Queue { .. } => None,
-        }
+    /// Everything declared or kept, in order of addresses: queues, then topics. Implicit
+    /// dead-letter queues are left out: each queue has one.
+    pub fn iter(&self) -> impl Iterator<Item = (&Address, Object<'_>)> {
+        self.topology.iter()
     }
 }
 

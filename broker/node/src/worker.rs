@@ -242,10 +242,6 @@ impl Worker {
                 let shard = self.shards.get(&id).map(DataShard::shard);
                 question(shard.ok_or_else(|| not_here(id)));
             }
-            Input::AskCatalogue(question) => {
-                let catalogue = self.metadata.as_ref().map(MetadataShard::catalogue);
-                question(catalogue.ok_or_else(|| not_here(ShardId::METADATA)));
-            }
             Input::Detach(connection) => {
                 if let Some(shard) = self.shards.get_mut(&connection.shard) {
                     shard.detach(&connection, now, out);

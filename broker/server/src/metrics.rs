@@ -54,7 +54,7 @@ impl Metrics {
     /// When the text cannot be written, which is a defect.
     pub(crate) async fn text(&self) -> Result<String, fmt::Error> {
         let stats = match self.broker.get() {
-            Some(broker) => Some(broker.stats().await),
+            Some(broker) => Some(broker.stats(OBJECTS_MAX).await),
             None => None,
         };
         let mut registry = Registry::with_prefix(PREFIX);
@@ -105,10 +105,10 @@ fn figures(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
         .map(|(id, facts)| (vec![("shard", id.to_string())], facts))
         .collect();
     family(encoder, &SHARD, &shards)?;
-    let queues = stats.queues.iter().take(OBJECTS_MAX);
+    let queues = stats.queues.iter();
     let queues: Vec<_> = queues.map(|(address, q)| (labels(address), q)).collect();
     family(encoder, &QUEUE, &queues)?;
-    let topics = stats.topics.iter().take(OBJECTS_MAX);
+    let topics = stats.topics.iter();
     let topics: Vec<_> = topics.map(|(address, t)| (labels(address), t)).collect();
     family(encoder, &TOPIC, &topics)?;
     refusals(encoder, stats)?;
@@ -118,10 +118,8 @@ fn figures(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
         let described = encoder.encode_descriptor(times.name, times.help, None, histogram)?;
         durations(described, (times.value)(stats))?;
     }
-    let omitted = stats.queues.len().saturating_sub(OBJECTS_MAX)
-        + stats.topics.len().saturating_sub(OBJECTS_MAX);
     let help = "Queues and topics left out of this scrape because there are too many";
-    let omitted = count(omitted as u64).unwrap_or(0.0);
+    let omitted = count(stats.omitted_objects).unwrap_or(0.0);
     single(encoder, "omitted_objects", help, &Labels::new(), omitted)
 }
 

@@ -136,11 +136,10 @@ fn changes(
     }
     let mut removals = Vec::new();
     for (address, known) in view.iter() {
-        let implicit = known.wire.is_empty();
-        if !implicit && !known.orphaned && !wanted.contains_key(address) {
+        if !known.orphaned && !wanted.contains_key(address) {
             removals.push(Removed {
                 address: address.clone(),
-                uid: known.uid.clone(),
+                uid: known.uid.to_owned(),
             });
         }
     }
@@ -150,9 +149,9 @@ fn changes(
         // safe: a uid tells apart the lives of one address, and here there is only one.
         object.uid.truncate(TEXT_BYTES_MAX);
         if let Some(known) = view.lookup(&address) {
-            object.uid.clone_from(&known.uid);
+            known.uid.clone_into(&mut object.uid);
             object.generation = known.generation;
-            if !known.orphaned && known.wire == object.encode_to_vec() {
+            if !known.orphaned && *known.wire == object.encode_to_vec() {
                 continue;
             }
             object.generation += 1;

@@ -222,7 +222,7 @@ impl Client {
         let client = self.clone();
         let asked = self.events();
         self.run(async move {
-            let stats = client.broker.stats().await;
+            let stats = client.broker.stats(1_000).await;
             let shards = stats.shards.iter().map(|(id, facts)| ShardFigures {
                 shard: id.get(),
                 serves: facts.unavailable.is_none(),

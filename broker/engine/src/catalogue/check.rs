@@ -10,9 +10,10 @@ use millrace_types::{
     PARTITIONS_MAX, Refusal, TEXT_BYTES_MAX,
 };
 
+use super::room;
 use super::{
-    Catalogue, DELTA_OBJECTS_MAX, Declared, DeclaredLimits, DeclaredQueue, DeclaredSpec,
-    DeletionPolicy, Removed,
+    Catalogue, DELTA_BYTES_MAX, DELTA_OBJECTS_MAX, Declared, DeclaredLimits, DeclaredQueue,
+    DeclaredSpec, DeletionPolicy, Removed,
 };
 use crate::refusal;
 use crate::routing::Matcher;
@@ -27,14 +28,11 @@ pub(super) fn delta(
     upserts: &[Declared],
     removals: &[Removed],
 ) -> Result<(), Refusal> {
-    let size = upserts.len().saturating_add(removals.len());
-    if size > DELTA_OBJECTS_MAX {
-        return Err(refusal::invalid(format!(
-            "a delta has at most {DELTA_OBJECTS_MAX} objects, not {size}"
-        )));
-    }
+    size(upserts, removals)?;
+    let mut gone = BTreeSet::new();
     for removed in removals {
         removal(catalogue, removed)?;
+        gone.insert(&removed.address);
     }
     let mut seen = BTreeSet::new();
     for one in upserts {
@@ -42,7 +40,29 @@ pub(super) fn delta(
             return Err(wrong(&one.address, "address", "is declared twice"));
         }
         declared(one)?;
-        partitions_grow(catalogue, one, removals)?;
+        partitions_grow(catalogue, one, &gone)?;
+    }
+    room::check(catalogue, upserts, &gone)
+}
+
+/// Whether a delta is of a size that one command may have. Asked before it is proposed, too: a
+/// larger one does not fit the journal.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` with `limit` and `actual`.
+pub fn size(upserts: &[Declared], removals: &[Removed]) -> Result<(), Refusal> {
+    let too_large = |what, limit: usize, actual: usize| {
+        let message = format!("a delta has at most {limit} {what}, not {actual}");
+        let refusal = refusal::invalid(message).with("limit", limit.to_string());
+        Err(refusal.with("actual", actual.to_string()))
+    };
+    let objects = upserts.len().saturating_add(removals.len());
+    if objects > DELTA_OBJECTS_MAX {
+        return too_large("objects", DELTA_OBJECTS_MAX, objects);
+    }
+    let bytes: usize = upserts.iter().map(|declared| declared.wire.len()).sum();
+    if bytes > DELTA_BYTES_MAX {
+        return too_large("bytes", DELTA_BYTES_MAX, bytes);
     }
     Ok(())
 }
@@ -52,7 +72,7 @@ fn removal(catalogue: &Catalogue, removed: &Removed) -> Result<(), Refusal> {
         let message = "is implicit and goes with its queue";
         return Err(wrong(&removed.address, "address", message));
     }
-    match catalogue.objects.get(&removed.address) {
+    match catalogue.topology.objects.get(&removed.address) {
         Some(placed) if placed.uid != removed.uid => Err(wrong(
             &removed.address,
             "uid",
@@ -65,15 +85,16 @@ fn removal(catalogue: &Catalogue, removed: &Removed) -> Result<(), Refusal> {
 fn partitions_grow(
     catalogue: &Catalogue,
     declared: &Declared,
-    removals: &[Removed],
+    gone: &BTreeSet<&Address>,
 ) -> Result<(), Refusal> {
-    let (DeclaredSpec::Topic(topic), Some(placed)) =
-        (&declared.spec, catalogue.objects.get(&declared.address))
-    else {
+    let (DeclaredSpec::Topic(topic), Some(placed)) = (
+        &declared.spec,
+        catalogue.topology.objects.get(&declared.address),
+    ) else {
         return Ok(());
     };
-    let is_removed = removals.iter().any(|r| r.address == declared.address);
-    let is_new = is_removed && placed.spec.deletion() == DeletionPolicy::Delete;
+    let is_new =
+        gone.contains(&declared.address) && placed.spec.deletion() == DeletionPolicy::Delete;
     let (old, new) = (placed.partitions().len(), topic.partitions);
     if !is_new && (new as usize) < old {
         let message = format!("of {new} would be fewer than the {old} there are; they only grow");

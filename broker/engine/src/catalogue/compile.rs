@@ -1,119 +1,122 @@
-//! From names to log ids: what each data shard has to be told about each log. Compared with what it
-//! was told last, so that an object that appears or goes also changes those that refer to it.
+//! From names to log ids: what a data shard is told about one log, given the objects that its own
+//! one refers to.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use millrace_types::{Address, LogId, ShardId};
+use millrace_types::Address;
 
-use super::{
-    Catalogue, DeclaredQueue, DeclaredSpec, Log, LogSpec, LogState, Placed, PlacedState, problem,
-};
-use crate::spec::{BoundPartition, Filter, QueueSpec, Target};
+use super::declared::{DeclaredQueue, DeclaredSpec};
+use super::placed::{Lane, Part, Placed, PlacedState};
+use super::problem;
+use super::topology::Scene;
+use crate::command::Command;
+use crate::spec::{BoundPartition, Filter, PartitionSpec, QueueSpec, Target};
 
-impl Catalogue {
-    /// Brings the logs in line with the objects; says whether any shard has to be told.
-    pub(super) fn compile(&mut self, revision: u64) -> bool {
-        let mut left: BTreeMap<LogId, Log> = core::mem::take(&mut self.logs);
-        let mut logs = BTreeMap::new();
-        let mut told = false;
-        for placed in self.objects.values() {
-            for (at, (shard, id)) in placed.logs().enumerate() {
-                let old = left.remove(&id);
-                let (log, changed) = self.compile_one(placed, at, shard, old, revision);
-                told |= changed;
-                logs.insert(id, log);
-            }
-        }
-        for (id, mut log) in left {
-            if log.state != LogState::Removed {
-                log.state = LogState::Removed;
-                log.revision = revision;
-                told = true;
-            }
-            logs.insert(id, log);
-        }
-        self.logs = logs;
-        told
+/// What a shard knows about an active log.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum LogSpec {
+    Queue(QueueSpec),
+    Partition { number: u32, spec: PartitionSpec },
+}
+
+/// What a shard has to know about one log of an object; `None` when the object is frozen.
+pub(super) fn spec(scene: &Scene<'_>, placed: &Placed, part: Part) -> Option<LogSpec> {
+    if placed.state == PlacedState::Orphaned {
+        return None;
     }
-
-    fn compile_one(
-        &self,
-        placed: &Placed,
-        at: usize,
-        shard: ShardId,
-        old: Option<Log>,
-        revision: u64,
-    ) -> (Log, bool) {
-        if let (PlacedState::Orphaned, Some(mut log)) = (placed.state, old.clone()) {
-            let changed = log.state != LogState::Frozen;
-            if changed {
-                log.state = LogState::Frozen;
-                log.revision = revision;
-            }
-            return (log, changed);
+    match (&placed.spec, part) {
+        (DeclaredSpec::Queue(queue), Part::Dead) => Some(LogSpec::Queue(dead_letter_spec(queue))),
+        (DeclaredSpec::Queue(queue), _) => {
+            let spec = queue_spec(scene, &placed.address, queue);
+            Some(LogSpec::Queue(spec))
         }
-        let spec = match &placed.spec {
-            DeclaredSpec::Queue(queue) => LogSpec::Queue(self.queue_spec(&placed.address, queue)),
-            DeclaredSpec::Topic(topic) => LogSpec::Partition {
-                number: u32::try_from(at).unwrap_or(u32::MAX),
-                spec: topic.partition.clone(),
-            },
-        };
-        match old {
-            Some(log) if log.state == LogState::Active && log.spec == spec => (log, false),
-            _ => {
-                let log = Log {
-                    shard,
-                    address: placed.address.clone(),
-                    spec,
-                    state: LogState::Active,
-                    revision,
-                };
-                (log, true)
-            }
+        (DeclaredSpec::Topic(topic), Part::Partition(number)) => Some(LogSpec::Partition {
+            number,
+            spec: topic.partition.clone(),
+        }),
+        // The catalogue never gives a topic the logs of a queue.
+        (DeclaredSpec::Topic(_), Part::Queue | Part::Dead) => None,
+    }
+}
+
+/// What a shard is told about one log of an object.
+pub(super) fn command(scene: &Scene<'_>, placed: &Placed, lane: Lane) -> Command {
+    let (log, revision) = (lane.log, lane.told);
+    let address = match lane.part {
+        Part::Dead => placed.address.dead_letter(),
+        Part::Queue | Part::Partition(_) => None,
+    };
+    let address = address.unwrap_or_else(|| placed.address.clone());
+    match spec(scene, placed, lane.part) {
+        None => Command::Freeze { log, revision },
+        Some(LogSpec::Queue(spec)) => Command::ConfigureQueue {
+            log,
+            address,
+            revision,
+            spec,
+        },
+        Some(LogSpec::Partition { number, spec }) => Command::ConfigurePartition {
+            log,
+            address,
+            partition: number,
+            revision,
+            spec,
+        },
+    }
+}
+
+fn queue_spec(scene: &Scene<'_>, address: &Address, queue: &DeclaredQueue) -> QueueSpec {
+    QueueSpec {
+        bindings: bindings(scene, queue),
+        messages_max: queue.limits.messages_max,
+        bytes_max: queue.limits.bytes_max,
+        message_bytes_max: queue.limits.message_bytes_max,
+        dead_letter: problem::dead_letter_target(address, queue).map(|target| Target {
+            log: problem::dead_letter_log(scene, address, &target),
+            address: target,
+        }),
+        ..dead_letter_spec(queue)
+    }
+}
+
+/// The implicit dead-letter queue of a queue: consumed the same way, bound to nothing.
+fn dead_letter_spec(queue: &DeclaredQueue) -> QueueSpec {
+    let limits = &queue.dead_letter.limits;
+    QueueSpec {
+        bindings: Vec::new(),
+        lease_ms: queue.lease_ms,
+        in_flight_max: queue.in_flight_max,
+        deliveries_max: queue.deliveries_max,
+        backoff_initial_ms: queue.backoff_initial_ms,
+        backoff_max_ms: queue.backoff_max_ms,
+        backoff_factor_milli: queue.backoff_factor_milli,
+        messages_max: limits.messages_max,
+        bytes_max: limits.bytes_max,
+        message_bytes_max: limits.message_bytes_max,
+        dead_letter: None,
+    }
+}
+
+/// One for each partition of each bound topic, with all filters on that topic. An orphaned
+/// topic stays bound: its cursors must be there when it returns.
+fn bindings(scene: &Scene<'_>, queue: &DeclaredQueue) -> Vec<BoundPartition> {
+    let mut topics: BTreeMap<&Address, Vec<Filter>> = BTreeMap::new();
+    for binding in &queue.bindings {
+        let filters = topics.entry(&binding.topic).or_default();
+        filters.push(binding.filter.clone());
+    }
+    let mut bound = Vec::new();
+    for (topic, filters) in topics {
+        let partitions = scene.declared(topic).map_or(&[][..], Placed::partitions);
+        for ((_, log), partition) in partitions.iter().zip(0_u32..) {
+            bound.push(BoundPartition {
+                topic: topic.clone(),
+                partition,
+                log: *log,
+                filters: filters.clone(),
+            });
         }
     }
-
-    fn queue_spec(&self, address: &Address, queue: &DeclaredQueue) -> QueueSpec {
-        QueueSpec {
-            bindings: self.bindings(queue),
-            lease_ms: queue.lease_ms,
-            in_flight_max: queue.in_flight_max,
-            deliveries_max: queue.deliveries_max,
-            backoff_initial_ms: queue.backoff_initial_ms,
-            backoff_max_ms: queue.backoff_max_ms,
-            backoff_factor_milli: queue.backoff_factor_milli,
-            messages_max: queue.limits.messages_max,
-            bytes_max: queue.limits.bytes_max,
-            message_bytes_max: queue.limits.message_bytes_max,
-            dead_letter: problem::dead_letter_target(address, queue).map(|target| Target {
-                log: problem::dead_letter_log(self, address, &target),
-                address: target,
-            }),
-        }
-    }
-
-    /// One for each partition of each bound topic, with all filters on that topic. An orphaned
-    /// topic stays bound: its cursors must be there when it returns.
-    fn bindings(&self, queue: &DeclaredQueue) -> Vec<BoundPartition> {
-        let mut topics: BTreeMap<&Address, Vec<Filter>> = BTreeMap::new();
-        for binding in &queue.bindings {
-            let filters = topics.entry(&binding.topic).or_default();
-            filters.push(binding.filter.clone());
-        }
-        let mut bound = Vec::new();
-        for (topic, filters) in topics {
-            let partitions = self.objects.get(topic).map_or(&[][..], Placed::partitions);
-            for ((_, log), partition) in partitions.iter().zip(0_u32..) {
-                bound.push(BoundPartition {
-                    topic: topic.clone(),
-                    partition,
-                    log: *log,
-                    filters: filters.clone(),
-                });
-            }
-        }
-        bound
-    }
+    bound
 }

@@ -135,19 +135,42 @@ impl DeclaredSpec {
             Self::Topic(topic) => topic.partition.message_bytes_max,
         }
     }
+
+    /// Deliveries in flight over all consumers; a topic has none.
+    pub(super) const fn in_flight_max(&self) -> u32 {
+        match self {
+            Self::Queue(queue) => queue.in_flight_max,
+            Self::Topic(_) => 0,
+        }
+    }
 }
 
-impl DeclaredQueue {
-    /// The implicit dead-letter queue of this one: consumed the same way, bound to nothing.
-    pub(super) fn implicit(&self) -> Self {
-        Self {
+#[cfg(test)]
+pub(super) mod testing {
+    //! What to start a test from.
+
+    use super::*;
+
+    pub(in super::super) fn queue() -> DeclaredQueue {
+        let limits = DeclaredLimits {
+            messages_max: None,
+            bytes_max: None,
+            message_bytes_max: 1 << 20,
+        };
+        DeclaredQueue {
             bindings: Vec::new(),
-            limits: self.dead_letter.limits.clone(),
+            lease_ms: 30_000,
+            in_flight_max: 100,
+            deliveries_max: 5,
+            backoff_initial_ms: 1_000,
+            backoff_max_ms: 60_000,
+            backoff_factor_milli: 2_000,
+            limits: limits.clone(),
             dead_letter: DeclaredDeadLetter {
                 queue: None,
-                limits: self.dead_letter.limits.clone(),
+                limits,
             },
-            ..self.clone()
+            deletion: DeletionPolicy::Orphan,
         }
     }
 }

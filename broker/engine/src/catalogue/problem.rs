@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 
 use millrace_types::{Address, LogId};
 
-use super::{Catalogue, DeclaredQueue, DeclaredSpec, Placed, PlacedState};
+use super::declared::{DeclaredQueue, DeclaredSpec};
+use super::placed::{Placed, PlacedState};
+use super::topology::Scene;
 
 /// Dead-letter queues that may follow one another. A longer chain is taken for a cycle: each hop
 /// costs a transfer between shards, and following it has to end.
@@ -45,19 +47,16 @@ impl ProblemKind {
     }
 }
 
-pub(super) fn problems(catalogue: &Catalogue, address: &Address) -> Vec<Problem> {
+pub(super) fn problems(scene: &Scene<'_>, address: &Address) -> Vec<Problem> {
     let Some(Placed {
         spec: DeclaredSpec::Queue(queue),
         state: PlacedState::Active,
         ..
-    }) = catalogue.objects.get(address)
+    }) = scene.declared(address)
     else {
         return Vec::new();
     };
-    let is_there = |address: &Address| {
-        let placed = catalogue.objects.get(address);
-        placed.is_some_and(|placed| placed.state == PlacedState::Active)
-    };
+    let is_there = |address: &Address| scene.object(address).is_some_and(|o| !o.orphaned);
     let mut topics: Vec<&Address> = queue.bindings.iter().map(|b| &b.topic).collect();
     topics.sort_unstable();
     topics.dedup();
@@ -74,7 +73,7 @@ pub(super) fn problems(catalogue: &Catalogue, address: &Address) -> Vec<Problem>
                 kind: ProblemKind::DeadLetterQueueNotFound,
                 message: format!("{target} is not declared; dead letters wait"),
             });
-        } else if is_cycle(catalogue, address, &target) {
+        } else if is_cycle(scene, address, &target) {
             found.push(Problem {
                 kind: ProblemKind::DeadLetterCycle,
                 message: format!("dead letters sent to {target} would come back; they wait"),
@@ -93,22 +92,23 @@ pub(super) fn dead_letter_target(address: &Address, queue: &DeclaredQueue) -> Op
 /// The log of a dead-letter queue; `None` while dead letters have to wait. An orphan keeps its log:
 /// it refuses them itself.
 pub(super) fn dead_letter_log(
-    catalogue: &Catalogue,
+    scene: &Scene<'_>,
     address: &Address,
     target: &Address,
 ) -> Option<LogId> {
-    let (_, log) = catalogue.objects.get(target)?.queue()?;
-    (!is_cycle(catalogue, address, target)).then_some(log)
+    let log = scene.queue(target)?;
+    (!is_cycle(scene, address, target)).then_some(log)
 }
 
 /// Whether a chain of dead-letter queues does not end.
-fn is_cycle(catalogue: &Catalogue, address: &Address, target: &Address) -> bool {
+fn is_cycle(scene: &Scene<'_>, address: &Address, target: &Address) -> bool {
     let mut at = target.clone();
     for _ in 0..DEAD_LETTER_HOPS_MAX {
         if at == *address {
             return true;
         }
-        let next = match catalogue.objects.get(&at).map(|placed| &placed.spec) {
+        // Nothing is declared under the address of an implicit one: a chain ends there.
+        let next = match scene.declared(&at).map(|placed| &placed.spec) {
             Some(DeclaredSpec::Queue(queue)) => dead_letter_target(&at, queue),
             Some(DeclaredSpec::Topic(_)) | None => None,
         };

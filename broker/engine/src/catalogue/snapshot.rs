@@ -1,39 +1,105 @@
 //! The catalogue's state as bytes. Version 1 is pinned by a golden file: another shape of
 //! `Catalogue` or anything in it is a new version, and this reader stays.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::Catalogue;
+use millrace_types::{LogId, LogIndex, ShardId};
+use serde::{Deserialize, Serialize};
+
+use super::declared::DeclaredSpec;
+use super::index::Index;
+use super::placed::{Placed, Placement};
+use super::topology::Topology;
+use super::{Address, Catalogue};
 use crate::codec::{self, DecodeError};
 
 /// Format of the catalogue's snapshot.
 const VERSION: u8 = 1;
 
-pub(super) fn encode(catalogue: &Catalogue) -> Vec<u8> {
-    codec::encode(VERSION, catalogue)
+/// A catalogue at one moment, to be encoded when there is time. Cheap to make.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Frozen {
+    applied: LogIndex,
+    last_log: LogId,
+    topology: Topology,
+    removed: BTreeMap<(ShardId, LogId), u64>,
+}
+
+impl Frozen {
+    pub(super) fn of(catalogue: &Catalogue) -> Self {
+        Self {
+            applied: catalogue.applied,
+            last_log: catalogue.last_log,
+            topology: catalogue.topology.clone(),
+            removed: catalogue.removed.clone(),
+        }
+    }
+
+    /// The whole state as bytes; equal states have equal bytes. Takes time with the number of
+    /// objects.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(VERSION, self)
+    }
 }
 
 pub(super) fn checksum(catalogue: &Catalogue) -> u64 {
-    codec::checksum(VERSION, catalogue)
+    codec::checksum(VERSION, &Frozen::of(catalogue))
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
-    let catalogue: Catalogue = codec::decode(VERSION, bytes)?;
+    let Frozen {
+        applied,
+        last_log,
+        topology,
+        removed,
+    } = codec::decode(VERSION, bytes)?;
     let mut seen = BTreeSet::new();
-    for (address, placed) in &catalogue.objects {
-        if placed.address != *address {
-            return Err(DecodeError::Inconsistent("an object has another address"));
+    let mut last: Option<&Address> = None;
+    for placed in topology.objects.iter() {
+        check(placed)?;
+        if last.is_some_and(|last| *last >= placed.address) {
+            return Err(DecodeError::Inconsistent("objects are not in order"));
         }
-        for (shard, log) in placed.logs() {
-            let known = catalogue.logs.get(&log);
-            if known.is_none_or(|known| known.shard != shard) || !seen.insert(log) {
-                return Err(DecodeError::Inconsistent("an object and its logs differ"));
-            }
+        last = Some(&placed.address);
+        if !placed.lanes().all(|lane| seen.insert(lane.log)) {
+            return Err(DecodeError::Inconsistent("a log has two owners"));
         }
     }
-    if catalogue.logs.keys().any(|log| *log > catalogue.last_log) {
+    if !removed.keys().all(|(_, log)| seen.insert(*log)) {
+        return Err(DecodeError::Inconsistent("a removed log has an owner"));
+    }
+    if seen.last().is_some_and(|log| *log > last_log) {
         return Err(DecodeError::Inconsistent("a log id was never assigned"));
     }
-    Ok(catalogue)
+    let index = Index::of(&topology);
+    Ok(Catalogue {
+        applied,
+        last_log,
+        topology,
+        removed,
+        index,
+    })
+}
+
+fn check(placed: &Placed) -> Result<(), DecodeError> {
+    let fits = matches!(
+        (&placed.address, &placed.spec, &placed.placement),
+        (
+            Address::Queue { .. },
+            DeclaredSpec::Queue(_),
+            Placement::Queue { .. }
+        ) | (
+            Address::Topic { .. },
+            DeclaredSpec::Topic(_),
+            Placement::Topic { .. }
+        )
+    );
+    if fits {
+        Ok(())
+    } else {
+        let message = "an object is of another kind than its address";
+        Err(DecodeError::Inconsistent(message))
+    }
 }

@@ -2,11 +2,11 @@
 
 use millrace_engine::catalogue::{
     Declared, DeclaredBinding, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
-    DeclaredTopic, DeletionPolicy, PlacedState, ProblemKind, Removed,
+    DeclaredTopic, DeletionPolicy, Object, ProblemKind, Removed,
 };
 use millrace_engine::command::Command;
 use millrace_engine::spec::{Filter, HeaderCondition};
-use millrace_engine::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry, Placed};
+use millrace_engine::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry};
 use millrace_types::{ErrorCode, LogId, LogIndex, Refusal, ShardId, Stamp};
 
 use crate::support::{address, partition_spec};
@@ -57,14 +57,14 @@ impl Desk {
         let before = self.catalogue.snapshot();
         let code = self.change(upserts, Vec::new()).unwrap_err().code;
         assert_eq!(
-            Catalogue::restore(&before).unwrap().digest(),
-            self.catalogue.digest()
+            Catalogue::restore(&before).unwrap().topology().digest(),
+            self.catalogue.topology().digest()
         );
         code
     }
 
-    fn placed(&self, name: &str) -> &Placed {
-        self.catalogue.lookup(&address(name)).unwrap()
+    fn placed(&self, name: &str) -> Object<'_> {
+        self.catalogue.topology().lookup(&address(name)).unwrap()
     }
 
     fn log(&self, name: &str) -> (ShardId, LogId) {
@@ -72,7 +72,7 @@ impl Desk {
     }
 
     fn problems(&self, name: &str) -> Vec<ProblemKind> {
-        let problems = self.catalogue.problems(&address(name));
+        let problems = self.catalogue.topology().problems(&address(name));
         problems.into_iter().map(|problem| problem.kind).collect()
     }
 
@@ -123,7 +123,7 @@ pub(crate) fn bound_to(name: &str, topic: &str) -> Declared {
     queue_with(name, |queue| queue.bindings.push(binding(topic, "#")))
 }
 
-fn binding(topic: &str, pattern: &str) -> DeclaredBinding {
+pub(crate) fn binding(topic: &str, pattern: &str) -> DeclaredBinding {
     DeclaredBinding {
         topic: address(topic),
         filter: Filter {
@@ -153,7 +153,7 @@ fn declared(name: &str, spec: DeclaredSpec) -> Declared {
     }
 }
 
-fn deleted(mut declared: Declared) -> Declared {
+pub(crate) fn deleted(mut declared: Declared) -> Declared {
     match &mut declared.spec {
         DeclaredSpec::Queue(queue) => queue.deletion = DeletionPolicy::Delete,
         DeclaredSpec::Topic(topic) => topic.deletion = DeletionPolicy::Delete,
@@ -161,7 +161,7 @@ fn deleted(mut declared: Declared) -> Declared {
     declared
 }
 
-fn removed(name: &str) -> Removed {
+pub(crate) fn removed(name: &str) -> Removed {
     Removed {
         address: address(name),
         uid: format!("uid of {name}"),
@@ -222,10 +222,10 @@ fn the_applied_revision_is_that_of_the_slowest_shard() {
     };
     assert!(desk.apply(done(1, 1)).changed);
     assert!(!desk.apply(done(1, 1)).changed);
-    assert_eq!(desk.catalogue.applied_revision(), 0);
-    assert!(desk.catalogue.is_applied(&address("queue/t/a")));
+    assert_eq!(desk.catalogue.topology().applied_revision(), 0);
+    assert!(desk.catalogue.topology().is_applied(&address("queue/t/a")));
     desk.apply(done(2, 1));
-    assert_eq!(desk.catalogue.applied_revision(), 1);
+    assert_eq!(desk.catalogue.topology().applied_revision(), 1);
     for wrong in [done(3, 1), done(0, 1), done(1, 2)] {
         assert!(desk.apply(wrong).outcome.is_err());
     }
@@ -271,7 +271,7 @@ fn an_orphan_is_frozen_and_adopted_with_its_logs_by_any_uid() {
     let gone = vec![removed("queue/t/a"), removed("topic/t/x")];
     assert_eq!(desk.change(Vec::new(), gone.clone()), Ok(2));
     for name in ["queue/t/a", "queue/t/a/dead", "topic/t/x"] {
-        assert_eq!(desk.placed(name).state, PlacedState::Orphaned);
+        assert!(desk.placed(name).orphaned);
     }
     let told = [desk.commands(1, 1), desk.commands(2, 1)].concat();
     let is_freeze = |c: &&Command| matches!(c, Command::Freeze { revision: 2, .. });
@@ -282,7 +282,7 @@ fn an_orphan_is_frozen_and_adopted_with_its_logs_by_any_uid() {
     again.uid = "another".into();
     assert_eq!(desk.change(vec![again], Vec::new()), Ok(3));
     assert_eq!(desk.log("queue/t/a").1, log);
-    assert_eq!(desk.placed("queue/t/a").state, PlacedState::Active);
+    assert!(!desk.placed("queue/t/a").orphaned);
     assert_eq!(desk.problems("queue/t/a"), [ProblemKind::TopicNotFound]);
     let told = [desk.commands(1, 2), desk.commands(2, 2)].concat();
     let bindings: Vec<_> = told
@@ -313,10 +313,15 @@ fn a_deleted_queue_takes_its_logs_with_it_and_its_successor_gets_others() {
     desk.apply(done(2));
     assert_eq!(desk.commands(1, 0).len(), 3);
     desk.change(Vec::new(), gone).unwrap();
-    assert!(desk.catalogue.lookup(&address("queue/t/a/dead")).is_none());
+    assert!(
+        desk.catalogue
+            .topology()
+            .lookup(&address("queue/t/a/dead"))
+            .is_none()
+    );
     assert_eq!(desk.change(Vec::new(), vec![removed("queue/t/a")]), Ok(3));
-    let empty = Desk::new(1).catalogue.digest();
-    assert_eq!(desk.catalogue.digest(), empty);
+    let empty = Desk::new(1).catalogue.topology().digest();
+    assert_eq!(desk.catalogue.topology().digest(), empty);
 }
 
 #[test]
@@ -329,7 +334,12 @@ fn a_removal_that_names_another_life_is_refused() {
     };
     let refusal = desk.change(vec![queue("queue/t/b")], vec![other]);
     assert_eq!(refusal.unwrap_err().metadata["field"], "uid");
-    assert!(desk.catalogue.lookup(&address("queue/t/b")).is_none());
+    assert!(
+        desk.catalogue
+            .topology()
+            .lookup(&address("queue/t/b"))
+            .is_none()
+    );
     let implicit = vec![removed("queue/t/a/dead")];
     assert!(desk.change(Vec::new(), implicit).is_err());
 }
@@ -427,16 +437,22 @@ fn the_digest_depends_on_content_and_not_on_history() {
     other
         .change(vec![x, queue("queue/t/z")], Vec::new())
         .unwrap();
-    assert_ne!(one.catalogue.digest(), other.catalogue.digest());
+    assert_ne!(
+        one.catalogue.topology().digest(),
+        other.catalogue.topology().digest()
+    );
     other
         .change(vec![b.clone(), a.clone()], vec![removed("queue/t/z")])
         .unwrap();
-    assert_eq!(one.catalogue.digest(), other.catalogue.digest());
+    assert_eq!(
+        one.catalogue.topology().digest(),
+        other.catalogue.topology().digest()
+    );
 
     use sha2::Digest;
     let wires = [b.wire, a.wire, topic("topic/t/x", 1).wire];
     let expected: [u8; 32] = sha2::Sha256::digest(wires.concat()).into();
-    assert_eq!(one.catalogue.digest(), expected);
+    assert_eq!(one.catalogue.topology().digest(), expected);
 }
 
 #[test]
@@ -473,7 +489,12 @@ fn what_is_out_of_bounds_refuses_the_whole_delta_and_is_named() {
         assert_eq!(refusal.metadata["address"], "queue/t/bad");
         assert_eq!(refusal.metadata["field"], field, "{refusal}");
         assert_eq!(desk.catalogue.revision(), 0);
-        assert!(desk.catalogue.lookup(&address("queue/t/good")).is_none());
+        assert!(
+            desk.catalogue
+                .topology()
+                .lookup(&address("queue/t/good"))
+                .is_none()
+        );
     }
 }
 

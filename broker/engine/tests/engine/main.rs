@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod catalogue;
+mod catalogue_scale;
 mod dead_letters;
 mod formats;
 mod freezing;

@@ -169,8 +169,8 @@ impl Broker {
             .map_err(|refusal| self.node.figures.refused(refusal))?;
         let view = self.node.view.borrow().clone();
         let (shard, queue) = view.require_queue(&open.address)?;
-        let in_flight_max = match &view.require(&open.address)?.kind {
-            ObjectKind::Queue { in_flight_max, .. } => *in_flight_max,
+        let in_flight_max = match view.require(&open.address)?.kind {
+            ObjectKind::Queue { in_flight_max, .. } => in_flight_max,
             ObjectKind::Topic { .. } => IN_FLIGHT_MAX,
         };
         let window = Window {

@@ -19,6 +19,9 @@ use crate::pumps::Job;
 use crate::reply::Reply;
 use crate::view::{CatalogueView, Object, ObjectKind};
 
+/// Logs that a shard is asked about at a time: a fraction of a millisecond on its thread.
+const LOGS_SLICE: usize = 1_000;
+
 /// Figures of one log.
 #[derive(Clone, Debug)]
 enum LogFacts {
@@ -42,16 +45,15 @@ impl Broker {
             .with("field", "page_size"));
         }
         let view = self.node.view.borrow().clone();
-        if let Some(refusal) = &view.unavailable {
-            return Err(refusal.clone());
-        }
-        let mut page: Vec<(&Address, &Object)> = view
-            .iter()
-            .filter(|(address, _)| list.after.as_ref().is_none_or(|after| *address > after))
-            .filter(|(address, _)| match address {
-                Address::Queue { .. } => list.queues,
-                Address::Topic { .. } => list.topics,
-                Address::DeadLetter { .. } => false,
+        let topology = view.topology()?;
+        let all: Box<dyn Iterator<Item = _> + Send> = match &list.after {
+            Some(after) => Box::new(topology.iter_after(after)),
+            None => Box::new(topology.iter()),
+        };
+        let mut page: Vec<(&Address, Object<'_>)> = all
+            .filter(|(_, object)| match object.kind {
+                ObjectKind::Queue { .. } => list.queues,
+                ObjectKind::Topic { .. } => list.topics,
             })
             .filter(|(address, _)| {
                 list.namespace
@@ -71,12 +73,16 @@ impl Broker {
         Ok(Listed { items, next })
     }
 
-    async fn summaries(&self, view: &CatalogueView, page: &[(&Address, &Object)]) -> Vec<Summary> {
+    async fn summaries(
+        &self,
+        view: &CatalogueView,
+        page: &[(&Address, Object<'_>)],
+    ) -> Vec<Summary> {
         let mut logs = Vec::new();
         for (address, object) in page {
             logs.extend(places(object));
             let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
-            logs.extend(dead.into_iter().flat_map(places));
+            logs.extend(dead.iter().flat_map(places));
         }
         let facts = self.log_facts(logs).await;
         page.iter()
@@ -92,13 +98,16 @@ impl Broker {
         }
         let mut facts = BTreeMap::new();
         for (id, logs) in by_shard {
-            let found = self.node.ask(id, move |shard| {
-                logs.into_iter()
-                    .filter_map(|log| Some((log, log_facts(shard, log)?)))
-                    .collect()
-            });
-            let found: Vec<(LogId, LogFacts)> = found.await.unwrap_or_default();
-            facts.extend(found);
+            // A slice at a time, so that those who publish are not held up.
+            for slice in logs.chunks(LOGS_SLICE) {
+                let slice = slice.to_vec();
+                let found = self.node.ask(id, move |shard| {
+                    let facts = |log| Some((log, log_facts(shard, log)?));
+                    slice.into_iter().filter_map(facts).collect()
+                });
+                let found: Vec<(LogId, LogFacts)> = found.await.unwrap_or_default();
+                facts.extend(found);
+            }
         }
         facts
     }
@@ -110,18 +119,18 @@ impl Broker {
     pub async fn describe(&self, address: &Address) -> Result<Description, Refusal> {
         let view = self.node.view.borrow().clone();
         let object = view.require(address)?;
-        let mut logs = places(object);
+        let mut logs = places(&object);
         let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
-        logs.extend(dead.into_iter().flat_map(places));
+        logs.extend(dead.iter().flat_map(places));
         let facts = self.log_facts(logs).await;
         let mut description = Description {
-            summary: summary(&view, address, object, &facts),
+            summary: summary(&view, address, &object, &facts),
             wire: object.wire.clone(),
             consumers: Vec::new(),
             bindings: Vec::new(),
             partitions: Vec::new(),
         };
-        match &object.kind {
+        match object.kind {
             ObjectKind::Topic { partitions } => {
                 description.partitions = partitions
                     .iter()
@@ -132,7 +141,7 @@ impl Broker {
                     .collect();
             }
             ObjectKind::Queue { shard, log, .. } => {
-                self.describe_queue(*shard, *log, &mut description).await?;
+                self.describe_queue(shard, log, &mut description).await?;
             }
         }
         Ok(description)
@@ -205,8 +214,9 @@ impl Broker {
         found.await
     }
 
-    /// Figures for metrics.
-    pub async fn stats(&self) -> Stats {
+    /// Figures for metrics: of `objects_max` queues (those for dead letters are counted, too) and
+    /// as many topics, the first ones in order of addresses.
+    pub async fn stats(&self, objects_max: usize) -> Stats {
         let figures = &self.node.figures;
         let mut stats = Stats {
             journal: self.journal_facts(),
@@ -244,33 +254,42 @@ impl Broker {
                         ..ShardFacts::default()
                     },
                 );
-            } else if id != ShardId::METADATA {
-                self.add_logs(id, &mut stats).await;
             }
         }
+        self.add_objects(objects_max, &mut stats).await;
         stats
     }
 
-    async fn add_logs(&self, shard: ShardId, stats: &mut Stats) {
-        let found = self.node.ask(shard, |shard| {
-            let queues = shard
-                .queues()
-                .map(|queue| (queue.address().clone(), queue.stats()));
-            let partitions = shard.partitions().map(|partition| {
-                let messages = partition.first().until(partition.end());
-                (partition.topic().clone(), messages, partition.bytes())
-            });
-            (queues.collect::<Vec<_>>(), partitions.collect::<Vec<_>>())
-        });
-        let Ok((queues, partitions)) = found.await else {
-            return;
-        };
-        stats.queues.extend(queues);
-        for (topic, messages, bytes) in partitions {
-            let facts = stats.topics.entry(topic).or_default();
-            facts.partitions += 1;
-            facts.messages += messages;
-            facts.bytes += bytes;
+    async fn add_objects(&self, objects_max: usize, stats: &mut Stats) {
+        let view = self.node.view.borrow().clone();
+        let (mut queues, mut topics) = (Vec::new(), Vec::new());
+        for (address, object) in view.iter() {
+            match object.kind {
+                ObjectKind::Queue { .. } => {
+                    let dead = address.dead_letter();
+                    let dead = dead.and_then(|dead| Some((dead.clone(), view.lookup(&dead)?)));
+                    let both = [Some((address.clone(), object)), dead];
+                    stats.omitted_objects += add(&mut queues, both, objects_max);
+                }
+                ObjectKind::Topic { .. } => {
+                    let one = [Some((address.clone(), object))];
+                    stats.omitted_objects += add(&mut topics, one, objects_max);
+                }
+            }
+        }
+        let all = queues.iter().chain(&topics);
+        let logs = all.flat_map(|(_, object)| places(object)).collect();
+        let facts = self.log_facts(logs).await;
+        for (address, object) in queues.into_iter().chain(topics) {
+            match summary(&view, &address, &object, &facts).kind {
+                Some(SummaryKind::Queue(queue)) => {
+                    stats.queues.insert(address, queue.stats);
+                }
+                Some(SummaryKind::Topic(topic)) => {
+                    stats.topics.insert(address, topic);
+                }
+                None => {}
+            }
         }
     }
 
@@ -292,10 +311,24 @@ impl Broker {
     }
 }
 
-fn places(object: &Object) -> Vec<(ShardId, LogId)> {
-    match &object.kind {
-        ObjectKind::Queue { shard, log, .. } => vec![(*shard, *log)],
-        ObjectKind::Topic { partitions } => partitions.clone(),
+/// Takes objects while there is room for all of them; says how many were left out.
+fn add<'a, const N: usize>(
+    taken: &mut Vec<(Address, Object<'a>)>,
+    objects: [Option<(Address, Object<'a>)>; N],
+    objects_max: usize,
+) -> u64 {
+    let new = objects.into_iter().flatten();
+    if taken.len() + N > objects_max {
+        return new.count() as u64;
+    }
+    taken.extend(new);
+    0
+}
+
+fn places(object: &Object<'_>) -> Vec<(ShardId, LogId)> {
+    match object.kind {
+        ObjectKind::Queue { shard, log, .. } => vec![(shard, log)],
+        ObjectKind::Topic { partitions } => partitions.to_vec(),
     }
 }
 
@@ -316,18 +349,18 @@ fn log_facts(shard: &millrace_engine::Shard, log: LogId) -> Option<LogFacts> {
 fn summary(
     view: &CatalogueView,
     address: &Address,
-    object: &Object,
+    object: &Object<'_>,
     facts: &BTreeMap<LogId, LogFacts>,
 ) -> Summary {
     let queue = |log: &LogId| match facts.get(log) {
         Some(LogFacts::Queue(stats)) => Some(*stats),
         _ => None,
     };
-    let kind = match &object.kind {
-        ObjectKind::Queue { log, .. } => queue(log).map(|stats| {
+    let kind = match object.kind {
+        ObjectKind::Queue { log, .. } => queue(&log).map(|stats| {
             let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
             let dead = dead
-                .into_iter()
+                .iter()
                 .flat_map(places)
                 .find_map(|(_, log)| queue(&log));
             let unsettled = |s: QueueStats| s.ready + s.in_flight + s.delayed + s.dying;

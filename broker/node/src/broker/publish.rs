@@ -67,8 +67,8 @@ impl Broker {
 
     fn send(&self, view: &CatalogueView, address: &Address, batch: Batch) -> Result<Sent, Refusal> {
         let object = view.require(address)?;
-        let (partition, shard, log) = self.place(address, object, batch.partition)?;
-        check(address, object, &batch)?;
+        let (partition, shard, log) = self.place(address, &object, batch.partition)?;
+        check(address, &object, &batch)?;
         let bytes = batch.records.len() as u64;
         let permit = self.node.admit(shard, bytes)?;
         let (reply, pending) = Reply::channel();
@@ -91,7 +91,7 @@ impl Broker {
     fn place(
         &self,
         address: &Address,
-        object: &Object,
+        object: &Object<'_>,
         wanted: Option<u32>,
     ) -> Result<(u32, ShardId, LogId), Refusal> {
         let no_partition = |partition: u32, partitions: usize| {
@@ -101,9 +101,9 @@ impl Broker {
             )
             .with("address", address.to_string())
         };
-        match &object.kind {
+        match object.kind {
             ObjectKind::Queue { shard, log, .. } => match wanted {
-                None | Some(0) => Ok((0, *shard, *log)),
+                None | Some(0) => Ok((0, shard, log)),
                 Some(partition) => Err(no_partition(partition, 1)),
             },
             ObjectKind::Topic { partitions } => {
@@ -137,7 +137,7 @@ impl Broker {
 }
 
 /// Checks the batch's split into messages and their sizes.
-fn check(address: &Address, object: &Object, batch: &Batch) -> Result<(), Refusal> {
+fn check(address: &Address, object: &Object<'_>, batch: &Batch) -> Result<(), Refusal> {
     let invalid = |message: String| {
         Refusal::new(ErrorCode::InvalidArgument, message).with("address", address.to_string())
     };

@@ -1,13 +1,12 @@
 //! What is declared: changing it, and telling how far that has come.
 
-use millrace_engine::catalogue::{CatalogueCommand, Declared, PlacedState, Removed};
-use millrace_types::{ErrorCode, Refusal, ShardId};
+use millrace_engine::catalogue::{self, CatalogueCommand, Declared, Object, Removed, Topology};
+use millrace_types::{Address, ErrorCode, Refusal, ShardId};
 
 use super::Broker;
 use crate::facts::{Metadata, ObjectState, Problem};
 use crate::input::Input;
 use crate::reply::Reply;
-use crate::view::{CatalogueView, ObjectKind};
 
 /// A change of what is declared.
 #[derive(Clone, Debug)]
@@ -37,6 +36,8 @@ impl Broker {
                 format!("this is cluster {cluster}, not {expected}"),
             )));
         }
+        catalogue::check_size(&delta.upserts, &delta.removals)
+            .map_err(|refusal| self.node.figures.refused(refusal))?;
         let slot = self.node.slot(ShardId::METADATA)?;
         let command = CatalogueCommand::ApplyTopology {
             base_revision: delta.base_revision,
@@ -53,68 +54,56 @@ impl Broker {
     /// # Errors
     /// `SHARD_UNAVAILABLE`.
     pub async fn metadata(&self) -> Result<Metadata, Refusal> {
-        let dir = &self.node.data_dir;
-        let (cluster_id, node_id) = (dir.cluster_id().to_owned(), dir.node());
-        let shards = dir.data_shards();
-        let mut metadata = self
-            .node
-            .ask_catalogue(move |catalogue| Metadata {
-                cluster_id,
-                node_id,
-                shards,
-                revision: catalogue.revision(),
-                applied_revision: catalogue.applied_revision(),
-                digest: catalogue.digest(),
-                objects: catalogue
-                    .objects()
-                    .filter(|placed| !placed.is_implicit())
-                    .map(|placed| ObjectState {
-                        address: placed.address.clone(),
-                        uid: placed.uid.clone(),
-                        generation: placed.generation,
-                        applied: catalogue.is_applied(&placed.address),
-                        orphaned: placed.state == PlacedState::Orphaned,
-                        problems: catalogue
-                            .problems(&placed.address)
-                            .into_iter()
-                            .map(|problem| Problem {
-                                reason: problem.kind.reason().into(),
-                                message: problem.message,
-                            })
-                            .collect(),
-                    })
-                    .collect(),
-            })
-            .await?;
-        let view = self.node.view.borrow().clone();
-        for object in &mut metadata.objects {
-            self.add_problems(&view, object);
-        }
-        Ok(metadata)
+        let (dir, view) = (&self.node.data_dir, self.node.view.borrow().clone());
+        let topology = view.topology()?;
+        let object = |(address, object): (&Address, Object<'_>)| ObjectState {
+            address: address.clone(),
+            uid: object.uid.to_owned(),
+            generation: object.generation,
+            applied: topology.is_applied(address),
+            orphaned: object.orphaned,
+            problems: self.problems(topology, address, &object),
+        };
+        Ok(Metadata {
+            cluster_id: dir.cluster_id().to_owned(),
+            node_id: dir.node(),
+            shards: dir.data_shards(),
+            revision: topology.revision(),
+            applied_revision: topology.applied_revision(),
+            digest: view.digest(),
+            objects: topology.iter().map(object).collect(),
+        })
     }
 
-    /// What the catalogue cannot know: pumps that do not go on, shards that do not serve.
-    fn add_problems(&self, view: &CatalogueView, object: &mut ObjectState) {
-        let Some(declared) = view.lookup(&object.address) else {
-            return;
-        };
-        let shards = match &declared.kind {
-            ObjectKind::Queue { shard, log, .. } => {
-                object
-                    .problems
-                    .extend(self.node.pumps.problems(*shard, *log));
-                vec![*shard]
-            }
-            ObjectKind::Topic { partitions } => {
-                partitions.iter().map(|(shard, _)| *shard).collect()
-            }
-        };
-        let down = shards
+    /// What keeps an object from working as declared. The catalogue does not know all of it: pumps
+    /// that do not go on, shards that do not serve.
+    fn problems(
+        &self,
+        topology: &Topology,
+        address: &Address,
+        object: &Object<'_>,
+    ) -> Vec<Problem> {
+        let problems = topology.problems(address).into_iter();
+        let mut problems: Vec<Problem> = problems
+            .map(|problem| Problem {
+                reason: problem.kind.reason().into(),
+                message: problem.message,
+            })
+            .collect();
+        if let Some((shard, log)) = object.queue() {
+            problems.extend(self.node.pumps.problems(shard, log));
+        }
+        let partitions = object.partitions().iter().map(|(shard, _)| *shard);
+        let mut shards = object
+            .queue()
+            .map(|(shard, _)| shard)
             .into_iter()
-            .find_map(|shard| self.node.slot(shard).err());
-        object.problems.extend(down.map(|refusal| Problem {
+            .chain(partitions);
+        let down = shards.find_map(|shard| self.node.slot(shard).err());
+        problems.extend(down.map(|refusal| Problem {
             reason: "ShardUnavailable".into(),
             message: refusal.message,
         }));
+        problems
     }
 }

@@ -116,15 +116,15 @@ async fn recall(node: &Node, home: ShardId, source: LogId, outbox: &Outbox) -> R
 /// Whether a log that no shard has is removed for good, not just on its way.
 pub(super) fn is_gone(node: &Node, log: LogId) -> Result<bool, Ended> {
     let catalogue = node.view.borrow().clone();
-    if let Some(refusal) = &catalogue.unavailable {
-        return Err(Ended::Stuck(refusal.to_string()));
-    }
+    let topology = catalogue
+        .topology()
+        .map_err(|refusal| Ended::Stuck(refusal.to_string()))?;
     if let Some(damaged) = node.slots.iter().find_map(|slot| slot.damage.get()) {
         // It may be there, and have letters.
         let why = format!("no shard that serves has log {log}, and one is damaged: {damaged}");
         return Err(Ended::Stuck(why));
     }
-    Ok(!catalogue.has_log(log))
+    Ok(!topology.has_log(log))
 }
 
 async fn send(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(), Ended> {

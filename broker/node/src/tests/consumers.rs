@@ -181,7 +181,7 @@ async fn a_consumer_that_takes_nothing_gives_back_what_waits_for_it() {
     );
     running.accept(&taken).await;
     until("both came back", || async {
-        let stats = running.broker.stats().await;
+        let stats = running.broker.stats(1_000).await;
         stats.queues[&address("queue/test/orders")].ready == 1
     })
     .await;
@@ -203,7 +203,7 @@ async fn a_waiting_call_is_given_the_message_that_comes() {
         }
     });
     until("the call waits", || async {
-        running.broker.stats().await.waiting_receives == 1
+        running.broker.stats(1_000).await.waiting_receives == 1
     })
     .await;
     running.publish("queue/test/orders", &["one"]).await;
@@ -237,7 +237,7 @@ async fn messages_leased_for_a_call_that_was_given_up_go_back() {
         }
     });
     until("the call waits", || async {
-        running.broker.stats().await.waiting_receives == 1
+        running.broker.stats(1_000).await.waiting_receives == 1
     })
     .await;
     waiting.abort();

@@ -123,7 +123,7 @@ async fn a_dead_letter_that_cannot_be_read_waits_and_is_reported() {
             .any(|p| p.reason == "Stalled")
     })
     .await;
-    let stats = running.broker.stats().await;
+    let stats = running.broker.stats(1_000).await;
     assert_eq!(stats.queues[&address("queue/test/orders")].dying, 1);
 
     // The next start reads it.

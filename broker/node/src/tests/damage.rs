@@ -67,7 +67,7 @@ async fn a_damaged_shard_is_quarantined_by_name_and_the_others_serve() {
     assert!(refusal.message.contains("at byte"), "{refusal}");
     assert_eq!(texts(&running.receive(&sound, 1).await), ["x"]);
     running.publish(&sound, &["y"]).await;
-    let stats = running.broker.stats().await;
+    let stats = running.broker.stats(1_000).await;
     assert!(stats.shards[&damaged].unavailable.is_some());
     let metadata = running.broker.metadata().await.unwrap();
     let object = metadata
@@ -106,7 +106,7 @@ async fn damage_that_the_scrubber_finds_quarantines_its_shard() {
         dir,
     };
     until("it is quarantined", || async {
-        let stats = running.broker.stats().await;
+        let stats = running.broker.stats(1_000).await;
         stats.shards[&shard].unavailable.is_some()
     })
     .await;

@@ -163,7 +163,7 @@ async fn publishes_to_one_queue_keep_their_order_without_waiting() {
         texts(&running.receive("queue/test/orders", 100).await),
         expected
     );
-    let stats = running.broker.stats().await;
+    let stats = running.broker.stats(1_000).await;
     assert!(
         stats.journal.fsyncs < stats.journal.records,
         "one sync carries many: {stats:?}"

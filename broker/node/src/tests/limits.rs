@@ -75,7 +75,10 @@ async fn an_unknown_address_and_a_wrong_kind_are_refused() {
         .broker
         .receive(receive("topic/test/b", 1, Duration::ZERO));
     assert_eq!(in_time(taken).await.unwrap_err().code, ErrorCode::WrongKind);
-    assert_eq!(running.broker.stats().await.refusals["NO_SUCH_QUEUE"], 1);
+    assert_eq!(
+        running.broker.stats(1_000).await.refusals["NO_SUCH_QUEUE"],
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +156,7 @@ async fn memory_beyond_its_limit_refuses_publishes_until_a_checkpoint_has_made_r
     until("bodies are on disk", || async {
         running
             .broker
-            .stats()
+            .stats(1_000)
             .await
             .shards
             .values()

@@ -205,7 +205,7 @@ async fn dead_letters_cross_shards_once_over_kills() {
             .all(|one| decoded(one).death.unwrap().attempts == 1)
     );
     until("the outbox is empty", || async {
-        let stats = running.broker.stats().await;
+        let stats = running.broker.stats(1_000).await;
         stats.queues[&address("queue/test/orders")].dying == 0
     })
     .await;
@@ -287,7 +287,7 @@ impl Running {
     }
 
     async fn dying(&self, queue: &str) -> u64 {
-        self.broker.stats().await.queues[&address(queue)].dying
+        self.broker.stats(1_000).await.queues[&address(queue)].dying
     }
 }
 

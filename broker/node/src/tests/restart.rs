@@ -91,7 +91,7 @@ async fn replay_goes_on_after_a_checkpoint() {
             .await;
     }
     until("a checkpoint is made", || async {
-        let stats = running.broker.stats().await;
+        let stats = running.broker.stats(1_000).await;
         stats
             .shards
             .values()
@@ -129,7 +129,7 @@ async fn a_drain_refuses_new_work_and_lets_settlements_through() {
         }
     });
     until("the call waits", || async {
-        running.broker.stats().await.waiting_receives == 1
+        running.broker.stats(1_000).await.waiting_receives == 1
     })
     .await;
 
@@ -150,6 +150,6 @@ async fn a_drain_refuses_new_work_and_lets_settlements_through() {
     in_time(running.broker.drain()).await;
     drop((_consumer, events));
     let running = running.restarted().await;
-    let facts = running.broker.stats().await.queues[&address("queue/test/orders")];
+    let facts = running.broker.stats(1_000).await.queues[&address("queue/test/orders")];
     assert_eq!((facts.ready, facts.in_flight), (0, 0));
 }

@@ -126,7 +126,7 @@ fn target(view: &CatalogueView, address: &Address) -> Result<Target, Refusal> {
     }
     let object = view.require(address)?;
     Ok(Target {
-        partitions: object.partitions(),
+        partitions: object.partition_count(),
         message_bytes_max: object.message_bytes_max,
     })
 }

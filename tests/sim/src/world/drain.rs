@@ -208,7 +208,7 @@ fn take(client: &Client, object: usize, dead: bool) {
 
 /// What is not done yet.
 async fn rest(client: &Client) -> Option<String> {
-    let stats = client.broker.stats().await;
+    let stats = client.broker.stats(1_000).await;
     for (shard, facts) in &stats.shards {
         if let Some(why) = &facts.unavailable {
             return Some(format!("shard {shard}: {why}"));
