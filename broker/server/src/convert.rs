@@ -257,10 +257,10 @@ fn settle(n: usize, settlement: &v1::Settlement) -> Result<Settle, Refusal> {
     let outcome = Outcome::try_from(settlement.outcome).unwrap_or(Outcome::Unspecified);
     let unwanted = |settle| match delay_ms {
         None => Ok(settle),
-        Some(_) => Err(invalid(&part("delay"), "goes with RELEASE and RETRY only")),
+        Some(_) => Err(invalid(part("delay"), "goes with RELEASE and RETRY only")),
     };
     match outcome {
-        Outcome::Unspecified => Err(invalid(&part("outcome"), "is missing or not known")),
+        Outcome::Unspecified => Err(invalid(part("outcome"), "is missing or not known")),
         Outcome::Accept => unwanted(Settle::Accept),
         Outcome::Extend => unwanted(Settle::Extend),
         Outcome::Reject => unwanted(Settle::Reject { note }),

@@ -79,7 +79,7 @@ pub(crate) fn batch(
 ) -> Result<CheckedBatch, Refusal> {
     if batch.codec != v1::record_batch::Codec::None as i32 {
         let text = format!("codec {} is not known; only NONE is", batch.codec);
-        return Err(invalid(&format!("{field}.codec"), text));
+        return Err(invalid(format!("{field}.codec"), text));
     }
     let records = &batch.records;
     if records.len() > BATCH_BYTES_MAX as usize {
@@ -102,7 +102,7 @@ pub(crate) fn batch(
             "the records' checksum is {crc32c:#010x}, the batch says {:#010x}",
             batch.crc32c
         );
-        return Err(invalid(&format!("{field}.crc32c"), text));
+        return Err(invalid(format!("{field}.crc32c"), text));
     }
     each_record(field, batch, message_bytes_max)
 }
@@ -136,7 +136,7 @@ fn each_record(
             "the batch says {}, its records are {count} or more",
             batch.count
         );
-        return Err(invalid(&format!("{field}.count"), text));
+        return Err(invalid(format!("{field}.count"), text));
     }
     Ok(CheckedBatch { keys })
 }

@@ -174,18 +174,16 @@ fn binding(field: &str, binding: &v1::Binding) -> Result<DeclaredBinding, Refusa
     let topic: Address = binding
         .topic
         .parse()
-        .map_err(|error: millrace_types::AddressError| {
-            invalid(&part("topic"), error.to_string())
-        })?;
+        .map_err(|error: millrace_types::AddressError| invalid(part("topic"), error.to_string()))?;
     if topic.is_queue() {
-        return Err(invalid(&part("topic"), format!("{topic} is no topic")));
+        return Err(invalid(part("topic"), format!("{topic} is no topic")));
     }
     if binding.headers.len() > CONDITIONS_MAX {
         let text = format!(
             "are {}; want at most {CONDITIONS_MAX}",
             binding.headers.len()
         );
-        return Err(invalid(&part("headers"), text));
+        return Err(invalid(part("headers"), text));
     }
     let mut headers = Vec::with_capacity(binding.headers.len());
     for (n, condition) in binding.headers.iter().enumerate() {
@@ -196,14 +194,14 @@ fn binding(field: &str, binding: &v1::Binding) -> Result<DeclaredBinding, Refusa
         Ok(v1::binding::Match::All) => false,
         Ok(v1::binding::Match::Unspecified) if headers.is_empty() => false,
         Ok(v1::binding::Match::Any) => true,
-        _ => return Err(invalid(&part("match"), "is neither ALL nor ANY")),
+        _ => return Err(invalid(part("match"), "is neither ALL nor ANY")),
     };
     let filter = Filter {
         pattern: binding.pattern.clone(),
         headers,
         any,
     };
-    Matcher::new(&filter).map_err(|error| invalid(&part("pattern"), error.to_string()))?;
+    Matcher::new(&filter).map_err(|error| invalid(part("pattern"), error.to_string()))?;
     Ok(DeclaredBinding { topic, filter })
 }
 

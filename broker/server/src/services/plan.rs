@@ -148,7 +148,7 @@ impl Target {
         }
         let text = "holds keys of several partitions; send these messages singly, or in a batch \
                     for each partition";
-        Err(validate::invalid(&format!("{field}.records"), text))
+        Err(validate::invalid(format!("{field}.records"), text))
     }
 }
 
