@@ -23,9 +23,11 @@ const ROUNDS_MAX: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Settlements one consumer has due.
 const SETTLING_MAX: usize = 20_000;
-/// Messages that a publisher may be ahead of its consumers: several batches, far less than what makes
-/// a checkpoint due.
-const LEAD_MAX: u64 = 20_000;
+/// Messages that publishers may be ahead of their consumers: some batches, far less than what makes
+/// a checkpoint due, so that next to nothing waits when one is made.
+const LEAD_MAX: u64 = 4_000;
+/// Messages between two looks at that.
+const LEAD_STEP: u64 = 250;
 /// A paced publisher sends what is due this often, and looks this often whether it may.
 const PACE: Duration = Duration::from_millis(5);
 
@@ -155,9 +157,11 @@ async fn publish_all(
             // A thousand messages of a key in a row: batches of a topic have one key each.
             if n % 1_000 == 0 {
                 message.key = format!("{stream}-{}", n / 1_000 % 16);
-                if let Some(lead) = &lead {
-                    lead.wait(all.messages + n).await;
-                }
+            }
+            if let Some(lead) = &lead
+                && n % LEAD_STEP == 0
+            {
+                lead.wait(all.messages + n).await;
             }
             due.push(publisher.send(&message).await?).await;
         }

@@ -1,6 +1,8 @@
 //! What the kernel knows of a process: memory, bytes written to devices, time on the processor.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -15,7 +17,8 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// The most that ever was.
     pub rss_bytes_peak: u64,
-    /// Sent to devices, without what was dropped before it got there.
+    /// Charged for writes to devices, without what was dropped before it got there. Kernels with
+    /// large folios charge whole ones: more than is written.
     pub written_bytes: u64,
     /// On the processor, user and system.
     pub cpu: Duration,
@@ -39,6 +42,19 @@ pub fn usage(pid: u32) -> Result<Usage> {
         written_bytes: field(&io, "write_bytes")?.saturating_sub(cancelled),
         cpu: cpu(&stat).with_context(|| format!("cannot understand /proc/{pid}/stat"))?,
     })
+}
+
+/// Bytes that everybody wrote to the device under a directory; `None` where the kernel does not
+/// tell, as for the layers of a container's image.
+#[must_use]
+pub fn device_written_bytes(dir: &Path) -> Option<u64> {
+    /// The kernel counts in these, whatever the device has.
+    const SECTOR_BYTES: u64 = 512;
+    let device = fs::metadata(dir).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    let sectors: u64 = stat.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * SECTOR_BYTES)
 }
 
 /// The number behind `name:`.

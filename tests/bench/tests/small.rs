@@ -10,7 +10,7 @@ use serde_json::Value;
 /// What each scenario is about, by one of its figures.
 const FIGURES: [(&str, &str); 6] = [
     ("fsyncs", "publishers_16_fsyncs_per_thousand"),
-    ("amplification", "topic_device_bytes_per_byte"),
+    ("amplification", "topic_charged_bytes_per_byte"),
     ("queues", "rss_per_queue_bytes"),
     ("sustained", "worker_turn_longest_seconds"),
     ("restart", "start_1_received_seconds"),

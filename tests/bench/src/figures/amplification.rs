@@ -1,5 +1,7 @@
 //! Amplification: what reaches the device for each payload byte that was published, by what
-//! becomes of the message: consumed at once, consumed much later, kept in a topic.
+//! becomes of the message: consumed at once, consumed much later, kept in a topic. Three counts: what
+//! the kernel charges the broker for, what reaches the device (whoever wrote it: the machine should
+//! be quiet), and what the broker wrote, by area.
 
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use super::{defaults, queue_address, queues_yaml};
 use crate::broker::{Broker, Node};
 use crate::load::{self, Appetite};
 use crate::options::Options;
-use crate::process::Usage;
+use crate::process::{self, Usage};
 use crate::report::{Figure, Report};
 use crate::scrape::Scrape;
 
@@ -45,14 +47,14 @@ pub(super) async fn run(options: &Options, args: &Args, report: &mut Report) -> 
 async fn prompt(options: &Options, messages: u64, payload: u64, report: &mut Report) -> Result<()> {
     let node = Node::new(options, &queues_yaml(&["q".to_owned()]))?;
     let (broker, address) = (quiet(&node).await?, queue_address("q"));
-    let before = Moment::of(&broker).await?;
+    let before = Moment::of(&broker, &node).await?;
     let (appetite, addresses) = (Appetite::of(messages), [address.clone()]);
     let (published, consumed) = tokio::join!(
         load::publish_ahead_of(&broker, &addresses, messages, payload, Some(&appetite)),
         load::consume(&broker, &address, &appetite),
     );
     consumed?;
-    let after = Moment::of(&broker).await?;
+    let after = Moment::of(&broker, &node).await?;
     report.push(Figure::rate("prompt_publish", published?.rate()));
     report.extend(amplification(
         "prompt",
@@ -71,12 +73,12 @@ async fn backlog(
 ) -> Result<()> {
     let node = Node::new(options, &queues_yaml(&["q".to_owned()]))?;
     let (broker, address) = (quiet(&node).await?, queue_address("q"));
-    let before = Moment::of(&broker).await?;
+    let before = Moment::of(&broker, &node).await?;
     let published =
         load::publish(&broker, std::slice::from_ref(&address), messages, payload).await?;
-    let built = Moment::of(&broker).await?;
+    let built = Moment::of(&broker, &node).await?;
     let consumed = load::consume(&broker, &address, &Appetite::of(messages)).await?;
-    let after = Moment::of(&broker).await?;
+    let after = Moment::of(&broker, &node).await?;
     let each = (messages, payload);
     report.push(Figure::rate("backlog_publish", published.rate()));
     let drained = messages as f64 / consumed.as_secs_f64();
@@ -91,10 +93,10 @@ async fn backlog(
 async fn topic(options: &Options, messages: u64, payload: u64, report: &mut Report) -> Result<()> {
     let node = Node::new(options, TOPIC)?;
     let broker = quiet(&node).await?;
-    let before = Moment::of(&broker).await?;
+    let before = Moment::of(&broker, &node).await?;
     let addresses = ["topic/default/t".to_owned()];
     let published = load::publish(&broker, &addresses, messages, payload).await?;
-    let after = Moment::of(&broker).await?;
+    let after = Moment::of(&broker, &node).await?;
     report.push(Figure::rate("topic_publish", published.rate()));
     report.extend(amplification("topic", &before, &after, (messages, payload)));
     Ok(())
@@ -116,12 +118,15 @@ async fn quiet(node: &Node) -> Result<Broker> {
 /// What was written up to now.
 struct Moment {
     usage: Usage,
+    /// Of the whole device, others' writes included.
+    device: Option<u64>,
     scrape: Scrape,
 }
 
 impl Moment {
-    async fn of(broker: &Broker) -> Result<Self> {
+    async fn of(broker: &Broker, node: &Node) -> Result<Self> {
         Ok(Self {
+            device: process::device_written_bytes(&node.data_dir()),
             usage: broker.usage()?,
             scrape: broker.scrape().await?,
         })
@@ -136,13 +141,19 @@ fn amplification(
     (messages, payload): (u64, u64),
 ) -> Vec<Figure> {
     let payload = (messages * payload) as f64;
-    let device = after.usage.written_bytes - before.usage.written_bytes;
+    let charged = after.usage.written_bytes - before.usage.written_bytes;
     let mut figures = vec![Figure::ratio(
-        format!("{name}_device_bytes_per_byte"),
-        device as f64 / payload,
+        format!("{name}_charged_bytes_per_byte"),
+        charged as f64 / payload,
     )];
-    // A small sync writes a whole block of the file system: why the kernel may count more than the
-    // broker wrote.
+    if let (Some(before), Some(after)) = (before.device, after.device) {
+        let written = after.saturating_sub(before) as f64 / payload;
+        figures.push(Figure::ratio(
+            format!("{name}_device_bytes_per_byte"),
+            written,
+        ));
+    }
+    // A small sync writes a whole block of the file system, and its journal.
     let fsyncs = "millrace_journal_fsyncs_total";
     let fsyncs = after.scrape.sum(fsyncs) - before.scrape.sum(fsyncs);
     let per_thousand = fsyncs * 1_000.0 / messages as f64;
