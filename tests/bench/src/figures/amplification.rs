@@ -1,7 +1,7 @@
-//! Amplification: what reaches the device for each payload byte that was published, by what
-//! becomes of the message: consumed at once, consumed much later, kept in a topic. Three counts:
-//! what the kernel charges the broker for, what reaches the device (whoever wrote it: the machine should
-//! be quiet), and what the broker wrote, by area.
+//! Amplification: what is written for each payload byte that was published, by what becomes of the
+//! message: consumed at once, consumed much later, kept in a topic. Three counts: what the kernel
+//! charges the broker for, what reaches the device (whoever wrote it: the machine should be quiet),
+//! and what the broker wrote, by area.
 
 use std::time::Duration;
 

@@ -130,8 +130,10 @@ fn inside(report: &mut Report, scrape: &Scrape, most: Most) {
         ("checkpoint", "millrace_checkpoint_seconds"),
     ] {
         for (part, quantile) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
-            let bound = seconds(scrape.quantile(histogram, quantile));
-            report.push(Figure::time(format!("{name}_{part}_below"), bound));
+            // Beyond the last bound there is none to tell.
+            if let Ok(bound) = Duration::try_from_secs_f64(scrape.quantile(histogram, quantile)) {
+                report.push(Figure::time(format!("{name}_{part}_below"), bound));
+            }
         }
     }
     let sync = scrape.sum("millrace_journal_longest_sync_seconds");
