@@ -154,7 +154,8 @@ impl Catalogue {
         let known = self.topology.data_shards;
         if data_shards < known.max(1) || data_shards > millrace_types::SHARDS_MAX {
             return Err(refusal::invalid(format!(
-                "{data_shards} data shards: there are {known} and at most {}, never fewer than before",
+                "{data_shards} data shards: there are {known} and at most {}, never fewer \
+                 than before",
                 millrace_types::SHARDS_MAX
             )));
         }

@@ -77,10 +77,12 @@ pub enum Command {
         batch: BatchHeader,
     },
     /// Moves a binding's cursor on and appends what matched. Applies only where `from` is the
-    /// cursor.
+    /// cursor and the queue is still configured as the proposer saw it.
     Transfer {
         /// The bound queue.
         queue: LogId,
+        /// The queue's configuration, whose filters chose.
+        revision: u64,
         /// The partition that was read.
         partition: LogId,
         /// The cursor the proposer started from.

@@ -39,7 +39,7 @@ pub enum Outcome {
     Acquired(Vec<Delivery>),
     /// One for each settlement, in order.
     Settled(Vec<Result<(), Refusal>>),
-    /// `Transfer` started elsewhere than at the cursor: it is here.
+    /// `Transfer` started elsewhere than at the cursor, or from an older configuration: it is here.
     Cursor(Offset),
     /// `AcceptDead` refused, or `RecallDead` done: one past the last number that has arrived.
     /// `ConfirmDead` or `RedirectDead` done: the first number unconfirmed. An `AcceptDead` that was

@@ -104,12 +104,14 @@ impl Shard {
             Command::Publish { log, batch } => self.publish(*log, batch, changes),
             Command::Transfer {
                 queue,
+                revision,
                 partition,
                 from,
                 to,
                 batch,
             } => {
                 let step = Move {
+                    revision: *revision,
                     partition: *partition,
                     from: *from,
                     to: *to,

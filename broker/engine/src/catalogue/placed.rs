@@ -124,8 +124,8 @@ impl Placed {
         self.lanes().find(|lane| lane.log == log)
     }
 
-    /// Notes the revision at which shards have to be told about some of the logs. A topic's are told
-    /// together: saying it twice does nothing.
+    /// Notes the revision at which shards have to be told about some of the logs. A topic's are
+    /// told together: saying it twice does nothing.
     pub(super) fn mark(&mut self, lanes: &[Lane], revision: u64) {
         match &mut self.placement {
             Placement::Queue { queue, dead, .. } => {

@@ -15,6 +15,7 @@ use crate::shard::Changes;
 
 /// A cursor's move, as `Command::Transfer` has it.
 pub(crate) struct Move<'a> {
+    pub(crate) revision: u64,
     pub(crate) partition: LogId,
     pub(crate) from: Offset,
     pub(crate) to: Offset,
@@ -62,7 +63,8 @@ impl Queue {
             let message = alloc::format!("{address} is not bound to the partition {partition}");
             return Outcome::Refused(Refusal::new(ErrorCode::NoSuchPartition, message));
         };
-        if cursor != step.from {
+        // Other filters than the present ones would skip messages that are wanted now, for good.
+        if cursor != step.from || step.revision != self.revision {
             return Outcome::Cursor(cursor);
         }
         let read = step.from.until(step.to);

@@ -56,6 +56,7 @@ fn message_commands() -> Vec<Command> {
         },
         Command::Transfer {
             queue: QUEUE,
+            revision: 2,
             partition: PARTITION,
             from: at(0),
             to: at(5),

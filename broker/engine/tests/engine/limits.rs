@@ -81,6 +81,7 @@ fn a_batch_is_neither_empty_nor_boundless() {
             },
             Command::Transfer {
                 queue: QUEUE,
+                revision: 1,
                 partition: PARTITION,
                 from,
                 to,
@@ -255,6 +256,7 @@ fn a_routed_message_larger_than_its_queue_is_let_in_alone() {
     };
     let transfer = |from: u64| Command::Transfer {
         queue: QUEUE,
+        revision: 1,
         partition: PARTITION,
         from: at(from),
         to: at(from + 1),

@@ -231,8 +231,10 @@ impl Pair {
 
     fn transfer(&mut self, off: u64, read: u64, matched: u32) {
         let from = self.naive.cursor + off;
+        let revision = self.bench.queue().revision();
         let applied = self.bench.apply(Command::Transfer {
             queue: QUEUE,
+            revision,
             partition: PARTITION,
             from: at(from),
             to: at(from + read),

@@ -18,8 +18,10 @@ fn bound_spec() -> QueueSpec {
 }
 
 fn transfer(bench: &mut Bench, from: u64, to: u64, matched: Option<u32>) -> Applied {
+    let revision = bench.queue().revision();
     bench.apply(Command::Transfer {
         queue: QUEUE,
+        revision,
         partition: PARTITION,
         from: at(from),
         to: at(to),
@@ -51,6 +53,24 @@ fn a_transfer_from_elsewhere_changes_nothing_and_says_where_the_cursor_is() {
 }
 
 #[test]
+fn what_older_filters_chose_is_not_taken() {
+    let mut bench = Bench::new(bound_spec());
+    let chosen = Command::Transfer {
+        queue: QUEUE,
+        revision: bench.queue().revision(),
+        partition: PARTITION,
+        from: at(0),
+        to: at(10),
+        batch: Some(batch(2)),
+    };
+    bench.apply(configure(QUEUE, "queue/test/jobs", 2, bound_spec()));
+    let applied = bench.apply(chosen);
+    assert_eq!(applied.outcome, Outcome::Cursor(at(0)));
+    assert!(applied.bodies.is_empty());
+    assert_eq!(bench.queue().cursor(PARTITION), Some(at(0)));
+}
+
+#[test]
 fn a_full_queue_keeps_its_cursor_and_asks_again_when_it_has_room() {
     let mut bench = Bench::new(bound_spec());
     transfer(&mut bench, 0, 5, Some(5));
@@ -76,6 +96,7 @@ fn nonsense_is_refused() {
     assert_eq!(refused(&backwards), ErrorCode::InvalidArgument);
     let unbound = bench.apply(Command::Transfer {
         queue: QUEUE,
+        revision: 1,
         partition: LogId::new(44),
         from: at(0),
         to: at(1),

@@ -18,6 +18,7 @@ use crate::node::Node;
 
 /// A queue and what it is bound to, at one moment.
 struct Bound {
+    revision: u64,
     bindings: Vec<(BoundPartition, Offset)>,
     room: Room,
 }
@@ -27,6 +28,7 @@ struct Lane<'a> {
     node: &'a Node,
     shard: ShardId,
     queue: LogId,
+    revision: u64,
     partition: LogId,
     bodies: Bodies,
     filters: Vec<Matcher>,
@@ -50,19 +52,28 @@ enum Stepped {
     Ended(Ended),
 }
 
-/// Runs all bindings of a queue until each has caught up, taking turns.
+/// Runs all bindings of a queue until each has caught up, with the filters it has by then.
 pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended {
-    let bound = match ask(node, shard, queue).await {
-        Ok(Some(bound)) => bound,
-        // Frozen or gone: its return wakes this pump again.
-        Ok(None) => return Ended::CaughtUp,
-        Err(refusal) => return Ended::Stuck(refusal.to_string()),
-    };
-    let mut room = bound.room;
+    loop {
+        let bound = match ask(node, shard, queue).await {
+            Ok(Some(bound)) => bound,
+            // Frozen or gone: its return wakes this pump again.
+            Ok(None) => return Ended::CaughtUp,
+            Err(refusal) => return Ended::Stuck(refusal.to_string()),
+        };
+        if let Some(ended) = run_configured(node, shard, queue, bound).await {
+            return ended;
+        }
+    }
+}
+
+/// The same, the bindings taking turns; nothing when the queue has been configured anew meanwhile.
+async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound) -> Option<Ended> {
+    let (revision, mut room) = (bound.revision, bound.room);
     let mut lanes = Vec::new();
     let mut stuck = None;
     for (binding, cursor) in bound.bindings {
-        match Lane::new(node, (shard, queue), &binding, cursor) {
+        match Lane::new(node, (shard, queue, revision), &binding, cursor) {
             Ok(Some(lane)) => lanes.push(lane),
             // Not configured yet: that wakes this pump again.
             Ok(None) => {}
@@ -81,16 +92,17 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
                     stuck = Some(why);
                     lanes.swap_remove(at);
                 }
-                Stepped::Ended(ended) => return ended,
+                Stepped::Ended(ended) => return Some(ended),
             }
         }
         match ask(node, shard, queue).await {
+            Ok(Some(now)) if now.revision != revision => return None,
             Ok(Some(now)) => room = now.room,
-            Ok(None) => return Ended::CaughtUp,
-            Err(refusal) => return Ended::Stuck(refusal.to_string()),
+            Ok(None) => return Some(Ended::CaughtUp),
+            Err(refusal) => return Some(Ended::Stuck(refusal.to_string())),
         }
     }
-    stuck.map_or(Ended::CaughtUp, Ended::Stuck)
+    Some(stuck.map_or(Ended::CaughtUp, Ended::Stuck))
 }
 
 async fn ask(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<Bound>, Refusal> {
@@ -101,6 +113,7 @@ async fn ask(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<Bound>,
             Some((binding.clone(), cursor))
         });
         Some(Bound {
+            revision: queue.revision(),
             bindings: bindings.collect(),
             room: queue.room(),
         })
@@ -111,7 +124,7 @@ async fn ask(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<Bound>,
 impl<'a> Lane<'a> {
     fn new(
         node: &'a Node,
-        place: (ShardId, LogId),
+        place: (ShardId, LogId, u64),
         binding: &BoundPartition,
         cursor: Offset,
     ) -> Result<Option<Self>, String> {
@@ -128,6 +141,7 @@ impl<'a> Lane<'a> {
             node,
             shard: place.0,
             queue: place.1,
+            revision: place.2,
             partition: binding.log,
             bodies,
             filters: filters.map_err(|error| error.to_string())?,
@@ -212,6 +226,7 @@ impl<'a> Lane<'a> {
         });
         let command = Command::Transfer {
             queue: self.queue,
+            revision: self.revision,
             partition: self.partition,
             from: self.cursor,
             to: step.to,
