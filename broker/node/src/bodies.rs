@@ -41,9 +41,9 @@ impl Bodies {
             return Vec::new();
         };
         if self.store.is_resident(log, *first..last.plus(1)) {
-            return read_each(&self.store, log, &offsets);
+            return self.store.read_each(log, &offsets);
         }
-        self.on_disk(move |store| read_each(store, log, &offsets))
+        self.on_disk(move |store| store.read_each(log, &offsets))
             .await
     }
 
@@ -86,22 +86,6 @@ impl Bodies {
             None => std::panic::resume_unwind(Box::new("a read of stored messages has ended")),
         }
     }
-}
-
-/// All at once; one by one when some cannot be read, so that the others are.
-fn read_each(
-    store: &Store,
-    log: LogId,
-    offsets: &[Offset],
-) -> Vec<Result<StoredRecord, ReadError>> {
-    if let Ok(records) = store.read_many(log, offsets) {
-        return records.into_iter().map(Ok).collect();
-    }
-    let one = |offset| {
-        let mut records = store.read_many(log, &[offset])?;
-        records.pop().ok_or(ReadError::Missing { log, offset })
-    };
-    offsets.iter().map(|offset| one(*offset)).collect()
 }
 
 /// What a client is told about bodies that cannot be read.

@@ -37,6 +37,12 @@ pub enum RecordsError {
     },
 }
 
+#[cfg(test)]
+std::thread_local! {
+    /// Records this thread has walked over.
+    pub(crate) static WALKED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// Appends one record to a batch.
 pub fn push_record(batch: &mut Vec<u8>, record: &[u8]) {
     push_record_parts(batch, &[record]);
@@ -153,6 +159,8 @@ impl Iterator for Split {
 
 /// Bytes of the first record's length, and that length; both within `bytes`.
 fn next(bytes: &[u8], record: u32) -> Result<(usize, usize), RecordsError> {
+    #[cfg(test)]
+    WALKED.set(WALKED.get() + 1);
     let mut length = 0_u64;
     for (place, byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
         length |= u64::from(byte & 0x7f) << (7 * place);

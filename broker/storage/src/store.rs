@@ -230,16 +230,16 @@ impl Store {
         read::read(self, log, from, limits)
     }
 
-    /// These messages, in this order.
-    ///
-    /// # Errors
-    /// When one was discarded or never stored, or what is stored is damaged or cannot be read.
-    pub fn read_many(
+    /// These messages, one result for each in this order; an error when one was discarded or never
+    /// stored, or when what is stored is damaged or cannot be read. Costs one walk through the
+    /// batches that hold them, in whatever order they are asked for, if each is asked for once.
+    #[must_use]
+    pub fn read_each(
         &self,
         log: LogId,
         offsets: &[Offset],
-    ) -> Result<Vec<StoredRecord>, ReadError> {
-        read::read_many(self, log, offsets)
+    ) -> Vec<Result<StoredRecord, ReadError>> {
+        read::read_each(self, log, offsets)
     }
 
     /// The first message stored at `wall` or later that is still there; `None` when there is none.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use millrace_types::{LogId, Offset, Wall};
 
 use super::blocks::LoadedBlock;
@@ -13,12 +14,22 @@ use super::{Limits, Store, StoredRecord};
 use crate::error::{Corruption, ReadError};
 use crate::records;
 
-/// Fetches bodies of one log; remembers the block it read last, as neighbours are asked for
-/// together.
+/// Fetches bodies of one log; remembers the block it read last and how far it has walked through
+/// a frame, as neighbours are asked for together.
 struct Fetch<'a> {
     store: &'a Store,
     log: &'a Log,
     block: Option<((u64, u32), LoadedBlock)>,
+    walk: Option<Walk>,
+}
+
+/// How far a fetch has come in a frame: what is asked for in ascending order costs one walk.
+struct Walk {
+    /// The frame: its run's place and its first offset.
+    frame: ((u64, u32), u64),
+    /// The offset of the first record of `rest`.
+    next: u64,
+    rest: records::Split,
 }
 
 /// What was found at a place.
@@ -28,7 +39,7 @@ enum Found {
         first: u64,
         count: u32,
         stored_at: Wall,
-        records: bytes::Bytes,
+        records: Bytes,
     },
     /// Nothing up to here.
     NothingBefore(u64),
@@ -43,11 +54,7 @@ pub(crate) fn read(
     let Some(log) = store.log(log) else {
         return Ok(Vec::new());
     };
-    let mut fetch = Fetch {
-        store,
-        log: &log,
-        block: None,
-    };
+    let mut fetch = Fetch::new(store, &log);
     let (mut out, mut bytes, mut at) = (Vec::new(), 0, from.get());
     while out.len() < limits.messages_max {
         let Some((live, place)) = log.lock().locate(at) else {
@@ -93,29 +100,41 @@ pub(crate) fn read(
     Ok(out)
 }
 
-pub(crate) fn read_many(
+pub(crate) fn read_each(
     store: &Store,
     id: LogId,
     offsets: &[Offset],
-) -> Result<Vec<StoredRecord>, ReadError> {
+) -> Vec<Result<StoredRecord, ReadError>> {
     let Some(log) = store.log(id) else {
         let settled = store.settled_end(id);
-        let first = offsets.first().map(|offset| gone(id, *offset, settled));
-        return first.map_or(Ok(Vec::new()), Err);
+        let gone = |offset: &Offset| Err(gone(id, *offset, settled));
+        return offsets.iter().map(gone).collect();
     };
-    let mut fetch = Fetch {
-        store,
-        log: &log,
-        block: None,
-    };
-    let mut out = Vec::with_capacity(offsets.len());
-    for &offset in offsets {
-        out.push(fetch.one(offset)?);
+    let mut fetch = Fetch::new(store, &log);
+    if offsets.is_sorted() {
+        return offsets.iter().map(|offset| fetch.one(*offset)).collect();
     }
-    Ok(out)
+    // Ascending, so that no block is read twice and no frame walked twice.
+    let mut order: Vec<(usize, Offset)> = offsets.iter().copied().enumerate().collect();
+    order.sort_unstable_by_key(|(_, offset)| *offset);
+    let found = order
+        .into_iter()
+        .map(|(at, offset)| (at, fetch.one(offset)));
+    let mut found: Vec<_> = found.collect();
+    found.sort_unstable_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, record)| record).collect()
 }
 
-impl Fetch<'_> {
+impl<'a> Fetch<'a> {
+    fn new(store: &'a Store, log: &'a Log) -> Self {
+        Self {
+            store,
+            log,
+            block: None,
+            walk: None,
+        }
+    }
+
     fn one(&mut self, offset: Offset) -> Result<StoredRecord, ReadError> {
         loop {
             let (end, located) = {
@@ -137,8 +156,11 @@ impl Fetch<'_> {
                 }) if first <= offset.get() => (first, stored_at, records),
                 Some(_) => return Err(gone()),
             };
-            let skip = usize::try_from(offset.get() - first).unwrap_or(usize::MAX);
-            let record = records::split(batch).nth(skip).and_then(Result::ok);
+            let record = match &place {
+                // What was found begins with it.
+                Place::Memory(_) => records::split(batch).next().and_then(Result::ok),
+                Place::Disk(run) => self.walk_to(offset.get(), (run.place(), first), batch),
+            };
             let message = record.ok_or_else(|| self.malformed(&place))?;
             return Ok(StoredRecord {
                 offset,
@@ -146,6 +168,22 @@ impl Fetch<'_> {
                 message,
             });
         }
+    }
+
+    /// The record at `at` of a frame, from where the last walk through the same one ended.
+    fn walk_to(&mut self, at: u64, frame: ((u64, u32), u64), records: Bytes) -> Option<Bytes> {
+        let here = |walk: &Walk| walk.frame == frame && walk.next <= at;
+        let walk = self.walk.take().filter(here);
+        let mut walk = walk.unwrap_or_else(|| Walk {
+            frame,
+            next: frame.1,
+            rest: records::split(records),
+        });
+        let skip = usize::try_from(at - walk.next).unwrap_or(usize::MAX);
+        let record = walk.rest.nth(skip).and_then(Result::ok);
+        walk.next = at + 1;
+        self.walk = Some(walk);
+        record
     }
 
     /// What is at `at`; `None` when the place is not valid any more: look again.

@@ -27,7 +27,7 @@ fn long(offset: u64) -> Vec<u8> {
 
 fn check(store: &Store) {
     for offset in [0, 1, 777, 1998, 1999] {
-        let found = store.read_many(LOG, &[Offset::new(offset)]).unwrap();
+        let found = read_many(store, LOG, &[Offset::new(offset)]).unwrap();
         assert_eq!(found[0].message, long(offset));
     }
     let found = store.read(LOG, Offset::new(0), EVERYTHING).unwrap();
@@ -71,7 +71,7 @@ fn a_read_deep_in_a_segment_touches_the_index_and_one_block() {
 
     // The third read would fail.
     disk.fail(Operation::Read, Fault::Broken, 2, ".seg");
-    store.read_many(LOG, &[Offset::new(1500)]).unwrap();
+    read_many(&store, LOG, &[Offset::new(1500)]).unwrap();
     disk.heal();
     // The index is in memory now.
     disk.fail(Operation::Read, Fault::Broken, 1, ".seg");
@@ -138,7 +138,7 @@ fn damaged_messages_are_reported_whatever_the_index_says() {
 
     let mut damaged = 0;
     for offset in (0..2000).step_by(10) {
-        match store.read_many(LOG, &[Offset::new(offset)]) {
+        match read_many(&store, LOG, &[Offset::new(offset)]) {
             Ok(found) => assert_eq!(found[0].message, long(offset)),
             Err(ReadError::Corrupt {
                 path: named,

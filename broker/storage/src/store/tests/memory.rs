@@ -60,9 +60,9 @@ fn many_logs_with_little_to_write_share_a_segment_and_a_sync() {
     checkpoint(&checkpointer, &store, 3).unwrap();
     assert_eq!((store.stats().segments, store.stats().logs), (0, 0));
     let log = LogId::new(7);
-    let gone = store.read_many(log, &[Offset::new(2)]);
+    let gone = read_many(&store, log, &[Offset::new(2)]);
     assert!(matches!(gone, Err(ReadError::Discarded { .. })));
-    let never = store.read_many(log, &[Offset::new(3)]);
+    let never = read_many(&store, log, &[Offset::new(3)]);
     assert!(matches!(never, Err(ReadError::Missing { .. })));
     append(&store, log, 3..5);
     assert_eq!(present(&store, log), [3, 4]);

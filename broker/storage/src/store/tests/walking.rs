@@ -1,0 +1,69 @@
+//! What finding messages within batches costs, in records walked over.
+
+use super::*;
+use crate::records::WALKED;
+
+/// A batch of the largest kind.
+const COUNT: u64 = 10_000;
+/// Once to know where each record is, once to take it.
+const WALKED_MAX: u64 = 2 * COUNT;
+
+/// Records walked over to read these; their bodies are checked.
+fn walked(store: &Store, offsets: &[Offset]) -> u64 {
+    let before = WALKED.get();
+    let found = read_many(store, LOG, offsets).unwrap();
+    let walked = WALKED.get() - before;
+    let right = |(record, offset): (&StoredRecord, &Offset)| {
+        record.offset == *offset && record.message == message(offset.get())
+    };
+    assert_eq!(found.len(), offsets.len());
+    assert!(found.iter().zip(offsets).all(right));
+    walked
+}
+
+#[test]
+fn handing_out_a_batch_walks_it_once_in_whatever_order_it_is_asked_for() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (store, checkpointer) = (Store::open(&dir, SHARD, None).unwrap(), checkpointer());
+    append(&store, LOG, 0..COUNT);
+    append(&store, LOG, COUNT..COUNT + 10);
+    let ascending: Vec<Offset> = (0..COUNT).map(Offset::new).collect();
+    let descending: Vec<Offset> = ascending.iter().rev().copied().collect();
+    let mixed: Vec<Offset> = (0..COUNT)
+        .map(|at| Offset::new(at * 7919 % COUNT))
+        .collect();
+    let sparse: Vec<Offset> = (0..COUNT).step_by(3).map(Offset::new).collect();
+    for place in ["in memory", "on disk"] {
+        for offsets in [&ascending, &descending, &mixed, &sparse] {
+            let walked = walked(&store, offsets);
+            assert!(walked <= WALKED_MAX, "{walked} records walked {place}");
+        }
+        checkpoint(&checkpointer, &store, 1).unwrap();
+    }
+}
+
+#[test]
+fn what_is_gone_fails_alone_and_costs_the_others_no_walk() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (store, checkpointer) = (Store::open(&dir, SHARD, None).unwrap(), checkpointer());
+    append(&store, LOG, 0..COUNT);
+    checkpoint(&checkpointer, &store, 1).unwrap();
+    discard(&store, LOG, 5..7);
+    let offsets: Vec<Offset> = (0..=COUNT).rev().map(Offset::new).collect();
+
+    let before = WALKED.get();
+    let found = store.read_each(LOG, &offsets);
+    let walked = WALKED.get() - before;
+
+    assert!(walked <= WALKED_MAX, "{walked} records walked");
+    assert_eq!(found.len(), offsets.len());
+    for (offset, record) in offsets.iter().zip(found) {
+        match (offset.get(), record) {
+            (5..7, Err(ReadError::Discarded { .. })) | (COUNT, Err(ReadError::Missing { .. })) => {}
+            (at, Ok(record)) => assert_eq!(record.message, message(at)),
+            (at, Err(error)) => panic!("offset {at}: {error}"),
+        }
+    }
+}
