@@ -212,15 +212,22 @@ impl Partition {
     /// keeps everything.
     #[must_use]
     pub fn trim_point(&self, wall: Wall) -> Option<Offset> {
+        self.trim_point_within(1, wall)
+    }
+
+    /// The same, if every bound were this many times what it is.
+    #[must_use]
+    pub fn trim_point_within(&self, factor: u64, wall: Wall) -> Option<Offset> {
         if self.frozen {
             return None;
         }
-        let by_count = self.spec.messages_max.map(|max| {
+        let times = |max: Option<u64>| max.map(|max| max.saturating_mul(factor));
+        let by_count = times(self.spec.messages_max).map(|max| {
             let excess = self.first.until(self.end).saturating_sub(max);
             self.first.plus(excess)
         });
-        let by_age = self.spec.age_ms_max.map(|age| self.first_within(age, wall));
-        let by_bytes = self.spec.bytes_max.map(|max| self.first_of_last(max));
+        let by_age = times(self.spec.age_ms_max).map(|age| self.first_within(age, wall));
+        let by_bytes = times(self.spec.bytes_max).map(|max| self.first_of_last(max));
         let points = [by_count, by_age, by_bytes].into_iter().flatten();
         points.max().filter(|point| *point > self.first)
     }

@@ -16,26 +16,14 @@ pub(super) fn trim_to(
     wall: Wall,
 ) -> Option<Offset> {
     let wanted = partition.trim_point(wall)?;
+    // What is too much even so is judged message by message: old ones that everybody has looked at
+    // are no reason to let go of new ones.
+    let waited = partition.trim_point_within(LAG_FACTOR, wall);
     let allowed = match lowest_cursor {
-        Some(cursor) if !is_overgrown(partition, wall) => wanted.min(cursor),
-        _ => wanted,
+        Some(cursor) => wanted.min(cursor).max(waited.unwrap_or_default()),
+        None => wanted,
     };
     (allowed > partition.first()).then_some(allowed)
-}
-
-fn is_overgrown(partition: &Partition, wall: Wall) -> bool {
-    let spec = partition.spec();
-    let beyond = |max: Option<u64>, actual: u64| {
-        max.is_some_and(|max| actual > max.saturating_mul(LAG_FACTOR))
-    };
-    beyond(spec.messages_max, partition.first().until(partition.end()))
-        || beyond(spec.bytes_max, partition.bytes())
-        || beyond(
-            spec.age_ms_max,
-            partition
-                .oldest()
-                .map_or(0, |oldest| wall.millis_since(oldest)),
-        )
 }
 
 /// Whether time or growth can ever make something go.
@@ -51,17 +39,17 @@ mod tests {
     use millrace_engine::Shard;
     use millrace_engine::command::{BatchHeader, Command, Entry};
     use millrace_engine::spec::PartitionSpec;
-    use millrace_types::{Elapsed, LogId, LogIndex, ShardId, Stamp};
+    use millrace_types::{Elapsed, LogId, ShardId, Stamp};
 
     use super::*;
 
     const LOG: LogId = LogId::new(7);
 
-    /// A shard with a partition that keeps ten messages and holds `count`.
-    fn shard(count: u32) -> Shard {
+    /// A shard with a partition that keeps ten messages of at most some age and holds `count`.
+    fn shard(count: u32, age_ms_max: Option<u64>) -> Shard {
         let mut shard = Shard::new(ShardId::new(1));
         let spec = PartitionSpec {
-            age_ms_max: None,
+            age_ms_max,
             bytes_max: None,
             messages_max: Some(10),
             message_bytes_max: 100,
@@ -73,22 +61,25 @@ mod tests {
             revision: 1,
             spec,
         };
-        let publish = Command::Publish {
-            log: LOG,
-            batch: BatchHeader { count, bytes: 10 },
-        };
-        for (index, command) in [configure, publish].into_iter().enumerate() {
-            let stamp = Stamp {
-                wall: Wall::from_millis(1),
-                elapsed: Elapsed::from_millis(1),
-            };
-            shard.apply(LogIndex::new(index as u64 + 1), &Entry { stamp, command });
-        }
+        apply(&mut shard, configure, Wall::from_millis(1));
+        publish(&mut shard, count, Wall::from_millis(1));
         shard
     }
 
+    fn publish(shard: &mut Shard, count: u32, wall: Wall) {
+        let batch = BatchHeader { count, bytes: 10 };
+        apply(shard, Command::Publish { log: LOG, batch }, wall);
+    }
+
+    fn apply(shard: &mut Shard, command: Command, wall: Wall) {
+        let elapsed = Elapsed::from_millis(wall.as_millis());
+        let stamp = Stamp { wall, elapsed };
+        let index = shard.applied().next();
+        shard.apply(index, &Entry { stamp, command });
+    }
+
     fn trimmed(count: u32, cursor: Option<u64>) -> Option<u64> {
-        let shard = shard(count);
+        let shard = shard(count, None);
         let partition = shard.partition(LOG).unwrap();
         trim_to(partition, cursor.map(Offset::new), Wall::from_millis(9)).map(Offset::get)
     }
@@ -105,6 +96,16 @@ mod tests {
     #[test]
     fn retention_stops_waiting_at_twice_its_bounds() {
         assert_eq!(trimmed(20, Some(2)), Some(2));
-        assert_eq!(trimmed(21, Some(2)), Some(11));
+        assert_eq!(trimmed(25, Some(2)), Some(5));
+        assert_eq!(trimmed(25, Some(9)), Some(9));
+    }
+
+    #[test]
+    fn old_messages_that_were_looked_at_are_no_reason_to_let_go_of_new_ones() {
+        let mut shard = shard(2, Some(100));
+        publish(&mut shard, 13, Wall::from_millis(1_000));
+        let partition = shard.partition(LOG).unwrap();
+        let point = trim_to(partition, Some(Offset::new(2)), Wall::from_millis(1_001));
+        assert_eq!(point, Some(Offset::new(2)));
     }
 }

@@ -98,8 +98,9 @@ impl Committer {
                     Ok(Next::Ended)
                 }
             },
-            // Trying costs operations of the disk, so it is not done before its time.
-            Phase::Held(batch, Some(at)) if at > now => {
+            // Trying costs operations of the disk, so it is not done before its time; whoever
+            // drains wants to know now.
+            Phase::Held(batch, Some(at)) if at > now && self.shared.inbox.is_open() => {
                 self.phase = Phase::Held(batch, Some(at));
                 Ok(Next::Wait(Some(at)))
             }
