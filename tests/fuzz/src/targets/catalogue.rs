@@ -61,7 +61,7 @@ fn goes_on(mut catalogue: Catalogue) {
         wall: Wall::from_millis(1),
         elapsed: Elapsed::from_millis(1),
     };
-    let shards = catalogue.data_shards().min(4);
+    let shards = catalogue.topology().data_shards().min(4);
     for shard in (1..=shards).map(ShardId::new) {
         let mut told = Shard::new(shard);
         for command in catalogue.commands_for(shard, 0) {
@@ -75,11 +75,12 @@ fn goes_on(mut catalogue: Catalogue) {
         let index = LogIndex::new(catalogue.applied().get().saturating_add(1));
         catalogue.apply(index, &CatalogueEntry { stamp, command });
     }
-    for placed in catalogue.objects().take(16) {
-        drop(catalogue.problems(&placed.address));
-        std::hint::black_box(catalogue.is_applied(&placed.address));
+    let topology = catalogue.topology();
+    for (address, _) in topology.iter().take(16) {
+        drop(topology.problems(address));
+        std::hint::black_box(topology.is_applied(address));
     }
-    std::hint::black_box(catalogue.digest());
+    std::hint::black_box(topology.digest());
     let again = Catalogue::restore(&catalogue.snapshot()).expect("its own snapshot");
     assert!(again == catalogue, "restored at the end it is another one");
 }
