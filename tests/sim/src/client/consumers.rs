@@ -280,6 +280,11 @@ struct Listening {
 impl Listening {
     async fn run(self, mut events: ConsumerEvents) {
         while let Some(event) = events.next().await {
+            // Whoever has come back has said what it holds: what the old connection still brings
+            // was not among it.
+            if !self.is_present() {
+                break;
+            }
             match event {
                 ConsumerEvent::Deliveries(delivered) => {
                     let call = (self.client.lasting.call(), self.since_ms);
@@ -298,14 +303,15 @@ impl Listening {
                 ConsumerEvent::Closed(_) => break,
             }
         }
-        let is_present = {
-            let all = self.consumers.all();
-            all.get(&self.place)
-                .is_some_and(|place| place.epoch == self.epoch)
-        };
-        if is_present {
+        if self.is_present() {
             self.consumers.drop_connection(self.place);
         }
+    }
+
+    fn is_present(&self) -> bool {
+        let all = self.consumers.all();
+        let place = all.get(&self.place);
+        place.is_some_and(|place| place.epoch == self.epoch)
     }
 
     fn settled(&self, results: &SettleResults) {

@@ -110,7 +110,7 @@ impl Transfers {
                 continue;
             };
             for queue in 0..facts.eras.len() {
-                let condemned = |log: &Log| log.object == queue && log.condemned;
+                let condemned = |log: &Log| log.condemned && may_hold(facts, queue, log.object);
                 if facts.logs.values().any(condemned) {
                     continue;
                 }
@@ -149,6 +149,13 @@ fn died_unseen(facts: &Facts, queue: &Log, number: u64) -> bool {
         seen.number == number
             && death.is_some_and(|(died_in, _, count)| *died_in == address || *count >= 2)
     })
+}
+
+/// Whether what has come into a queue may be in this object: itself, or where its messages go when
+/// they die, which may be before anybody has seen them.
+fn may_hold(facts: &Facts, queue: usize, object: usize) -> bool {
+    let mut shapes = facts.queues(queue, 0);
+    object == queue || shapes.any(|shape| shape.dead_letter == Some(object))
 }
 
 /// Whether the queue has wanted this message at any time since it was sent.
