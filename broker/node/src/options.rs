@@ -37,7 +37,8 @@ pub(super) const SHARDS_MIN: u32 = 2;
 /// while it is written.
 pub(super) const CHECKPOINT_MEMORY_PARTS: u64 = 8;
 /// Room on the disk that is kept for checkpoints, at most: what those of all shards need when the
-/// memory they are for is at its default. Not more than what is to be left free anyway.
+/// memory they are for is at its default. Not more than half of what is to be left free anyway, or
+/// a small disk would have room for little else.
 const CHECKPOINT_RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes in flight of one consumer at most, and unless it asks for less.
 pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
@@ -56,7 +57,8 @@ pub struct CoreOptions {
     pub workers: usize,
     /// Bodies in memory: a checkpoint starts at an eighth of it, publishes are refused beyond it.
     pub memory_bytes_max: u64,
-    /// Publishes are refused when less is free; as much, up to 64 MiB, is kept for checkpoints.
+    /// Publishes are refused when less is free; half as much, up to 64 MiB, is kept for checkpoints
+    /// besides.
     pub disk_reserve_bytes: u64,
     /// Bytes a second read in search of damage; 0: none.
     pub scrub_bytes_per_second: u64,
@@ -95,7 +97,7 @@ impl CoreOptions {
 
     /// Room on the disk that is kept for checkpoints.
     pub(super) fn checkpoint_reserve_bytes(&self) -> u64 {
-        self.disk_reserve_bytes.min(CHECKPOINT_RESERVE_BYTES_MAX)
+        (self.disk_reserve_bytes / 2).min(CHECKPOINT_RESERVE_BYTES_MAX)
     }
 }
 
