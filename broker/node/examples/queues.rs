@@ -18,7 +18,7 @@ use millrace_engine::catalogue::{
     DELTA_OBJECTS_MAX, Declared, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
     DeletionPolicy,
 };
-use millrace_node::{Batch, Broker, CoreOptions, TopologyDelta};
+use millrace_node::{Batch, Broker, NodeOptions, TopologyDelta};
 use millrace_storage::records::push_record;
 use millrace_types::Address;
 
@@ -65,7 +65,7 @@ fn all(count: &str, dir: &Path) -> Outcome<()> {
 
 async fn declare(count: usize, dir: PathBuf) -> Outcome<()> {
     let before = Resident::now()?;
-    let broker = Broker::start(CoreOptions::new(&dir))?;
+    let broker = Broker::start(NodeOptions::new(&dir))?;
     let mut revision = apply(&broker, 0, vec![queue("bystander", "queue")]).await?;
     applied(&broker, revision).await?;
     let bystander = Bystander::start(broker.clone());
@@ -114,7 +114,7 @@ async fn declare(count: usize, dir: PathBuf) -> Outcome<()> {
 
 async fn open(what: String, dir: PathBuf) -> Outcome<()> {
     let start = Instant::now();
-    let broker = Broker::start(CoreOptions::new(&dir))?;
+    let broker = Broker::start(NodeOptions::new(&dir))?;
     let objects = broker.catalogue().borrow().iter().count();
     broker.metadata().await?;
     println!(

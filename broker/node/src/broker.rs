@@ -19,7 +19,7 @@ use super::host::{self, Host, Join, SystemHost};
 use super::input::Input;
 use super::node::{Node, Phase};
 use super::options::{
-    CoreOptions, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, RETRY_AFTER_MS, StartError,
+    IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, NodeOptions, RETRY_AFTER_MS, StartError,
 };
 use super::reply::Reply;
 use super::start;
@@ -28,7 +28,7 @@ use super::view::CatalogueView;
 pub use publish::PublishFuture;
 pub use topology::TopologyDelta;
 
-/// The running core of the broker. Dropping the last handle without `drain` ends the threads as a
+/// A running node. Dropping the last handle without `drain` ends the threads as a
 /// kill would, and waits for them.
 #[derive(Clone)]
 pub struct Broker {
@@ -71,7 +71,7 @@ fn take(routines: &Mutex<Vec<Box<dyn Join>>>) -> Vec<Box<dyn Join>> {
 fn wait_for(routines: Vec<Box<dyn Join>>) {
     for routine in routines {
         if !routine.join() {
-            tracing::error!("a routine of the core panicked");
+            tracing::error!("a routine of the node panicked");
         }
     }
 }
@@ -82,7 +82,7 @@ impl Drop for Running {
     }
 }
 
-/// Why the core stopped by itself; the process must end with exit code 70.
+/// Why the node stopped by itself; the process must end with exit code 70.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub String);
@@ -95,7 +95,7 @@ impl Broker {
     /// # Errors
     /// When the directory is another cluster's, in use, damaged beyond one shard, of a newer
     /// version; when a thread cannot be started.
-    pub fn start(options: CoreOptions) -> Result<Self, StartError> {
+    pub fn start(options: NodeOptions) -> Result<Self, StartError> {
         let disk = Arc::new(CountedDisk::new(RealDisk));
         Self::start_on(disk, Arc::new(SystemHost::current()), options)
     }
@@ -108,7 +108,7 @@ impl Broker {
     pub fn start_on(
         disk: Arc<dyn Disk>,
         host: Arc<dyn Host>,
-        options: CoreOptions,
+        options: NodeOptions,
     ) -> Result<Self, StartError> {
         let started = start::start(disk, host, options)?;
         let running = Running {
@@ -183,7 +183,7 @@ impl Broker {
         self.stop().await;
     }
 
-    /// Resolves when the core has failed: the disk could not be written. Never resolves otherwise.
+    /// Resolves when the node has failed: the disk could not be written. Never resolves otherwise.
     pub async fn failed(&self) -> Failure {
         let mut phase = self.node.phase.subscribe();
         loop {
@@ -207,7 +207,7 @@ impl Broker {
         let running = Arc::clone(&self.running);
         let stopped = host::blocking(&self.node.host, move || running.stop()).await;
         if stopped.is_none() {
-            tracing::error!("the core's threads could not be ended");
+            tracing::error!("the node's threads could not be ended");
         }
         self.node.phase.send_if_modified(|phase| {
             let stop = !matches!(phase, Phase::Failed(_));

@@ -1,4 +1,4 @@
-//! The little that the core knows of an encoded `millrace.v1.Message`: what routing looks at, and
+//! The little that a node knows of an encoded `millrace.v1.Message`: what routing looks at, and
 //! how a message becomes a dead letter. The payload is skipped, never copied or decoded.
 
 use bytes::Bytes;

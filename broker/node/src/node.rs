@@ -1,4 +1,4 @@
-//! What all parts of the core share: the shards' inboxes and stores, the journal, the catalogue's
+//! What all parts of a node share: the shards' inboxes and stores, the journal, the catalogue's
 //! view and whether the node serves. Ways to propose, to ask and to read; decides nothing about
 //! messages.
 
@@ -21,7 +21,7 @@ use super::host::Host;
 use super::inbox::Inbox;
 use super::input::{Caller, Input, Proposal};
 use super::logs::Logs;
-use super::options::CoreOptions;
+use super::options::NodeOptions;
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
 use super::view::CatalogueView;
@@ -32,7 +32,7 @@ const DISK_LOOK_MS: u64 = 200;
 /// One broker node's shared parts.
 pub(super) struct Node {
     pub(super) host: Arc<dyn Host>,
-    pub(super) options: CoreOptions,
+    pub(super) options: NodeOptions,
     pub(super) data_dir: DataDir,
     pub(super) journal: JournalHandle,
     pub(super) checkpointer: CheckpointerHandle,

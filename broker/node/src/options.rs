@@ -1,4 +1,4 @@
-//! What the core is started with, the limits it keeps, and why a start can fail.
+//! What a node is started with, the limits it keeps, and why a start can fail.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,9 +43,9 @@ const CHECKPOINT_RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes in flight of one consumer at most, and unless it asks for less.
 pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
 
-/// What the core is started with.
+/// What a node is started with.
 #[derive(Clone, Debug)]
-pub struct CoreOptions {
+pub struct NodeOptions {
     /// Where everything is kept; created when missing.
     pub data_dir: PathBuf,
     /// The cluster this node belongs to: a directory of another one is refused. `None` takes what
@@ -74,7 +74,7 @@ pub struct CoreOptions {
     pub journal: JournalOptions,
 }
 
-impl CoreOptions {
+impl NodeOptions {
     /// Defaults for a data directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -101,7 +101,7 @@ impl CoreOptions {
     }
 }
 
-/// Why the core does not start.
+/// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Fewer than two data shards, or too many.

@@ -12,7 +12,7 @@ use millrace_storage::{
 use millrace_types::{Elapsed, LogIndex, ShardId, Wall};
 
 use super::checkpoint_plan::{CheckpointPlan, Thresholds};
-use super::options::{CHECKPOINT_MEMORY_PARTS, CoreOptions};
+use super::options::{CHECKPOINT_MEMORY_PARTS, NodeOptions};
 use super::replica::Replica;
 
 /// A known bug leaves out one entry of so many.
@@ -68,7 +68,7 @@ impl From<OpenError> for Unusable {
 
 impl<T> Recovered<T> {
     /// When it makes its next checkpoint.
-    pub(super) fn plan(&self, options: &CoreOptions) -> CheckpointPlan {
+    pub(super) fn plan(&self, options: &NodeOptions) -> CheckpointPlan {
         let shards = u64::from(options.shards.max(1));
         let thresholds = Thresholds {
             journal_bytes: options.checkpoint_journal_bytes,

@@ -21,7 +21,7 @@ use super::input::Input;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::node::{DiskLook, Node, Phase, Slot, quarantined};
-use super::options::{CoreOptions, READERS_MAX, SHARDS_MIN, StartError};
+use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
 use super::proposals::Proposals;
 use super::pumps::Pumps;
 use super::recovery::{self, Apply, Data, Metadata, Recovered, Unusable};
@@ -53,7 +53,7 @@ struct Found {
 pub(super) fn start(
     disk: Arc<dyn Disk>,
     host: Arc<dyn Host>,
-    options: CoreOptions,
+    options: NodeOptions,
 ) -> Result<Started, StartError> {
     if !(SHARDS_MIN..=SHARDS_MAX).contains(&options.shards) {
         return Err(StartError::Shards {
@@ -157,7 +157,7 @@ fn scrub(node: &Arc<Node>) -> Result<(ScrubberHandle, Box<dyn Join>), StartError
 fn open(
     disk: Arc<dyn Disk>,
     host: &Arc<dyn Host>,
-    options: &CoreOptions,
+    options: &NodeOptions,
 ) -> Result<DataDir, OpenError> {
     let expect = Expect {
         cluster_id: options.cluster_id.as_deref(),

@@ -1,4 +1,4 @@
-//! The core on a real disk, from the handle's side: what is promised to clients, also over
+//! A node on a real disk, from the handle's side: what is promised to clients, also over
 //! restarts.
 
 mod consumers;
@@ -31,8 +31,8 @@ use prost::Message as _;
 use tempfile::TempDir;
 
 use super::{
-    Acknowledged, Batch, Broker, CatalogueView, Consumer, ConsumerEvent, ConsumerEvents,
-    CoreOptions, Credit, Delivered, OpenConsumer, Receive, SettleTag, TopologyDelta,
+    Acknowledged, Batch, Broker, CatalogueView, Consumer, ConsumerEvent, ConsumerEvents, Credit,
+    Delivered, NodeOptions, OpenConsumer, Receive, SettleTag, TopologyDelta,
 };
 
 /// Longer than anything takes, shorter than a person's patience.
@@ -41,16 +41,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A broker on a directory of its own.
 struct Running {
     broker: Broker,
-    options: CoreOptions,
+    options: NodeOptions,
     dir: TempDir,
 }
 
-fn options(dir: &TempDir) -> CoreOptions {
+fn options(dir: &TempDir) -> NodeOptions {
     options_at(dir.path())
 }
 
-fn options_at(path: impl Into<PathBuf>) -> CoreOptions {
-    CoreOptions {
+fn options_at(path: impl Into<PathBuf>) -> NodeOptions {
+    NodeOptions {
         shards: 2,
         workers: 2,
         disk_reserve_bytes: 0,
@@ -58,7 +58,7 @@ fn options_at(path: impl Into<PathBuf>) -> CoreOptions {
             file_bytes: 256 << 10,
             ..JournalOptions::default()
         },
-        ..CoreOptions::new(path)
+        ..NodeOptions::new(path)
     }
 }
 
@@ -66,7 +66,7 @@ fn running() -> Running {
     running_with(|_| {})
 }
 
-fn running_with(change: impl FnOnce(&mut CoreOptions)) -> Running {
+fn running_with(change: impl FnOnce(&mut NodeOptions)) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(&dir);
     change(&mut options);

@@ -3,7 +3,7 @@
 //!
 //! Start: check, bind every port, answer health, replay the data directory, apply the topology
 //! file, then take calls. Stop: not ready, no new connections, tell streams, let what is under way
-//! finish within its time, then the core's own drain. Health is answered to the last.
+//! finish within its time, then the node's own drain. Health is answered to the last.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::state::{State, StateCell};
 use crate::tasks::{Kind, Stop, Tasks};
 use crate::token::{Guard, TokenFile};
 use crate::topology_file::TopologyFile;
-use millrace_node::{Broker, CoreOptions};
+use millrace_node::{Broker, NodeOptions};
 
 /// How long streams have to say goodbye once their time is up: one write each.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -232,9 +232,9 @@ async fn bind(
     Ok((listener, bound))
 }
 
-/// Starts the core and brings the topology to what the file says.
+/// Starts the node and brings the topology to what the file says.
 async fn open(config: &Config, topology: Option<TopologyFile>) -> Result<Broker, StartError> {
-    let options = core_options(config);
+    let options = node_options(config);
     let started = tokio::task::spawn_blocking(move || Broker::start(options)).await;
     let started = started.map_err(|error| {
         StartError::Internal(format!(
@@ -254,8 +254,8 @@ async fn open(config: &Config, topology: Option<TopologyFile>) -> Result<Broker,
 /// Room for several batches, so that a file is not used up by each.
 const JOURNAL_FILE_BYTES_MIN: u64 = 1 << 20;
 
-fn core_options(config: &Config) -> CoreOptions {
-    let mut options = CoreOptions::new(&config.data_dir);
+fn node_options(config: &Config) -> NodeOptions {
+    let mut options = NodeOptions::new(&config.data_dir);
     options.cluster_id.clone_from(&config.cluster_id);
     options.shards = config.shards;
     options.memory_bytes_max = config

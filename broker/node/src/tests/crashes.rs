@@ -5,7 +5,7 @@ use millrace_types::{Applied, ErrorCode};
 
 use super::*;
 
-fn on(disk: &FaultyDisk, dir: TempDir, options: CoreOptions) -> Running {
+fn on(disk: &FaultyDisk, dir: TempDir, options: NodeOptions) -> Running {
     let host = Arc::new(crate::SystemHost::current());
     let broker = Broker::start_on(Arc::new(disk.clone()), host, options.clone()).unwrap();
     Running {
@@ -71,7 +71,7 @@ async fn a_checkpoint_that_finds_the_disk_full_is_given_up_and_nothing_is_lost()
     let running = on(
         &disk,
         dir,
-        CoreOptions {
+        NodeOptions {
             checkpoint_entries: 10,
             ..options
         },

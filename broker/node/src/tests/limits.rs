@@ -112,7 +112,7 @@ async fn a_disk_below_its_reserve_refuses_publishes_and_lets_settlements_through
     broker.abort().await;
 
     // A reserve that no disk has.
-    let full = CoreOptions {
+    let full = NodeOptions {
         disk_reserve_bytes: u64::MAX - 1,
         ..options.clone()
     };
@@ -180,7 +180,7 @@ async fn a_directory_of_another_cluster_or_in_use_is_refused() {
     assert!(in_use.to_string().contains("in use"), "{in_use}");
     running.broker.drain().await;
     drop(running.broker);
-    let other = CoreOptions {
+    let other = NodeOptions {
         cluster_id: Some("two".into()),
         ..options
     };
@@ -194,7 +194,7 @@ async fn a_directory_of_another_cluster_or_in_use_is_refused() {
 #[tokio::test]
 async fn a_number_of_shards_that_cannot_be_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = Broker::start(CoreOptions {
+    let refused = Broker::start(NodeOptions {
         shards: 1,
         ..options(&dir)
     })

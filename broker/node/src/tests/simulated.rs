@@ -11,7 +11,7 @@ use crate::Host as _;
 /// A disk, and one life after the other on it.
 struct World {
     disk: MemoryDisk,
-    options: CoreOptions,
+    options: NodeOptions,
     steps: Vec<String>,
     seed: u64,
 }

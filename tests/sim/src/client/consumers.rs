@@ -83,13 +83,14 @@ impl Client {
             return;
         };
         self.note_logs();
-        let session = {
+        let (epoch, session) = {
             let mut all = consumers.all();
             let place = all.entry(place).or_default();
             place.epoch += 1;
-            place
+            let session = place
                 .session
-                .filter(|(_, of, at)| (*of, *at) == (queue, log))
+                .filter(|(_, of, at)| (*of, *at) == (queue, log));
+            (place.epoch, session)
         };
         let resume = session.map(|(id, _, _)| Resume {
             session: SessionId::new(id),
@@ -109,7 +110,11 @@ impl Client {
             },
         };
         let (client, consumers) = (self.clone(), consumers.clone());
-        self.run(async move { client.open(&consumers, (place, queue, log), open).await });
+        self.run(async move {
+            client
+                .open(&consumers, (place, epoch), (queue, log), open)
+                .await
+        });
     }
 
     /// Tags of a session that its client still holds.
@@ -126,19 +131,20 @@ impl Client {
     async fn open(
         &self,
         consumers: &Consumers,
-        (place, queue, log): (usize, usize, LogId),
+        // Of the attachment, not of the moment this runs: another may have been asked for since.
+        (place, epoch): (usize, u64),
+        (queue, log): (usize, LogId),
         open: OpenConsumer,
     ) {
-        let resumed = open.resume.is_some();
-        let (epoch, asked_ms) = {
-            let mut all = consumers.all();
-            (all.entry(place).or_default().epoch, self.now_ms())
-        };
+        let (resumed, asked_ms) = (open.resume.is_some(), self.now_ms());
         let opened = self.broker.open_consumer(open).await;
         let (consumer, events) = match opened {
             Ok(halves) => halves,
             Err(_) => {
-                if resumed && let Some(place) = consumers.all().get_mut(&place) {
+                if resumed
+                    && let Some(place) = consumers.all().get_mut(&place)
+                    && place.epoch == epoch
+                {
                     place.session = None;
                 }
                 return;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millrace_node::{Broker, CoreOptions, StartError};
+use millrace_node::{Broker, NodeOptions, StartError};
 use millrace_storage::{Crash, Fault, JournalOptions};
 
 use super::{Over, STARTS_MAX, World};
@@ -288,8 +288,8 @@ const fn crash(loss: Loss) -> Crash {
     }
 }
 
-fn options(shape: &NodeShape) -> CoreOptions {
-    CoreOptions {
+fn options(shape: &NodeShape) -> NodeOptions {
+    NodeOptions {
         shards: shape.shards,
         workers: shape.workers,
         memory_bytes_max: shape.memory_bytes_max,
@@ -302,6 +302,6 @@ fn options(shape: &NodeShape) -> CoreOptions {
             batch_records_max: shape.batch_records_max,
             ..JournalOptions::default()
         },
-        ..CoreOptions::new(PathBuf::from(DATA_DIR))
+        ..NodeOptions::new(PathBuf::from(DATA_DIR))
     }
 }
