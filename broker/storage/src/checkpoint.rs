@@ -124,6 +124,10 @@ impl Checkpoint {
         if head.shard != shard || head.index != *index || !is_sound(&head.manifest) {
             return Err(corrupt(Corruption::Content));
         }
+        // Whoever wrote it may have been killed before its name was durable, and what it replaces
+        // goes now.
+        disk.sync_dir(&directory)
+            .map_err(failed(Action::Sync, &directory))?;
         remove_older(dir, shard, *index)?;
         let Head {
             index,
@@ -230,4 +234,37 @@ fn list(dir: &DataDir, directory: &Path) -> Result<(Complete, Vec<PathBuf>), Dis
     }
     complete.sort_unstable();
     Ok((complete, incomplete))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::testing::open_dir;
+    use crate::{Crash, Fault, FaultyDisk, MemoryDisk, Operation};
+
+    #[test]
+    fn a_checkpoint_that_was_loaded_once_stays_though_its_writer_was_killed() {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(Arc::new(memory.clone()));
+        let dir = open_dir(&disk);
+        let shard = ShardId::new(1);
+        assert!(Checkpoint::load(&dir, shard).unwrap().is_none());
+        let manifest = Manifest {
+            index: LogIndex::new(7),
+            ..Manifest::default()
+        };
+        let mut file = begin(&dir, shard, Term::new(1), manifest, Bytes::new());
+        disk.fail(Operation::SyncDir, Fault::Broken, 0, "shards");
+        while file.step(&disk).is_ok() {}
+        drop(dir);
+        let load = || Checkpoint::load(&open_dir(&memory), shard).unwrap();
+        // The journal is cut after it from now on.
+        assert_eq!(load().unwrap().index, LogIndex::new(7));
+
+        memory.crash(Crash::DropAll);
+
+        assert_eq!(load().map(|loaded| loaded.index), Some(LogIndex::new(7)));
+    }
 }

@@ -88,7 +88,11 @@ impl DataDir {
         })?;
         let identity_path = path.join("identity");
         let identity = match envelope::read(&*disk, &identity_path, IDENTITY)? {
-            Some((_, payload)) => parse(&identity_path, &payload)?,
+            Some((_, payload)) => {
+                // Whoever minted it may have been killed before its name was durable.
+                disk.sync_dir(path).map_err(failed(Action::Sync, path))?;
+                parse(&identity_path, &payload)?
+            }
             None => mint(&*disk, path, &random, expect)?,
         };
         check(path, &identity, expect)?;

@@ -9,7 +9,7 @@ use millrace_types::{LogId, ShardId};
 use crate::checkpoint::CHECKPOINT;
 use crate::envelope;
 use crate::journal::format::{
-    BATCH_FIXED_BYTES, Encoded, FILE_HEADER_BYTES, FileHeader, aligned, seal_batch,
+    BATCH_FIXED_BYTES, BatchPlace, Encoded, FILE_HEADER_BYTES, FileHeader, aligned, seal_batch,
 };
 use crate::size::in_memory;
 use crate::store::segment::{self, FRAME_HEADER_BYTES};
@@ -35,7 +35,7 @@ pub fn journal_file(number: u64, chunks: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A journal file of these batches, and where each begins and ends. `sequence` is that of the
-/// first one.
+/// first one; the file before it has the number before.
 #[must_use]
 pub fn journal_of(
     number: u64,
@@ -45,8 +45,13 @@ pub fn journal_of(
     let mut file = vec![0; in_memory(FILE_HEADER_BYTES)];
     let mut places = Vec::new();
     for (ordinal, records) in (0_u32..).zip(batches) {
-        let sequence = sequence + u64::from(ordinal);
-        let encoded = Encoded::new(NONCE, sequence, ordinal, records);
+        let place = BatchPlace {
+            nonce: NONCE,
+            previous: number - 1,
+            sequence: sequence + u64::from(ordinal),
+            ordinal,
+        };
+        let encoded = Encoded::new(place, records);
         let start = file.len();
         places.push(start..start + in_memory(encoded.header.batch_bytes()));
         for slice in encoded.slices(records) {

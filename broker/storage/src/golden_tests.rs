@@ -8,7 +8,7 @@ use std::sync::Arc;
 use millrace_types::{LogId, LogIndex, NodeId, ReplicaId, ShardId, Term, Wall};
 
 use crate::checkpoint::{self, ListedLog, ListedSegment};
-use crate::journal::format::{BatchHeader, Encoded, FileHeader, decode_frame};
+use crate::journal::format::{BatchHeader, BatchPlace, Encoded, FileHeader, decode_frame};
 use crate::store::index::{self, Block};
 use crate::store::run::Run;
 use crate::store::segment::{self, FrameHeader};
@@ -40,7 +40,13 @@ fn a_journal_file_is_as_it_was() {
         file_bytes: 64 << 20,
     };
     let records = [entry(1, 7, 30), entry(4, 2, 0)];
-    let batch = Encoded::new(header.nonce, 9, 5, &records);
+    let place = BatchPlace {
+        nonce: header.nonce,
+        previous: 2,
+        sequence: 9,
+        ordinal: 5,
+    };
+    let batch = Encoded::new(place, &records);
     let mut written = header.encode().to_vec();
     written.extend(
         batch

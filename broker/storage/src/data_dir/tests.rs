@@ -67,6 +67,20 @@ fn a_crash_while_minting_is_a_first_start_again() {
 }
 
 #[test]
+fn an_identity_that_was_used_once_stays_though_its_first_start_was_killed() {
+    let memory = MemoryDisk::new();
+    let disk = FaultyDisk::new(Arc::new(memory.clone()));
+    disk.fail(Operation::SyncDir, Fault::Broken, 0, "data");
+    let killed = DataDir::open(Arc::new(disk), &data_path(), OURS, random());
+    assert!(matches!(killed, Err(OpenError::Io { .. })));
+    let node = open(&memory, OURS).unwrap().node();
+
+    memory.crash(Crash::DropAll);
+
+    assert_eq!(open(&memory, OURS).unwrap().node(), node);
+}
+
+#[test]
 fn another_clusters_directory_is_refused_with_both_ids() {
     let disk = MemoryDisk::new();
     drop(open(&disk, OURS).unwrap());

@@ -136,6 +136,7 @@ pub(crate) fn prepare(
     Ok(ActiveFile {
         file,
         path,
+        number,
         nonce,
         file_bytes,
         at: FILE_HEADER_BYTES,

@@ -3,8 +3,8 @@
 //! ```text
 //! file   = header page (4096) | batch*               each batch starts at a multiple of 512
 //! header = magic 8 | crc 4 | version 4 | number 8 | nonce 8 | file bytes 8 | zeros
-//! batch  = magic 4 | crc 4 | nonce 8 | sequence 8 | ordinal 4 | length 4 | records 4
-//!        | shards 4 | shard 4 * shards | frame * records | zeros
+//! batch  = magic 4 | crc 4 | nonce 8 | previous 8 | sequence 8 | ordinal 4 | length 4
+//!        | records 4 | shards 4 | shard 4 * shards | frame * records | zeros
 //! frame  = length 4 | crc 4 | shard 4 | replica 8 | kind 1 | term 8 | index 8
 //!        | header length 4 | header | body
 //! ```
@@ -12,7 +12,8 @@
 //! random for each use of a file: bytes of its earlier uses, or of a client's message, cannot pass
 //! for a batch. A frame's crc is seeded with nonce and sequence, so that a frame of an earlier
 //! batch at the same place cannot pass for one of a torn batch. `sequence` counts batches over all
-//! files, `ordinal` within the file. A batch without records is a seal: it says that the one before
+//! files, `ordinal` within the file, and `previous` is the number of the file written to before this
+//! one: if that is there, it holds batches. A batch without records is a seal: it says that the one before
 //! it was synced, and the next batch is written over it, under the same numbers.
 //!
 //! Decides what is a valid header or frame; does not decide what an invalid one means.
@@ -34,7 +35,7 @@ pub(crate) const BATCH_ALIGN: u64 = 512;
 /// Written, and the latest read.
 pub(crate) const FILE_VERSION: u32 = 1;
 /// A batch header without its shards.
-pub(crate) const BATCH_FIXED_BYTES: usize = 40;
+pub(crate) const BATCH_FIXED_BYTES: usize = 48;
 /// The longest batch header.
 pub(crate) const BATCH_HEADER_BYTES_MAX: usize = BATCH_FIXED_BYTES + 4 * BATCH_SHARDS_MAX;
 /// A frame without its record's header and body.
@@ -107,13 +108,22 @@ impl FileHeader {
     }
 }
 
-/// Everything a batch says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BatchHeader {
+/// Where a batch belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchPlace {
+    /// Of its file.
     pub(crate) nonce: u64,
+    /// The number of the file that holds the batch before this file's first one; 0: there is none.
+    pub(crate) previous: u64,
     pub(crate) sequence: u64,
     /// Batches before it in the file.
     pub(crate) ordinal: u32,
+}
+
+/// Everything a batch says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BatchHeader {
+    pub(crate) place: BatchPlace,
     /// Of all frames.
     pub(crate) length: u32,
     pub(crate) records: u32,
@@ -135,9 +145,10 @@ impl BatchHeader {
         let start = target.len();
         target.put_u32_le(BATCH_MAGIC);
         target.put_u32_le(0);
-        target.put_u64_le(self.nonce);
-        target.put_u64_le(self.sequence);
-        target.put_u32_le(self.ordinal);
+        target.put_u64_le(self.place.nonce);
+        target.put_u64_le(self.place.previous);
+        target.put_u64_le(self.place.sequence);
+        target.put_u32_le(self.place.ordinal);
         target.put_u32_le(self.length);
         target.put_u32_le(self.records);
         let shards = u32::try_from(self.shards.len()).expect("at most BATCH_SHARDS_MAX");
@@ -156,14 +167,19 @@ impl BatchHeader {
         }
         let mut rest = &bytes[4..BATCH_FIXED_BYTES];
         let crc = rest.get_u32_le();
-        let (nonce, sequence, ordinal) = (rest.get_u64_le(), rest.get_u64_le(), rest.get_u32_le());
+        let place = BatchPlace {
+            nonce: rest.get_u64_le(),
+            previous: rest.get_u64_le(),
+            sequence: rest.get_u64_le(),
+            ordinal: rest.get_u32_le(),
+        };
         let (length, records, count) = (rest.get_u32_le(), rest.get_u32_le(), rest.get_u32_le());
         let count = usize::try_from(count)
             .ok()
             .filter(|count| *count <= BATCH_SHARDS_MAX)?;
         let end = BATCH_FIXED_BYTES + 4 * count;
         // The last number is never used: there would be none for the batch after it.
-        if crc32c::crc32c(bytes.get(8..end)?) != crc || sequence == u64::MAX {
+        if crc32c::crc32c(bytes.get(8..end)?) != crc || place.sequence == u64::MAX {
             return None;
         }
         let mut list = &bytes[BATCH_FIXED_BYTES..end];
@@ -171,9 +187,7 @@ impl BatchHeader {
             .map(|_| ShardId::new(list.get_u32_le()))
             .collect();
         Some(Self {
-            nonce,
-            sequence,
-            ordinal,
+            place,
             length,
             records,
             shards,
@@ -207,7 +221,7 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     /// Encodes records; none for a seal.
-    pub(crate) fn new(nonce: u64, sequence: u64, ordinal: u32, records: &[JournalRecord]) -> Self {
+    pub(crate) fn new(place: BatchPlace, records: &[JournalRecord]) -> Self {
         let mut shards: Vec<ShardId> = records.iter().map(|record| record.shard).collect();
         shards.sort_unstable();
         shards.dedup();
@@ -217,16 +231,14 @@ impl Encoded {
         );
         let length: u64 = records.iter().map(frame_bytes).sum();
         let header = BatchHeader {
-            nonce,
-            sequence,
-            ordinal,
+            place,
             length: u32::try_from(length).expect("batches are bounded"),
             records: u32::try_from(records.len()).expect("batches are bounded"),
             shards,
         };
         let mut small = Vec::with_capacity(header.header_bytes() + records.len() * 128);
         header.encode(&mut small);
-        let seed = seed(nonce, sequence);
+        let seed = seed(place.nonce, place.sequence);
         let mut parts = Vec::with_capacity(records.len());
         for record in records {
             let start = small.len();
@@ -346,14 +358,14 @@ pub(crate) fn seal_batch(batch: &mut [u8], nonce: u64) {
     let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
     batch[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
     batch[8..16].copy_from_slice(&nonce.to_le_bytes());
-    let shards = in_memory(word(&batch[36..40]).into());
+    let shards = in_memory(word(&batch[44..48]).into());
     let end = shards
         .saturating_mul(4)
         .saturating_add(BATCH_FIXED_BYTES)
         .min(batch.len());
     let crc = crc32c::crc32c(&batch[8..end]);
     batch[4..8].copy_from_slice(&crc.to_le_bytes());
-    let seed = seed(nonce, long(&batch[16..24]));
+    let seed = seed(nonce, long(&batch[24..32]));
     let mut frames = &mut batch[end..];
     while frames.len() >= FRAME_FIXED_BYTES {
         let length = in_memory(word(&frames[..4]).into());

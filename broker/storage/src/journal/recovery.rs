@@ -4,7 +4,8 @@
 //! may be incomplete, every other one must be there and whole, because a batch is written only
 //! after the one before was synced. A sequence number found twice in files that follow each other
 //! is a torn tail, or a seal, that a later start wrote again in its new file; the copy with more
-//! valid records counts.
+//! valid records counts. A file in which no batch is found was never written to, or has lost
+//! them all: the first batch behind it tells, as it names the file before its own.
 //!
 //! Reads every batch once and keeps none: `replay` reads them again. What it keeps grows with
 //! shards and files, not with records.
@@ -33,6 +34,8 @@ pub(crate) struct Found {
     pub(crate) number_next: u64,
     /// Of the next batch.
     pub(crate) sequence_next: u64,
+    /// The number of the file with the last batch; 0: there is none.
+    pub(crate) previous: u64,
     /// What is valid of the torn tail: the next batch, before any other.
     pub(crate) rewrite: Vec<JournalRecord>,
 }
@@ -49,15 +52,22 @@ pub(crate) fn recover(
     }
     let numbers = scans.iter().map(|scan| number_of(scan).saturating_add(1));
     let number_next = numbers.max().unwrap_or(1).max(listing.number_next);
-    let (mut kept, empty): (Vec<_>, Vec<_>) = scans
-        .into_iter()
-        .partition(|scan| scan.header.is_err() || scan.first.is_some());
+    let followed: BTreeSet<u64> = scans.iter().map(|scan| scan.previous).collect();
+    let is_kept = |scan: &Scan| {
+        scan.header.is_err() || scan.first.is_some() || followed.contains(&number_of(scan))
+    };
+    let (mut kept, empty): (Vec<_>, Vec<_>) = scans.into_iter().partition(is_kept);
     // By what they hold: a file for a large record is used before the one prepared earlier. A file
     // with an unreadable header has no batches and holds back nothing but itself.
     kept.sort_by_key(|scan| (scan.first, number_of(scan)));
     let newest = kept.iter().map(number_of).max().unwrap_or(0);
 
-    let mut pass = Pass::new(dir);
+    let last_used = kept.iter().rfind(|scan| scan.first.is_some());
+    let previous = last_used.map_or(0, number_of);
+    // Everything before it was: a batch is written after the sync of the one before.
+    last_used.map_or(Ok(()), Scan::sync)?;
+
+    let mut pass = Pass::new(dir, &kept);
     for (file, scan) in kept.iter_mut().enumerate() {
         pass.read_file(file, scan)?;
     }
@@ -85,6 +95,7 @@ pub(crate) fn recover(
         spares,
         number_next,
         sequence_next: tail.sequence_next,
+        previous,
         rewrite: tail.rewrite,
     };
     let shards = pass.shards.iter().map(|(shard, fold)| {
@@ -122,6 +133,8 @@ struct Pass {
     ignored: BTreeSet<(usize, u64)>,
     /// Batches that are not whole: file and place.
     bad: BTreeSet<(usize, u64)>,
+    /// Files that were written to and in which no batch is found, by number.
+    emptied: BTreeMap<u64, Place>,
     last: Option<Last>,
     torn: Option<TornTail>,
 }
@@ -137,8 +150,15 @@ struct Last {
 }
 
 impl Pass {
-    fn new(dir: &DataDir) -> Self {
+    fn new(dir: &DataDir, kept: &[Scan]) -> Self {
+        let emptied = kept.iter().enumerate();
+        let emptied = emptied.filter(|(_, scan)| scan.header.is_ok() && scan.first.is_none());
+        let place = |(file, scan): (usize, &Scan)| {
+            let place = (file, scan.path.clone(), FILE_HEADER_BYTES);
+            (number_of(scan), place)
+        };
         Self {
+            emptied: emptied.map(place).collect(),
             shards: dir.shards().map(|id| (id, Fold::default())).collect(),
             live: Live::default(),
             pins: Vec::new(),
@@ -161,26 +181,28 @@ impl Pass {
     }
 
     fn read_batch(&mut self, file: usize, scan: &Scan, batch: ScannedBatch) {
-        let sequence = batch.header.sequence;
+        let sequence = batch.header.place.sequence;
         if batch.bad.is_some() {
             self.bad.insert((file, batch.at));
         }
+        let holes = self.holes(file, scan, &batch);
         match self.last.take() {
-            // The oldest file starts with its first batch: what came before has been released.
-            None if batch.header.ordinal > 0 => {
-                let first = sequence.saturating_sub(u64::from(batch.header.ordinal));
-                let kind = missing(first, sequence);
-                self.damage_all(file, scan.path.clone(), FILE_HEADER_BYTES, kind);
+            // What came before it has been released, but for what is known to be gone.
+            None => {
+                let ordinal = batch.header.place.ordinal;
+                let first = sequence.saturating_sub(u64::from(ordinal));
+                let is_emptied = holes.iter().any(|(hole, ..)| *hole != file);
+                let first = first.saturating_sub(u64::from(is_emptied));
+                // Number 1 may be in two files, as every torn tail.
+                if ordinal > 0 || first > 0 {
+                    self.damage_at(holes, &missing(first, sequence));
+                }
             }
-            None => {}
-            Some(last) if sequence > last.batch.header.sequence => {
-                // With batches of this file before it, it is here that some are missing.
-                let here = file != last.file && batch.header.ordinal > 0;
-                let here = here.then(|| (file, scan.path.clone(), FILE_HEADER_BYTES));
-                self.has_successor(last, sequence, here);
+            Some(last) if sequence > last.batch.header.place.sequence => {
+                self.has_successor(last, sequence, holes);
             }
             Some(last) => {
-                let is_copy = sequence == last.batch.header.sequence;
+                let is_copy = sequence == last.batch.header.place.sequence;
                 if !is_copy {
                     // Nobody writes so: the files tell two stories.
                     let path = scan.path.clone();
@@ -199,12 +221,26 @@ impl Pass {
         self.last = Some(Last { file, path, batch });
     }
 
+    /// Where batches may be missing before this one, if it is the first of its file that is found:
+    /// in the file before, that holds none any more, and in its own.
+    fn holes(&mut self, file: usize, scan: &Scan, batch: &ScannedBatch) -> Vec<Place> {
+        if self.last.as_ref().is_some_and(|last| last.file == file) {
+            return Vec::new();
+        }
+        let place = batch.header.place;
+        let mut holes: Vec<Place> = self.emptied.remove(&place.previous).into_iter().collect();
+        if place.ordinal > 0 {
+            holes.push((file, scan.path.clone(), FILE_HEADER_BYTES));
+        }
+        holes
+    }
+
     /// A batch is not the last one: it must be whole, and the next one must follow, or is missing
-    /// `here`, otherwise behind this one.
-    fn has_successor(&mut self, last: Last, next: u64, here: Option<Place>) {
+    /// in these places, otherwise behind this one.
+    fn has_successor(&mut self, last: Last, next: u64, mut holes: Vec<Place>) {
         self.fold(&last);
         let Last { file, path, batch } = last;
-        let (sequence, end) = (batch.header.sequence, aligned(batch.end()));
+        let (sequence, end) = (batch.header.place.sequence, aligned(batch.end()));
         if let Some((at, kind)) = batch.bad {
             for shard in batch.header.shards {
                 self.pins.push((file, shard));
@@ -214,8 +250,10 @@ impl Pass {
             }
         }
         if sequence + 1 < next {
-            let (file, path, at) = here.unwrap_or((file, path, end));
-            self.damage_all(file, path, at, missing(sequence + 1, next));
+            if holes.is_empty() {
+                holes.push((file, path, end));
+            }
+            self.damage_at(holes, &missing(sequence + 1, next));
         }
     }
 
@@ -224,6 +262,12 @@ impl Pass {
         for record in &last.batch.records {
             let fold = self.shards.entry(record.shard).or_default();
             fold.add(record, &last.path, last.batch.at);
+        }
+    }
+
+    fn damage_at(&mut self, places: Vec<Place>, kind: &Corruption) {
+        for (file, path, at) in places {
+            self.damage_all(file, path, at, kind.clone());
         }
     }
 
@@ -250,7 +294,7 @@ impl Pass {
         };
         self.fold(&last);
         let Last { file, path, batch } = last;
-        let sequence = batch.header.sequence;
+        let sequence = batch.header.place.sequence;
         let Some((at, _)) = batch.bad else {
             // A seal does not use up its sequence number: the next batch takes its place.
             let is_seal = batch.records.is_empty();

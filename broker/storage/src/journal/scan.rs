@@ -30,6 +30,8 @@ pub(crate) struct Scan {
     pub(crate) header: Result<FileHeader, Corruption>,
     /// Sequence number of the first batch.
     pub(crate) first: Option<u64>,
+    /// Number of the file that was written to before it, as its first batch says; 0: none.
+    pub(crate) previous: u64,
     /// A batch was begun behind the last one, its header is unreadable. Known at the end.
     pub(crate) begun: Option<u64>,
     file: Arc<dyn DiskFile>,
@@ -71,13 +73,15 @@ impl Scan {
             bytes,
             header,
             first: None,
+            previous: 0,
             begun: None,
             file,
             at: FILE_HEADER_BYTES,
             sequence_min: 0,
         };
         if let Some((at, header)) = scan.find()? {
-            scan.first = Some(header.sequence);
+            scan.first = Some(header.place.sequence);
+            scan.previous = header.place.previous;
             scan.at = at;
         }
         Ok(scan)
@@ -88,13 +92,19 @@ impl Scan {
         (self.at, self.sequence_min) = (FILE_HEADER_BYTES, 0);
     }
 
+    /// Makes what was read durable: whoever wrote it may have been killed before its sync.
+    pub(crate) fn sync(&self) -> Result<(), DiskFailure> {
+        let synced = self.file.sync_data();
+        synced.map_err(failed(Action::Sync, &self.path))
+    }
+
     /// The next batch.
     pub(crate) fn next(&mut self) -> Result<Option<ScannedBatch>, DiskFailure> {
         let Some((at, header)) = self.find()? else {
             return Ok(None);
         };
         let batch = self.read_batch(at, header)?;
-        self.sequence_min = batch.header.sequence + 1;
+        self.sequence_min = batch.header.place.sequence + 1;
         self.at = aligned(batch.end());
         Ok(Some(batch))
     }
@@ -127,7 +137,7 @@ impl Scan {
         let buffer = &mut buffer[..bytes];
         self.read(buffer, at)?;
         Ok(BatchHeader::decode(buffer, nonce).filter(|header| {
-            header.sequence >= self.sequence_min && header.batch_bytes() <= self.bytes - at
+            header.place.sequence >= self.sequence_min && header.batch_bytes() <= self.bytes - at
         }))
     }
 
@@ -183,7 +193,7 @@ impl Scan {
         let mut bad = None;
         while records.len() < header.records as usize {
             let place = start + (frames.len() - rest.len()) as u64;
-            match decode_frame(&mut rest, header.nonce, header.sequence) {
+            match decode_frame(&mut rest, header.place.nonce, header.place.sequence) {
                 Ok(record) => records.push(record),
                 Err(kind) => {
                     bad = Some((place, kind));

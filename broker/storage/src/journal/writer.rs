@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::format::{BATCH_ALIGN, Encoded, FILE_HEADER_BYTES, aligned, frame_bytes};
+use super::format::{BATCH_ALIGN, BatchPlace, Encoded, FILE_HEADER_BYTES, aligned, frame_bytes};
 use super::live::{Live, LiveFile};
 use super::recovery::Found;
 use super::supply::{RETRY_EVERY, Supply};
@@ -17,6 +17,7 @@ use crate::error::{Action, DiskFailure, OpenError, failed};
 pub(crate) struct ActiveFile {
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) path: PathBuf,
+    pub(crate) number: u64,
     pub(crate) nonce: u64,
     pub(crate) file_bytes: u64,
     /// Where the next batch goes.
@@ -38,6 +39,8 @@ pub(crate) struct Writer {
     pub(crate) dir: DataDir,
     pub(crate) supply: Arc<Supply>,
     active: ActiveFile,
+    /// Number of the file with the batch before the first one of this file.
+    previous: u64,
     sequence_next: u64,
     /// Shared with who asks for numbers.
     pub(crate) live: Arc<Mutex<Live>>,
@@ -54,12 +57,14 @@ impl Writer {
         let active = supply.make(file_bytes_for(rewrite_bytes, options))?;
         let mut live = found.live;
         live.push(LiveFile::new(active.path.clone(), active.file_bytes));
-        let (live, sequence_next) = (Arc::new(Mutex::new(live)), found.sequence_next);
+        let (previous, sequence_next) = (found.previous, found.sequence_next);
+        let live = Arc::new(Mutex::new(live));
         let mut writer = Self {
             options,
             dir,
             supply,
             active,
+            previous,
             sequence_next,
             live,
         };
@@ -97,6 +102,9 @@ impl Writer {
             let retry = file_bytes != self.options.file_bytes;
             return Ok(Room::Awaited(retry.then(|| now + RETRY_EVERY)));
         };
+        if self.active.ordinal > 0 {
+            self.previous = self.active.number;
+        }
         self.active = next;
         let file = LiveFile::new(self.active.path.clone(), self.active.file_bytes);
         self.live().push(file);
@@ -105,8 +113,8 @@ impl Writer {
 
     /// Writes a batch that fits. Returns its bytes.
     pub(crate) fn write(&mut self, records: &[JournalRecord]) -> Result<u64, DiskFailure> {
+        let batch = Encoded::new(self.place(), records);
         let active = &mut self.active;
-        let batch = Encoded::new(active.nonce, self.sequence_next, active.ordinal, records);
         let bytes = aligned(batch.header.batch_bytes());
         assert!(
             active.at + bytes <= active.file_bytes,
@@ -127,12 +135,23 @@ impl Writer {
     /// batch takes the seal's place and number.
     pub(crate) fn seal(&mut self) -> Result<(), DiskFailure> {
         let active = &self.active;
-        let seal = Encoded::new(active.nonce, self.sequence_next, active.ordinal, &[]);
+        let seal = Encoded::new(self.place(), &[]);
         active
             .file
             .write_all_at(&seal.slices(&[]), active.at)
             .map_err(failed(Action::Write, &active.path))?;
         self.sync()
+    }
+
+    /// Of the next batch.
+    fn place(&self) -> BatchPlace {
+        let ActiveFile { nonce, ordinal, .. } = self.active;
+        BatchPlace {
+            nonce,
+            previous: self.previous,
+            sequence: self.sequence_next,
+            ordinal,
+        }
     }
 
     /// Makes what was written durable.

@@ -20,8 +20,6 @@ use crate::input::{Input, put_chunk};
 pub(super) const DATA_SHARDS: u32 = 2;
 /// Batches of one input, and chunks of one file.
 const BATCHES_MAX: usize = 8;
-/// Header of a batch of every shard there is.
-const BATCH_HEADER_BYTES_MAX: usize = 40 + 4 * (DATA_SHARDS as usize + 1);
 /// Bytes that one damage reaches: less than a sector.
 const DAMAGE_BYTES_MAX: usize = 64;
 
@@ -219,9 +217,6 @@ pub(crate) fn damage(bytes: &[u8]) {
     let dir = open_dir(&disk).expect("it has its identity");
     let found = open_twice(&dir).expect("damage is no error");
 
-    if hides_the_oldest(&written, file, at..end) {
-        return;
-    }
     let (last, before) = written.batches.split_last().expect("at least one");
     for (id, (records, damage)) in &found {
         let of_shard = |records: &[JournalRecord]| -> Vec<JournalRecord> {
@@ -244,17 +239,6 @@ pub(crate) fn damage(bytes: &[u8]) {
              changed by {mask:#x}"
         );
     }
-}
-
-/// Damage that no reader can tell from what has been released: the only batch of the oldest file is
-/// not found by its header any more, and nothing says that it was ever there.
-fn hides_the_oldest(written: &Written, file: usize, damage: Range<usize>) -> bool {
-    let of_file = written.batches.iter().filter(|(n, ..)| *n == 0);
-    let [(_, place, _)] = of_file.collect::<Vec<_>>()[..] else {
-        return false;
-    };
-    let header = place.start..place.start + BATCH_HEADER_BYTES_MAX;
-    file == 0 && damage.start < header.end && header.start < damage.end
 }
 
 /// Damage in the header, in a batch, in the last batch, nowhere.

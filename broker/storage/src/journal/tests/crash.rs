@@ -144,10 +144,10 @@ fn a_tail_torn_at_any_byte_is_cut_there_and_never_comes_back() {
 #[test]
 fn a_torn_tail_is_reported_with_file_and_byte() {
     let (disk, path, at, _) = journal_with_last_batch();
-    // Within the first frame: header of 48 bytes and some.
+    // Within the first frame: header of 56 bytes and some.
     disk.corrupt(&path, in_memory(at) + 100, 1).unwrap();
     let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
     let torn = recovery.torn.unwrap();
-    assert_eq!((torn.path, torn.at), (path, at + 48));
+    assert_eq!((torn.path, torn.at), (path, at + 56));
     assert!(torn.bytes > 700);
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use millrace_types::ShardId;
 use proptest::prelude::*;
 
-use crate::journal::format::BATCH_FIXED_BYTES;
+use crate::journal::format::{BATCH_FIXED_BYTES, FILE_HEADER_BYTES};
 use crate::size::in_memory;
-use crate::testing::{Recovered, entry, indexes, open, open_dir, small, start};
-use crate::{Corruption, Disk, Fault, FaultyDisk, MemoryDisk, OpenError, Operation};
+use crate::testing::{Recovered, Turns, entry, indexes, open, open_dir, small, start};
+use crate::{Corruption, Crash, Disk, Fault, FaultyDisk, MemoryDisk, OpenError, Operation};
 
 use super::batches_of;
 
@@ -98,6 +98,107 @@ fn a_damaged_batch_header_quarantines_every_shard() {
                 );
                 assert_true(&recovery);
             }
+        }
+    }
+}
+
+/// A journal whose files hold a batch each, in the order they were written.
+fn files_of_one_batch(stop: fn(&mut Turns)) -> (MemoryDisk, Vec<PathBuf>) {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let mut turns = Turns::start(&dir, small());
+    for index in 1..=4 {
+        turns.append_durably(vec![entry(1, index, 9000)]);
+        turns.append_durably(vec![entry(2, index, 9000)]);
+    }
+    stop(&mut turns);
+    disk.crash(Crash::DropAll);
+    let directory = dir.journal_path();
+    let names = disk.list(&directory).unwrap();
+    let journals = names.iter().filter(|name| name.ends_with(".journal"));
+    let files = journals.map(|name| directory.join(name));
+    let used = files.filter(|path| !batches_of(&disk, path).is_empty());
+    let used: Vec<PathBuf> = used.collect();
+    assert_eq!(used.len(), 8);
+    (disk, used)
+}
+
+#[test]
+fn a_file_that_lost_its_only_batch_is_no_released_file() {
+    let (disk, files) = files_of_one_batch(Turns::drain);
+    let lost: fn(&MemoryDisk, &Path) = |disk, path| {
+        let file = disk.open(path, crate::OpenMode::Write).unwrap();
+        let zeros = [0; 10 << 10];
+        file.write_all_at(&[std::io::IoSlice::new(&zeros)], FILE_HEADER_BYTES)
+            .unwrap();
+    };
+    let damaged_header: fn(&MemoryDisk, &Path) = |disk, path| {
+        disk.corrupt(path, in_memory(FILE_HEADER_BYTES) + 20, 1)
+            .unwrap()
+    };
+    for harm in [lost, damaged_header] {
+        let (_, followed) = files.split_last().unwrap();
+        for (path, first) in followed.iter().zip(1..) {
+            let disk = disk.duplicate();
+            harm(&disk, path);
+            for life in 0..3 {
+                let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
+                assert_eq!(damaged(&recovery), [0, 1, 2], "file {first} life {life}");
+                let damage = recovery.shards[&ShardId::new(1)].damage.clone().unwrap();
+                let (kind, last) = (damage.kind, first);
+                assert_eq!((&damage.path, damage.at), (path, FILE_HEADER_BYTES));
+                assert_eq!(kind, Corruption::BatchesMissing { first, last });
+                // Whatever is written and released later.
+                let mut turns = Turns::start(&open_dir(&disk), small());
+                turns.append_durably(vec![entry(2, 5 + life, 9000)]);
+                (1..3).for_each(|shard| turns.release(shard, 9));
+                turns.run();
+                turns.drain();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_only_batch_before_an_idle_start_is_missed_too() {
+    let disk = MemoryDisk::new();
+    let mut turns = Turns::start(&open_dir(&disk), small());
+    turns.append_durably(vec![entry(1, 1, 10)]);
+    let path = turns.path_in_use(&disk);
+    disk.crash(Crash::DropAll);
+    let mut turns = Turns::start(&open_dir(&disk), small());
+    turns.run();
+    turns.pass(std::time::Duration::from_secs(1));
+    turns.run();
+    disk.crash(Crash::DropAll);
+    disk.corrupt(&path, in_memory(FILE_HEADER_BYTES), 1)
+        .unwrap();
+
+    let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
+
+    assert_eq!(damaged(&recovery), [0, 1, 2]);
+    let damage = recovery.shards[&ShardId::new(1)].damage.clone().unwrap();
+    assert_eq!((damage.path, damage.at), (path, FILE_HEADER_BYTES));
+}
+
+#[test]
+fn files_that_were_released_are_missed_by_nobody() {
+    let (disk, _) = files_of_one_batch(|_| {});
+    for operations in 0..40 {
+        for upto in [1, 3, 4] {
+            let disk = disk.duplicate();
+            let mut turns = Turns::start(&open_dir(&disk), small());
+            disk.crash_after(operations, Crash::Random(operations * 5 + upto));
+            (1..3).for_each(|shard| turns.release(shard, upto));
+            for index in 5..8 {
+                // Lost by the crash, perhaps.
+                drop(turns.append(vec![entry(1, index, 9000)]));
+                turns.run();
+            }
+            disk.crash(Crash::Random(operations));
+            let (_, recovery) = open(&open_dir(&disk), small()).unwrap();
+            assert_eq!(damaged(&recovery), [0; 0], "{operations} of {upto}");
+            assert!(indexes(&recovery, 2).ends_with(&[4][..usize::from(upto < 4)]));
         }
     }
 }

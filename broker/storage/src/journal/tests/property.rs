@@ -46,6 +46,8 @@ enum Action {
     /// No room, or room again.
     Room(Option<u64>),
     Crash(Crash),
+    /// Of the process: what it wrote may still be on its way to the disk.
+    Kill,
     CrashAfter(u64, u64),
     Stop,
 }
@@ -81,6 +83,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|((operation, fault), after)| Action::Fail(operation, fault, after)),
         1 => prop::option::of(0..40_000_u64).prop_map(Action::Room),
         2 => crash.prop_map(Action::Crash),
+        1 => Just(Action::Kill),
         2 => (0..12_u64, any::<u64>()).prop_map(|(n, seed)| Action::CrashAfter(n, seed)),
         1 => Just(Action::Stop),
     ]
@@ -279,6 +282,11 @@ fn act(life: &mut Life, memory: &MemoryDisk, model: &mut Model, action: &Action)
             memory.crash(crash);
             return false;
         }
+        Action::Kill => {
+            // Not in the next start.
+            memory.crash_after(1 << 40, Crash::DropAll);
+            return false;
+        }
         Action::Stop => {
             life.turns.drain();
             life.hear(model);
@@ -321,7 +329,10 @@ proptest! {
 
     #[test]
     fn any_damage_after_a_clean_stop_is_named_or_harmless(
-        sizes in prop::collection::vec((1..3_u32, 0..2500_usize), 1..40),
+        sizes in prop::collection::vec(
+            (1..3_u32, prop_oneof![0..2500_usize, 8000..12_000_usize]),
+            1..40,
+        ),
         file in any::<prop::sample::Index>(),
         at in any::<prop::sample::Index>(),
         mask in 1_u8..,

@@ -41,7 +41,7 @@ fn damage_in_the_last_batch_is_damage_after_a_clean_stop() {
     let frame = disk.duplicate();
     frame.corrupt(&path, in_memory(at) + 100, 1).unwrap();
     let found = reopen(&frame);
-    assert_eq!(damage(&found), Some((at + 44, Corruption::Checksum)));
+    assert_eq!(damage(&found), Some((at + 52, Corruption::Checksum)));
     assert_eq!(found.torn, None);
 
     let header = disk.duplicate();
