@@ -31,19 +31,21 @@ impl Bodies {
         }
     }
 
-    /// These messages, in order; one result for each.
+    /// These messages, in order; one result for each of those that have about `bytes_max` bytes
+    /// together, the first in any case. The rest is left out.
     pub(super) async fn each(
         &self,
         log: LogId,
         offsets: Vec<Offset>,
+        bytes_max: u64,
     ) -> Vec<Result<StoredRecord, ReadError>> {
         let (Some(first), Some(last)) = (offsets.iter().min(), offsets.iter().max()) else {
             return Vec::new();
         };
         if self.store.is_resident(log, *first..last.plus(1)) {
-            return self.store.read_each(log, &offsets);
+            return self.store.read_each(log, &offsets, bytes_max);
         }
-        self.on_disk(move |store| store.read_each(log, &offsets))
+        self.on_disk(move |store| store.read_each(log, &offsets, bytes_max))
             .await
     }
 

@@ -19,6 +19,7 @@ use super::bodies::Bodies;
 use super::connection::{Connection, Next, Notice, Taken};
 use super::input::Input;
 use super::node::Node;
+use super::options::ANSWER_BYTES_MAX;
 use super::settle;
 use super::tag::Tag;
 
@@ -187,7 +188,8 @@ impl ConsumerEvents {
         let reading = self.reading.get_or_insert_with(|| {
             let offsets = deliveries.iter().map(|delivery| delivery.offset).collect();
             let (bodies, queue) = (self.bodies.clone(), self.connection.queue);
-            let records = Box::pin(async move { bodies.each(queue, offsets).await });
+            let records =
+                Box::pin(async move { bodies.each(queue, offsets, ANSWER_BYTES_MAX).await });
             Reading {
                 deliveries,
                 records,

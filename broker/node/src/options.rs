@@ -40,6 +40,9 @@ pub(super) const CHECKPOINT_MEMORY_PARTS: u64 = 8;
 /// memory they are for is at its default. Not more than half of what is to be left free anyway, or
 /// a small disk would have room for little else.
 const CHECKPOINT_RESERVE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of bodies that one event, `Receive` or `Peek` holds in memory, unless its first message
+/// alone is larger: what clients with gRPC's default limit of 4 MiB can take.
+pub(super) const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Bytes in flight of one consumer at most, and unless it asks for less.
 pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
 

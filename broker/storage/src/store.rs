@@ -230,16 +230,19 @@ impl Store {
         read::read(self, log, from, limits)
     }
 
-    /// These messages, one result for each in this order; an error when one was discarded or never
-    /// stored, or when what is stored is damaged or cannot be read. Costs one walk through the
-    /// batches that hold them, in whatever order they are asked for, if each is asked for once.
+    /// These messages, one result for each in this order, as long as those read have about
+    /// `bytes_max` bytes together: the first in any case, the rest is left out. An error when one
+    /// was discarded or never stored, or when what is stored is damaged or cannot be read. Costs
+    /// one walk through the batches that hold them, in whatever order they are asked for, if each
+    /// is asked for once.
     #[must_use]
     pub fn read_each(
         &self,
         log: LogId,
         offsets: &[Offset],
+        bytes_max: u64,
     ) -> Vec<Result<StoredRecord, ReadError>> {
-        read::read_each(self, log, offsets)
+        read::read_each(self, log, offsets, bytes_max)
     }
 
     /// The first message stored at `wall` or later that is still there; `None` when there is none.

@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::consumer::{Consumer, ConsumerEvents, delivered};
 use crate::input::{Caller, Proposal};
 use crate::node::Node;
-use crate::options::{CONSUMER_BYTES_MAX, MESSAGES_MAX, WAIT_MAX};
+use crate::options::{ANSWER_BYTES_MAX, CONSUMER_BYTES_MAX, MESSAGES_MAX, WAIT_MAX};
 use crate::reply::Reply;
 use crate::settle;
 use crate::tag::Tag;
@@ -77,10 +77,16 @@ impl Broker {
             owner,
             deliveries,
         };
-        self.hand_over(leased).await
+        self.hand_over(leased, receive.bytes_max).await
     }
 
-    async fn hand_over(&self, mut leased: Leased) -> Result<Vec<Delivered>, Refusal> {
+    /// Reads what was leased. The engine knows what messages of a batch weigh on average only: what
+    /// turns out to be too much goes back.
+    async fn hand_over(
+        &self,
+        mut leased: Leased,
+        bytes_max: u64,
+    ) -> Result<Vec<Delivered>, Refusal> {
         let Leased {
             shard,
             queue,
@@ -92,8 +98,10 @@ impl Broker {
             .iter()
             .map(|delivery| delivery.offset)
             .collect();
-        let records = self.bodies(shard)?.each(queue, offsets).await;
-        let mut out = Vec::with_capacity(records.len());
+        let bytes_max = bytes_max.min(ANSWER_BYTES_MAX);
+        let records = self.bodies(shard)?.each(queue, offsets, bytes_max).await;
+        let read = records.len();
+        let mut out = Vec::with_capacity(read);
         let mut failed = None;
         for (delivery, record) in leased.deliveries.iter().zip(records) {
             match record {
@@ -122,7 +130,7 @@ impl Broker {
                 }
             }
         }
-        leased.deliveries.clear();
+        leased.deliveries.drain(..read);
         match failed {
             Some(refusal) if out.is_empty() => Err(refusal),
             _ => {
@@ -265,9 +273,10 @@ impl Broker {
             })
             .await?
             .unwrap_or_default();
-        let next = views.get(count).map(|view| view.offset);
         let offsets: Vec<Offset> = views.iter().take(count).map(|view| view.offset).collect();
-        let records = self.bodies(shard)?.each(log, offsets).await;
+        let bodies = self.bodies(shard)?;
+        let records = bodies.each(log, offsets, ANSWER_BYTES_MAX).await;
+        let next = views.get(records.len()).map(|view| view.offset);
         let mut messages = Vec::with_capacity(records.len());
         for (view, record) in views.iter().zip(records) {
             let record = match record {

@@ -138,7 +138,7 @@ async fn send(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(
     };
     let bodies = node.bodies(shard).map_err(stuck)?;
     let offsets = outbox.letters.iter().map(|letter| letter.offset).collect();
-    let bodies = bodies.each(queue, offsets).await;
+    let bodies = bodies.each(queue, offsets, STEP_BYTES_MAX).await;
     let target = outbox.target;
     let room = node
         .ask(home, move |shard| shard.queue(target).map(Queue::room))

@@ -3,6 +3,7 @@
 use millrace_types::ErrorCode;
 
 use super::*;
+use crate::Peek;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_message_is_refused_with_its_limit() {
@@ -200,4 +201,41 @@ async fn a_number_of_shards_that_cannot_be_is_refused() {
     })
     .unwrap_err();
     assert!(refused.to_string().contains("not 1"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_given_no_more_bytes_than_it_asked_for_and_the_rest_goes_back_unharmed() {
+    let running = running();
+    running.declare(vec![queue("queue/test/mixed")]).await;
+    // In one batch: it weighs what its messages have on average.
+    let large = "x".repeat(512 << 10);
+    let texts_of: Vec<&str> = std::iter::repeat_n("s", 50)
+        .chain([large.as_str(), large.as_str(), large.as_str()])
+        .collect();
+    running.publish("queue/test/mixed", &texts_of).await;
+    let mut call = receive("queue/test/mixed", 100, Duration::ZERO);
+    call.bytes_max = 600 << 10;
+    let bytes = |got: &[Delivered]| got.iter().map(|one| one.message.len()).sum::<usize>();
+    let mut seen = 0;
+    while seen < texts_of.len() {
+        let got = in_time(running.broker.receive(call.clone())).await.unwrap();
+        assert!(
+            !got.is_empty() && bytes(&got) <= 600 << 10,
+            "{}",
+            bytes(&got)
+        );
+        assert!(got.iter().all(|one| one.attempts == 0));
+        seen += got.len();
+        running.accept(&got).await;
+    }
+    let peek = Peek {
+        address: address("queue/test/mixed"),
+        from: millrace_types::Offset::new(0),
+        messages_max: 100,
+    };
+    for _ in 0..20 {
+        running.publish("queue/test/mixed", &[&large]).await;
+    }
+    let shown = running.broker.peek(peek).await.unwrap();
+    assert!(shown.messages.len() < 20 && shown.next.is_some());
 }

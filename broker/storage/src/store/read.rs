@@ -104,6 +104,7 @@ pub(crate) fn read_each(
     store: &Store,
     id: LogId,
     offsets: &[Offset],
+    bytes_max: u64,
 ) -> Vec<Result<StoredRecord, ReadError>> {
     let Some(log) = store.log(id) else {
         let settled = store.settled_end(id);
@@ -111,18 +112,26 @@ pub(crate) fn read_each(
         return offsets.iter().map(gone).collect();
     };
     let mut fetch = Fetch::new(store, &log);
-    if offsets.is_sorted() {
-        return offsets.iter().map(|offset| fetch.one(*offset)).collect();
-    }
     // Ascending, so that no block is read twice and no frame walked twice.
     let mut order: Vec<(usize, Offset)> = offsets.iter().copied().enumerate().collect();
-    order.sort_unstable_by_key(|(_, offset)| *offset);
-    let found = order
-        .into_iter()
-        .map(|(at, offset)| (at, fetch.one(offset)));
-    let mut found: Vec<_> = found.collect();
+    order.sort_by_key(|(_, offset)| *offset);
+    let (mut found, mut bytes) = (Vec::with_capacity(order.len()), 0_u64);
+    for (at, offset) in order {
+        let record = fetch.one(offset);
+        bytes = bytes.saturating_add(record.as_ref().map_or(0, |r| r.message.len() as u64));
+        if bytes > bytes_max && !found.is_empty() {
+            break;
+        }
+        found.push((at, record));
+    }
     found.sort_unstable_by_key(|(at, _)| *at);
-    found.into_iter().map(|(_, record)| record).collect()
+    let whole = (0..).zip(found).take_while(|(place, (at, _))| place == at);
+    let mut prefix: Vec<_> = whole.map(|(_, (_, record))| record).collect();
+    if prefix.is_empty() {
+        // The first asked for has a high offset and others filled the bytes: it comes alone.
+        prefix.extend(offsets.first().map(|offset| fetch.one(*offset)));
+    }
+    prefix
 }
 
 impl<'a> Fetch<'a> {

@@ -84,7 +84,8 @@ fn read_many(
     log: LogId,
     offsets: &[Offset],
 ) -> Result<Vec<StoredRecord>, ReadError> {
-    store.read_each(log, offsets).into_iter().collect()
+    let found = store.read_each(log, offsets, u64::MAX);
+    found.into_iter().collect()
 }
 
 /// Offsets that are there, their bodies checked.

@@ -111,7 +111,7 @@ fn read(store: &Store, log: LogId) {
         assert!(offsets.clone().is_sorted(), "{log}: out of order");
         assert!(offsets.all(|offset| offset >= from), "{log}: before {from}");
         let each: Vec<Offset> = records.iter().map(|record| record.offset).collect();
-        let again: Result<Vec<_>, _> = store.read_each(log, &each).into_iter().collect();
+        let again: Result<Vec<_>, _> = store.read_each(log, &each, u64::MAX).into_iter().collect();
         if let Ok(again) = again {
             assert_eq!(again, records, "{log}: read one by one");
         }
@@ -184,7 +184,7 @@ mod tests {
         let checkpoint = Checkpoint::load(&dir, shard).unwrap().unwrap();
         Shard::restore(&checkpoint.snapshot).unwrap();
         let store = Store::open(&dir, shard, Some(&checkpoint.manifest)).unwrap();
-        let read = store.read_each(LogId::new(1), &[Offset::new(0)]);
+        let read = store.read_each(LogId::new(1), &[Offset::new(0)], u64::MAX);
         assert_eq!(&*read[0].as_ref().unwrap().message, b"abc");
     }
 }

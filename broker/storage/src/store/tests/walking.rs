@@ -54,7 +54,7 @@ fn what_is_gone_fails_alone_and_costs_the_others_no_walk() {
     let offsets: Vec<Offset> = (0..=COUNT).rev().map(Offset::new).collect();
 
     let before = WALKED.get();
-    let found = store.read_each(LOG, &offsets);
+    let found = store.read_each(LOG, &offsets, u64::MAX);
     let walked = WALKED.get() - before;
 
     assert!(walked <= WALKED_MAX, "{walked} records walked");
@@ -66,4 +66,27 @@ fn what_is_gone_fails_alone_and_costs_the_others_no_walk() {
             (at, Err(error)) => panic!("offset {at}: {error}"),
         }
     }
+}
+
+#[test]
+fn no_more_is_read_than_the_bytes_asked_for_but_always_the_first() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let store = Store::open(&dir, SHARD, None).unwrap();
+    append(&store, LOG, 0..10);
+    let two = (message(3).len() + message(4).len()) as u64;
+    let read = |offsets: &[u64], bytes_max| {
+        let offsets: Vec<Offset> = offsets.iter().copied().map(Offset::new).collect();
+        let found = store.read_each(LOG, &offsets, bytes_max);
+        let found = found.into_iter().map(|record| record.unwrap().offset.get());
+        found.collect::<Vec<u64>>()
+    };
+    assert_eq!(read(&[3, 4, 5], two), [3, 4]);
+    assert_eq!(read(&[3, 4, 5], 0), [3]);
+    assert_eq!(read(&[4, 3, 5], two), [4, 3]);
+    assert_eq!(
+        read(&[9, 3, 4], two),
+        [9],
+        "what was asked for first comes first"
+    );
 }
