@@ -2,6 +2,7 @@
 //! it touches do not serve, the others do.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -31,7 +32,8 @@ fn needle(n: usize) -> String {
     format!("{NEEDLE} {n}.")
 }
 
-/// Every file of a directory that has these bytes, and where.
+/// Every file of a directory that has these bytes, and where. A broker that runs may remove some
+/// meanwhile.
 fn find(directory: &Path, bytes: &[u8]) -> Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -40,7 +42,10 @@ fn find(directory: &Path, bytes: &[u8]) -> Result<Vec<(PathBuf, u64)>> {
             found.extend(find(&path, bytes)?);
             continue;
         }
-        let content = fs::read(&path)?;
+        let content = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            content => content?,
+        };
         if let Some(at) = position(&content, bytes) {
             found.push((path, u64::try_from(at)?));
         }
