@@ -131,24 +131,21 @@ impl Watches {
         .boxed()
     }
 
-    /// Rings for the cluster of each labelled object that changed, came or went.
+    /// Rings for the cluster of each labelled object that changed, came or went. What went while
+    /// the watch was interrupted is in no list: after a list every cluster looks.
     fn owned<K>(self: &Arc<Self>, ring: fn(&Bells, &ClusterKey)) -> BoxFuture<'static, ()>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
         K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let selector = watcher::Config::default().labels(labels::any_cluster());
-        let events = watcher(self.api::<PartialObjectMeta<K>>(), selector)
-            .default_backoff()
-            .touched_objects();
+        let events = watcher(self.api::<PartialObjectMeta<K>>(), selector).default_backoff();
         let watches = Arc::clone(self);
         async move {
             let mut events = std::pin::pin!(watches.logged::<K, _, _>(events));
-            while let Some(object) = events.next().await {
-                let cluster = object.labels().get(labels::CLUSTER).cloned();
-                let namespace = object.namespace();
-                if let (Some(cluster), Some(namespace)) = (cluster, namespace) {
-                    ring(&watches.bells, &ClusterKey::new(namespace, cluster));
+            while let Some(event) = events.next().await {
+                for cluster in clusters_of(&event, &watches.stores) {
+                    ring(&watches.bells, &cluster);
                 }
             }
         }
@@ -173,14 +170,47 @@ impl Watches {
     }
 }
 
+/// The clusters that have to look again because of something they own.
+fn clusters_of<K: Resource>(event: &watcher::Event<K>, stores: &Stores) -> Vec<ClusterKey> {
+    match event {
+        watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+            let cluster = object.labels().get(labels::CLUSTER).cloned();
+            let place = object.namespace().zip(cluster);
+            place
+                .map(|(namespace, name)| ClusterKey::new(namespace, name))
+                .into_iter()
+                .collect()
+        }
+        watcher::Event::InitDone => {
+            let places = stores
+                .clusters
+                .state()
+                .into_iter()
+                .map(|cluster| place(&*cluster));
+            places
+                .map(|(namespace, name)| ClusterKey::new(namespace, name))
+                .collect()
+        }
+        watcher::Event::Init | watcher::Event::InitApply(_) => Vec::new(),
+    }
+}
+
 type Place = (String, String);
 
 /// Tells which events say something new: status is none of our news, we wrote it.
 #[derive(Default)]
 struct News {
     seen: HashMap<Place, Version>,
-    /// While a list is read anew: what it had so far.
-    listed: Option<HashSet<Place>>,
+    /// While a list is read anew.
+    listing: Option<Listing>,
+}
+
+/// A list as far as it was read. The store takes it over only when it is complete: whoever looked
+/// before that would see what was.
+#[derive(Default)]
+struct Listing {
+    there: HashSet<Place>,
+    new: Vec<Place>,
 }
 
 /// What of an object counts as its version. Deletion raises the generation, too.
@@ -195,16 +225,21 @@ impl News {
     fn of<K: Resource>(&mut self, event: watcher::Event<K>) -> Vec<Place> {
         match event {
             watcher::Event::Init => {
-                self.listed = Some(HashSet::new());
+                let broken_off = self.listing.take().unwrap_or_default();
+                self.listing = Some(Listing {
+                    there: HashSet::new(),
+                    new: broken_off.new,
+                });
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
-                if let Some(listed) = &mut self.listed {
-                    listed.insert(place(&object));
-                }
-                self.applied(&object)
+                let new = self.applied(&object);
+                let listing = self.listing.get_or_insert_default();
+                listing.there.insert(place(&object));
+                listing.new.extend(new);
+                Vec::new()
             }
-            watcher::Event::InitDone => self.went_meanwhile(),
+            watcher::Event::InitDone => self.listed(),
             watcher::Event::Apply(object) => self.applied(&object),
             watcher::Event::Delete(object) => {
                 let place = place(&object);
@@ -229,18 +264,16 @@ impl News {
         }
     }
 
-    fn went_meanwhile(&mut self) -> Vec<Place> {
-        let listed = self.listed.take().unwrap_or_default();
-        let went: Vec<Place> = self
-            .seen
-            .keys()
-            .filter(|place| !listed.contains(*place))
-            .cloned()
-            .collect();
+    /// What came, changed or went while nobody looked.
+    fn listed(&mut self) -> Vec<Place> {
+        let Listing { there, mut new } = self.listing.take().unwrap_or_default();
+        let gone = self.seen.keys().filter(|place| !there.contains(*place));
+        let went: Vec<Place> = gone.cloned().collect();
         for place in &went {
             self.seen.remove(place);
         }
-        went
+        new.extend(went);
+        new
     }
 }
 
@@ -294,5 +327,33 @@ mod tests {
                 .is_empty()
         );
         assert_eq!(names(news.of(Event::<ConfigMap>::InitDone)), ["goes"]);
+    }
+
+    #[test]
+    fn what_a_list_brings_is_news_once_the_store_has_all_of_it() {
+        let mut news = News::default();
+
+        assert!(news.of(Event::<ConfigMap>::Init).is_empty());
+        assert!(news.of(Event::InitApply(config("x", "u", 1))).is_empty());
+        // The list breaks off and is read from its beginning.
+        assert!(news.of(Event::<ConfigMap>::Init).is_empty());
+        assert!(news.of(Event::InitApply(config("x", "u", 1))).is_empty());
+        assert_eq!(names(news.of(Event::<ConfigMap>::InitDone)), ["x"]);
+    }
+
+    #[tokio::test]
+    async fn every_cluster_looks_after_what_is_owned_was_listed_anew() {
+        let (context, _listeners) = crate::fakes::context(&crate::fakes::Api::default(), 1, &[]);
+        let mut owned = config("main-config", "u", 1);
+        let labels = [(labels::CLUSTER.to_owned(), "other".to_owned())];
+        owned.metadata.labels = Some(labels.into());
+        let other = ClusterKey::new("a", "other");
+
+        let clusters = |event| clusters_of(&event, &context.stores);
+
+        assert_eq!(clusters(Event::Delete(owned.clone())), [other]);
+        assert_eq!(clusters(Event::InitApply(owned)), []);
+        let all = [ClusterKey::new("shop", "main")];
+        assert_eq!(clusters(Event::InitDone), all);
     }
 }
