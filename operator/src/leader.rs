@@ -1,7 +1,8 @@
 //! Elects the acting operator by a Lease: of those that run, one works and the others wait for it.
 //!
-//! Promises: whoever acts has renewed within [`RENEW_LIMIT`], and others take over only after
-//! [`LEASE`] without a renewal, so that there is a pause between them. Clocks of different machines
+//! Promises: whoever acts has renewed within [`RENEW_LIMIT`] and a [`PERIOD`], and others take over
+//! only after [`LEASE`] without a renewal, so that there is a pause between them, also when the API
+//! server answers late or not at all. Clocks of different machines
 //! are never compared: a Lease counts as expired when it was *seen* unchanged for long enough.
 
 mod election;
@@ -15,14 +16,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
-use election::{Claim, Election, Turn};
-
-/// After this long without renewal another operator takes over.
-const LEASE: Duration = Duration::from_secs(15);
-/// Who could not renew for this long stops acting, well before others start.
-const RENEW_LIMIT: Duration = Duration::from_secs(10);
-/// Between renewals, and between looks of those that wait.
-const PERIOD: Duration = Duration::from_secs(2);
+use election::{Claim, Election, LEASE, PERIOD, RENEW_LIMIT, Turn, left};
 
 /// One operator's part in the election.
 pub(crate) struct Elector {
@@ -31,12 +25,23 @@ pub(crate) struct Elector {
     name: String,
     identity: String,
     election: Election,
+    /// When the last attempt that succeeded began.
+    renewed: Option<Instant>,
 }
 
 /// The Lease was lost: somebody else may act now.
 #[derive(Debug, thiserror::Error)]
-#[error("the lease could not be renewed for {0:?}; another operator may act now")]
-pub(crate) struct Lost(Duration);
+#[error("the lease was lost or could not be renewed in time; another operator may act now")]
+pub(crate) struct Lost;
+
+/// Why the Lease was neither taken nor seen with somebody else.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("the API server does not answer")]
+    Silent,
+}
 
 impl Elector {
     pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
@@ -45,14 +50,15 @@ impl Elector {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             identity: identity.to_owned(),
-            election: Election::new(identity, LEASE),
+            election: Election::new(identity),
+            renewed: None,
         }
     }
 
     /// Returns when this operator acts. `standby` is called when another one is seen to.
     pub(crate) async fn acquire(&mut self, mut standby: impl FnMut()) {
         loop {
-            match self.take().await {
+            match self.attempt(RENEW_LIMIT).await {
                 Ok(true) => {
                     tracing::info!(lease = self.name, identity = self.identity, "acting");
                     return;
@@ -72,26 +78,40 @@ impl Elector {
     /// # Errors
     /// When it could not be renewed in time, or another one has it.
     pub(crate) async fn keep(&mut self, stop: &CancellationToken) -> Result<(), Lost> {
-        let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(PERIOD) => {}
             }
-            match tokio::time::timeout(RENEW_LIMIT, self.take()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return Err(Lost(renewed.elapsed())),
-                Ok(Err(error)) => {
+            match self.attempt(self.left()).await {
+                Ok(true) => {}
+                Ok(false) => return Err(Lost),
+                Err(error) => {
                     let error = crate::report(&error);
                     tracing::warn!(lease = self.name, error, "lease is not renewed");
                 }
-                Err(_) => {}
             }
-            if renewed.elapsed() >= RENEW_LIMIT {
-                return Err(Lost(renewed.elapsed()));
+            if self.left().is_zero() {
+                return Err(Lost);
             }
         }
+    }
+
+    fn left(&self) -> Duration {
+        self.renewed
+            .map_or(Duration::ZERO, |renewed| left(renewed, Instant::now()))
+    }
+
+    /// One attempt that ends within `limit`.
+    async fn attempt(&mut self, limit: Duration) -> Result<bool, AttemptError> {
+        let began = Instant::now();
+        let taken = tokio::time::timeout(limit, self.take());
+        let taken = taken.await.map_err(|_| AttemptError::Silent)??;
+        if taken {
+            self.renewed = Some(began);
+        }
+        Ok(taken)
     }
 
     /// Gives the Lease up. Best effort: it expires by itself.
