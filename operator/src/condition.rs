@@ -5,7 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::reasons::condition;
 
-/// Longest message: the API server refuses more than 32768 bytes, people read no more than this.
+/// Longest message: the API server refuses more than 32768 bytes in a condition and more than this
+/// in an operation, people read no more than this.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// Value of a condition.
@@ -112,14 +113,14 @@ pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditio
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-fn cut(mut message: String) -> String {
+/// A message that is short enough for every place in a status.
+pub(crate) fn cut(mut message: String) -> String {
+    /// Stands for the rest.
+    const REST: char = '…';
     if message.len() > MESSAGE_BYTES_MAX {
-        let mut end = MESSAGE_BYTES_MAX;
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
+        let end = message.floor_char_boundary(MESSAGE_BYTES_MAX - REST.len_utf8());
         message.truncate(end);
-        message.push('…');
+        message.push(REST);
     }
     message
 }
@@ -154,7 +155,7 @@ mod tests {
 
         let cut = cut(long);
 
-        assert!(cut.len() <= MESSAGE_BYTES_MAX + '…'.len_utf8());
+        assert!(cut.len() <= MESSAGE_BYTES_MAX);
         assert!(cut.ends_with('…'));
     }
 }

@@ -1,7 +1,7 @@
 //! For tests: an API server that answers what it was told to and remembers what was asked, and a
 //! broker that keeps a topology in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +14,13 @@ use kube::Client;
 use kube::runtime::watcher;
 use millrace_proto::v1::cluster_server::{Cluster, ClusterServer};
 use millrace_proto::v1::{
-    ApplyTopologyRequest, ApplyTopologyResponse, MetadataRequest, MetadataResponse, ObjectState,
-    TopologyObject, TopologyState,
+    ApplyTopologyRequest, ApplyTopologyResponse, Error, MetadataRequest, MetadataResponse,
+    ObjectState, TopologyObject, TopologyState,
 };
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Code;
 use tonic::transport::Server;
 
 use crate::bells::{Listeners, bells};
@@ -40,7 +42,8 @@ pub(crate) struct Asked {
     pub(crate) body: Value,
 }
 
-type Answers = HashMap<(Method, String), (StatusCode, Value)>;
+/// In order; the last one is given again and again.
+type Answers = HashMap<(Method, String), VecDeque<(StatusCode, Value)>>;
 
 /// An API server.
 #[derive(Clone, Default)]
@@ -54,7 +57,15 @@ impl Api {
     pub(crate) fn answer(&self, method: Method, path: &str, code: u16, body: Value) {
         let code = StatusCode::from_u16(code).unwrap();
         let mut answers = self.answers.lock().unwrap();
-        answers.insert((method, path.to_owned()), (code, body));
+        answers.insert((method, path.to_owned()), [(code, body)].into());
+    }
+
+    /// Sets what a request is answered the first time, ahead of what was set before.
+    pub(crate) fn answer_first(&self, method: Method, path: &str, code: u16, body: Value) {
+        let code = StatusCode::from_u16(code).unwrap();
+        let mut answers = self.answers.lock().unwrap();
+        let answers = answers.entry((method, path.to_owned())).or_default();
+        answers.push_front((code, body));
     }
 
     /// What reading a path answers.
@@ -85,7 +96,15 @@ async fn serve(State(api): State<Api>, request: Request) -> Response {
     let body = serde_json::from_slice(&body).unwrap_or_default();
     let (method, path) = (parts.method, parts.uri.path().to_owned());
     let key = (method.clone(), path.clone());
-    let told = api.answers.lock().unwrap().get(&key).cloned();
+    let told = {
+        let mut answers = api.answers.lock().unwrap();
+        answers
+            .get_mut(&key)
+            .and_then(|answers| match answers.len() {
+                1 => answers.front().cloned(),
+                _ => answers.pop_front(),
+            })
+    };
     let (code, answer) = told.unwrap_or_else(|| match method {
         Method::GET => (StatusCode::NOT_FOUND, failure(404, "NotFound", "not found")),
         _ => (StatusCode::OK, body_or_object(&body)),
@@ -178,7 +197,8 @@ where
     apply(watcher::Event::InitDone);
 }
 
-/// A broker with a topology in memory. Refuses objects whose address contains `refused`.
+/// A broker with a topology in memory. Refuses objects whose address contains `refused`, and more
+/// of them than its limit.
 #[derive(Clone, Default)]
 pub(crate) struct Broker {
     state: Arc<Mutex<BrokerState>>,
@@ -187,6 +207,11 @@ pub(crate) struct Broker {
 #[derive(Default)]
 struct BrokerState {
     revision: u64,
+    objects_max: Option<usize>,
+    /// The next delta finds another revision.
+    is_ahead: bool,
+    /// Deltas it was sent.
+    deltas: usize,
     objects: BTreeMap<String, TopologyObject>,
 }
 
@@ -214,10 +239,44 @@ impl Broker {
         state.revision += 1;
     }
 
+    /// Sets how many objects it takes.
+    pub(crate) fn limit(&self, objects_max: usize) {
+        self.state.lock().unwrap().objects_max = Some(objects_max);
+    }
+
+    /// Somebody else changes its topology before the next delta comes.
+    pub(crate) fn is_changed_in_between(&self) {
+        self.state.lock().unwrap().is_ahead = true;
+    }
+
+    /// How many deltas it was sent.
+    pub(crate) fn deltas(&self) -> usize {
+        self.state.lock().unwrap().deltas
+    }
+
     /// Addresses of all it has.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.state.lock().unwrap().objects.keys().cloned().collect()
     }
+}
+
+/// A refusal with its reason, as brokers send it.
+fn refusal(code: Code, reason: &str) -> tonic::Status {
+    let error = Error {
+        reason: reason.to_owned(),
+        message: reason.to_owned(),
+        ..Error::default()
+    };
+    let detail = prost_types::Any {
+        type_url: "type.googleapis.com/millrace.v1.Error".to_owned(),
+        value: error.encode_to_vec(),
+    };
+    let rich = tonic_types::pb::Status {
+        code: code.into(),
+        message: reason.to_owned(),
+        details: vec![detail],
+    };
+    tonic::Status::with_details(code, reason, rich.encode_to_vec().into())
 }
 
 #[tonic::async_trait]
@@ -259,8 +318,20 @@ impl Cluster for Broker {
     ) -> Result<tonic::Response<ApplyTopologyResponse>, tonic::Status> {
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();
+        state.deltas += 1;
+        if std::mem::take(&mut state.is_ahead) {
+            state.revision += 1;
+        }
         if request.base_revision != state.revision {
-            return Err(tonic::Status::aborted("another revision"));
+            return Err(refusal(Code::Aborted, "REVISION_CONFLICT"));
+        }
+        let new = request.upserts.iter().map(|object| &object.address);
+        let new = new.filter(|address| !state.objects.contains_key(*address));
+        if state
+            .objects_max
+            .is_some_and(|max| state.objects.len() + new.count() > max)
+        {
+            return Err(refusal(Code::ResourceExhausted, "LIMIT_REACHED"));
         }
         if request
             .upserts

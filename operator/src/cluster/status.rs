@@ -8,7 +8,7 @@ use millrace_crds::{BrokerClusterStatus, NodeStatus, OperationStatus, TopologySt
 use super::desired::Desired;
 use super::facts::{Observed, Pod, Trouble};
 use super::plan::{Plan, RESTART_POD, Record, Waiting};
-use crate::condition::{Truth, Verdict, conditions, find};
+use crate::condition::{Truth, Verdict, conditions, cut, find};
 use crate::reasons::{self, condition};
 use crate::topology::report::{Broker, Report};
 use crate::{labels, names};
@@ -120,7 +120,7 @@ pub fn recorded(
                 type_: RESTART_POD.to_owned(),
                 pod: Some(pod.clone()),
                 started_at: Time(now),
-                message: Some(message.clone()),
+                message: Some(cut(message.clone())),
             });
         }
     }
@@ -255,19 +255,29 @@ fn synced(report: Option<&Report>, before: &[Condition]) -> Verdict {
     };
     match &report.broker {
         Broker::Unavailable { reason, message } => verdict(Truth::False, reason, message),
-        Broker::Answered(answer) if answer.revision != answer.applied_revision => {
-            let message = "not every shard works by the newest revision yet";
+        Broker::Answered(_) if !report.is_settled() => {
+            let message = "not every shard works by all that is declared yet";
             verdict(Truth::False, reasons::SYNCING, message)
         }
-        Broker::Answered(_) => match &report.frozen {
-            Some(why) => verdict(Truth::False, reasons::REMOVAL_FROZEN, why),
-            None => verdict(
-                Truth::True,
-                reasons::READY,
-                "queues and topics are as declared",
-            ),
-        },
+        Broker::Answered(_) => synced_but(report).map_or_else(
+            || {
+                let message = "queues and topics are as declared";
+                verdict(Truth::True, reasons::READY, message)
+            },
+            |(reason, message)| verdict(Truth::False, reason, &message),
+        ),
     }
+}
+
+/// What keeps a broker that has done all it was told from having what is declared.
+fn synced_but(report: &Report) -> Option<(&'static str, String)> {
+    if let Some(why) = &report.frozen {
+        return Some((reasons::REMOVAL_FROZEN, why.clone()));
+    }
+    let (address, first) = report.refused.first_key_value()?;
+    let count = report.refused.len();
+    let message = format!("{count} refused, the first is {address}: {}", first.message);
+    Some((reasons::REFUSED, message))
 }
 
 /// A node that cannot be asked is still the node it was.

@@ -127,8 +127,14 @@ fn decided<K: Declares>(
         }
         Place::In {
             report: Some(report),
-            ..
-        } => in_cluster(report, &address, generation, held),
+            cluster,
+        } => match &report.broker {
+            Broker::Unavailable { reason, .. } => {
+                let message = format!("see condition Synced of BrokerCluster {cluster}");
+                both(reason, &message)
+            }
+            Broker::Answered(_) => in_cluster(report, &address, generation, held),
+        },
     };
     let applied = held.filter(|held| held.applied && !held.orphaned);
     let applied = applied.map(|held| held.generation);
@@ -162,9 +168,6 @@ fn in_cluster(
     generation: i64,
     held: Option<&Held>,
 ) -> Vec<Verdict> {
-    if let Broker::Unavailable { reason, message } = &report.broker {
-        return both(reason, message);
-    }
     if let Some(refused) = report.refused.get(address)
         && refused.generation == generation
     {
@@ -246,6 +249,7 @@ mod tests {
             }),
             serves: true,
             refused: [].into(),
+            unsent: 0,
             frozen: None,
         }
     }

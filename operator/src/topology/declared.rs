@@ -1,6 +1,6 @@
 //! What the resources of a namespace declare for one cluster. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::Resource;
 use kube::core::DeserializeGuard;
@@ -102,7 +102,7 @@ pub struct Declared {
     pub objects: BTreeMap<String, TopologyObject>,
     /// Resources that exist and may be the cluster's, but do not say what it should have: broken,
     /// or with a reference that leads nowhere just now. What the broker has of them stays.
-    pub kept: Vec<String>,
+    pub kept: BTreeSet<String>,
 }
 
 impl Declared {
@@ -120,7 +120,7 @@ impl Declared {
             let name = meta.name.as_deref().unwrap_or_default();
             let address = K::KIND.address(namespace, name);
             let Ok(resource) = &resource.0 else {
-                self.kept.push(address);
+                self.kept.insert(address);
                 continue;
             };
             match resolve(resource.cluster_ref(), candidates) {
@@ -128,10 +128,14 @@ impl Declared {
                     Ok(object) => {
                         self.objects.insert(address, object);
                     }
-                    Err(_) => self.kept.push(address),
+                    Err(_) => {
+                        self.kept.insert(address);
+                    }
                 },
                 Ok(_) => {}
-                Err(_) => self.kept.push(address),
+                Err(_) => {
+                    self.kept.insert(address);
+                }
             }
         }
     }
@@ -139,6 +143,6 @@ impl Declared {
     /// Whether a resource of this address exists that is this cluster's, or may be.
     #[must_use]
     pub fn has(&self, address: &str) -> bool {
-        self.objects.contains_key(address) || self.kept.iter().any(|kept| kept == address)
+        self.objects.contains_key(address) || self.kept.contains(address)
     }
 }

@@ -27,7 +27,7 @@ pub struct Delta {
 }
 
 /// An object that seems to have lost its resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// Its address.
     pub address: String,
@@ -173,7 +173,7 @@ mod tests {
             .collect();
         Declared {
             objects,
-            kept: Vec::new(),
+            kept: [].into(),
         }
     }
 
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn only_what_has_no_resource_of_any_shape_is_a_candidate_for_removal() {
         let mut declared = declared(&[("queue/a/there", "u", 1)]);
-        declared.kept.push("queue/a/broken".to_owned());
+        declared.kept.insert("queue/a/broken".to_owned());
         let orphan = Held {
             orphaned: true,
             ..held("u", 1)

@@ -1,7 +1,7 @@
 //! Talks to a broker's control port: reads what it has, sends it pages of changes.
 //!
 //! Promises: a page that the broker refuses because of one object is cut until that object alone is
-//! refused; everything else goes through. Does not decide what is sent.
+//! refused; everything else goes through, if not at once. Does not decide what is sent.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,9 +19,14 @@ use crate::reasons;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A page of 1000 objects is one synced entry and its effects on each shard.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Calls of one push. All that a cluster may declare is 200 pages; what is left serves to find
+/// objects at fault, and a push that has many of them goes on the next time.
+pub(super) const CALLS_MAX: usize = 300;
 /// Reasons in the broker's answers that have to be told apart here.
 const REVISION_CONFLICT: &str = "REVISION_CONFLICT";
 const WRONG_CLUSTER: &str = "WRONG_CLUSTER";
+/// Of the cluster, or of a topic: what is beyond it is refused, what is within goes through.
+const LIMIT_REACHED: &str = "LIMIT_REACHED";
 
 /// A broker's control port.
 #[derive(Debug)]
@@ -37,6 +42,15 @@ pub struct Looked {
     pub answer: Answer,
     /// SHA-256 over the encodings of what it has and serves, in order of addresses.
     pub digest: Vec<u8>,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pushed {
+    /// Objects that were refused, by address.
+    pub refused: BTreeMap<String, Refused>,
+    /// Pages that are left for the next time.
+    pub unsent: VecDeque<Page>,
 }
 
 /// Why an exchange ended early.
@@ -98,8 +112,8 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Sends pages one after the other, each against the revision the one before it made. Returns
-    /// the objects that were refused.
+    /// Sends pages one after the other, each against the revision the one before it made, with at
+    /// most [`CALLS_MAX`] calls.
     ///
     /// # Errors
     /// The broker does not answer, or has another topology than was looked at. What was sent before
@@ -108,9 +122,12 @@ impl<'a> Exchange<'a> {
         &self,
         mut revision: u64,
         mut pages: VecDeque<Page>,
-    ) -> Result<BTreeMap<String, Refused>, Failure> {
+    ) -> Result<Pushed, Failure> {
         let mut refused = BTreeMap::new();
-        while let Some(page) = pages.pop_front() {
+        for _ in 0..CALLS_MAX {
+            let Some(page) = pages.pop_front() else {
+                break;
+            };
             let request = page.request(self.cluster_id.as_str(), revision);
             match self.control.apply_topology(request).await {
                 Ok(response) => revision = response.revision,
@@ -122,7 +139,8 @@ impl<'a> Exchange<'a> {
                 Err(error) => return Err(failure(error)),
             }
         }
-        Ok(refused)
+        let unsent = pages;
+        Ok(Pushed { refused, unsent })
     }
 }
 
@@ -147,10 +165,11 @@ fn at_fault(page: Page, error: &Error, refused: &mut BTreeMap<String, Refused>) 
 /// Whether the broker objects to what a page says, rather than to the call as a whole.
 fn is_about_an_object(error: &Error) -> bool {
     let of_the_call = [REVISION_CONFLICT, WRONG_CLUSTER];
-    matches!(
+    let code = matches!(
         error.code,
         Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound | Code::AlreadyExists
-    ) && !of_the_call.contains(&error.reason.as_str())
+    );
+    (code || error.reason == LIMIT_REACHED) && !of_the_call.contains(&error.reason.as_str())
 }
 
 fn failure(error: Error) -> Failure {

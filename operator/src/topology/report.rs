@@ -12,6 +12,8 @@ pub struct Report {
     pub serves: bool,
     /// Objects it refused, with its words, by address. What it had of them before is unchanged.
     pub refused: BTreeMap<String, Refused>,
+    /// Changes that were not sent yet, for there were too many to be sent at once.
+    pub unsent: usize,
     /// Why nothing was removed although resources seem to be gone; `None` when nothing was held
     /// back.
     pub frozen: Option<String>,
@@ -107,6 +109,7 @@ impl Report {
             },
             serves: false,
             refused: BTreeMap::new(),
+            unsent: 0,
             frozen: None,
         }
     }
@@ -120,17 +123,27 @@ impl Report {
         }
     }
 
-    /// Which objects this report says something new about.
+    /// Whether the broker works by all that it can be told: there is nothing to wait for.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.unsent == 0 && self.answer().is_some_and(Answer::is_settled)
+    }
+
+    /// Which objects this report says something new about. Why a broker cannot be asked is told by
+    /// the cluster in all its words, by its objects in one: not each of them is touched when the
+    /// words change.
     #[must_use]
     pub fn touched_since(&self, before: Option<&Self>) -> Touched {
-        let before = before.filter(|before| before.serves == self.serves);
-        let both = (before.and_then(Self::answer), self.answer());
-        let (Some(before), (Some(old), Some(new))) = (before, both) else {
-            return if before == Some(self) {
-                Touched::Some(BTreeSet::new())
-            } else {
-                Touched::All
-            };
+        let (old, new) = match (before.map(|before| &before.broker), &self.broker) {
+            (
+                Some(Broker::Unavailable { reason: old, .. }),
+                Broker::Unavailable { reason: new, .. },
+            ) if old == new => return Touched::Some(BTreeSet::new()),
+            (Some(Broker::Answered(old)), Broker::Answered(new)) => (old, new),
+            _ => return Touched::All,
+        };
+        let Some(before) = before.filter(|before| before.serves == self.serves) else {
+            return Touched::All;
         };
         let held = old.objects.keys().chain(new.objects.keys());
         let held = held.filter(|address| old.objects.get(*address) != new.objects.get(*address));
@@ -163,6 +176,7 @@ mod tests {
             }),
             serves: true,
             refused: BTreeMap::new(),
+            unsent: 0,
             frozen: None,
         }
     }
@@ -210,9 +224,10 @@ mod tests {
         assert_eq!(answered.touched_since(Some(&starting)), Touched::All);
         assert_eq!(gone.touched_since(Some(&answered)), Touched::All);
         assert_eq!(answered.touched_since(Some(&gone)), Touched::All);
-        assert_eq!(
-            gone.touched_since(Some(&gone)),
-            Touched::Some(BTreeSet::new())
-        );
+        let other_words = Report::unavailable("BrokerUnavailable", "still gone");
+        let nothing = Touched::Some(BTreeSet::new());
+        assert_eq!(other_words.touched_since(Some(&gone)), nothing);
+        let other_reason = Report::unavailable("WrongCluster", "gone");
+        assert_eq!(other_reason.touched_since(Some(&gone)), Touched::All);
     }
 }

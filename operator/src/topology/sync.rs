@@ -10,14 +10,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use millrace_crds::{BrokerCluster, Queue, Topic};
+use millrace_proto::v1::TopologyObject;
 use sha2::{Digest, Sha256};
 
 use super::convert;
 use super::declared::Declared;
-use super::delta::{self, Candidate, Delta, delta, pages};
-use super::exchange::{self, Exchange, Looked};
+use super::delta::{self, Candidate, Delta, Page, delta, pages};
+use super::exchange::{self, Exchange, Looked, Pushed};
 use super::removal::{Definitions, Frozen, confirm, data_since, definitions, is_returning};
-use super::report::{Answer, Broker, Report};
+use super::report::{Answer, Broker, Refused, Report};
 use crate::cluster::desired::ClusterId;
 use crate::cluster::observe::{pods, token};
 use crate::context::{Context, Guarded};
@@ -27,8 +28,9 @@ use crate::reasons;
 /// A broker that has everything is asked again after this long: it may have been restored from
 /// older disks, and nobody would tell.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Shards take what is declared within a moment; asking more often would only cost.
-const SETTLING: Duration = Duration::from_millis(500);
+/// Exchanges in a row that are tried when the topology changed in between: two operators may both
+/// act for a moment, and one of them is right.
+const CONFLICTS_MAX: usize = 3;
 /// Waits between looks at a broker that has just been sent something: shards need a few syncs.
 const SETTLING_MS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 /// Without the right to see definitions go, a resource must be absent this long before it counts as
@@ -45,24 +47,28 @@ pub(crate) enum Failure {
 /// Since when candidates for removal have been absent, by cluster.
 #[derive(Default)]
 pub(crate) struct Absences {
-    since: Mutex<HashMap<(ClusterKey, String), Instant>>,
+    since: Mutex<HashMap<ClusterKey, HashMap<Candidate, Instant>>>,
 }
 
 impl Absences {
     /// Keeps those that have been absent for long enough; forgets those that came back.
-    fn long(&self, key: &ClusterKey, candidates: Vec<Candidate>, now: Instant) -> Vec<Candidate> {
+    fn long(&self, key: &ClusterKey, candidates: &[Candidate], now: Instant) -> Vec<Candidate> {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let absent = |address: &String| candidates.iter().any(|gone| gone.address == *address);
-        since.retain(|(cluster, address), _| cluster != key || absent(address));
-        candidates
-            .into_iter()
-            .filter(|gone| {
-                let first = since
-                    .entry((key.clone(), gone.address.clone()))
-                    .or_insert(now);
-                now.saturating_duration_since(*first) >= ABSENCE_MIN
-            })
-            .collect()
+        let before = since.remove(key).unwrap_or_default();
+        let first = |gone: &Candidate| before.get(gone).copied().unwrap_or(now);
+        let absent = |gone: &&Candidate| now.saturating_duration_since(first(gone)) >= ABSENCE_MIN;
+        let long = candidates.iter().filter(absent).cloned().collect();
+        if !candidates.is_empty() {
+            let after = candidates.iter().map(|gone| (gone.clone(), first(gone)));
+            since.insert(key.clone(), after.collect());
+        }
+        long
+    }
+
+    /// Nothing of a cluster is absent.
+    fn forget(&self, key: &ClusterKey) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.remove(key);
     }
 }
 
@@ -80,6 +86,7 @@ pub(crate) async fn reconcile(
     };
     if cluster.metadata.deletion_timestamp.is_some() {
         ctx.reports.forget(&key);
+        ctx.absences.forget(&key);
         return Ok(Action::await_change());
     }
     let report = Arc::new(report(&ctx, &key, cluster).await?);
@@ -90,21 +97,31 @@ pub(crate) async fn reconcile(
         ctx.bells
             .report_changed(&key, before.as_deref(), &report, &ctx.stores);
     }
-    Ok(next(&ctx, &key, &report))
+    Ok(Action::requeue(wait(
+        &ctx,
+        &key,
+        before.as_deref(),
+        &report,
+    )))
 }
 
-/// When to look again without being woken: backing off while something does not work.
-fn next(ctx: &Context, key: &ClusterKey, report: &Report) -> Action {
+/// How long to wait before looking again without being woken: backing off while something does not
+/// work or does not get on.
+fn wait(ctx: &Context, key: &ClusterKey, before: Option<&Report>, report: &Report) -> Duration {
     let object = ("topology", key.to_string());
-    match &report.broker {
-        Broker::Answered(answer) if report.frozen.is_none() => {
-            ctx.backoffs.reset(&object);
-            let settled = answer.is_settled();
-            Action::requeue(if settled { RESYNC } else { SETTLING })
-        }
-        Broker::Answered(_) | Broker::Unavailable { .. } => {
-            Action::requeue(ctx.backoffs.fail(object))
-        }
+    let revisions = |report: &Report| {
+        let answer = report.answer()?;
+        Some((answer.revision, answer.applied_revision))
+    };
+    let gets_on = revisions(report).is_some() && before.and_then(revisions) != revisions(report);
+    let is_done = report.is_settled() && report.frozen.is_none();
+    if gets_on || is_done {
+        ctx.backoffs.reset(&object);
+    }
+    if is_done {
+        RESYNC
+    } else {
+        ctx.backoffs.fail(object)
     }
 }
 
@@ -130,11 +147,11 @@ async fn report(
         let message = format!("Secret {} holds no token", key.control_secret());
         return Ok(Report::unavailable(reasons::CONTROL_TOKEN_MISSING, message));
     };
-    let exchanged =
-        match Exchange::open(&names::control_url(address, ctx.control_port), &token, &id) {
-            Ok(exchange) => converse(ctx, key, cluster, &exchange).await,
-            Err(failure) => Err(failure),
-        };
+    let url = names::control_url(address, ctx.control_port);
+    let exchanged = match Exchange::open(&url, &token, &id) {
+        Ok(exchange) => agree(ctx, key, cluster, &exchange).await,
+        Err(failure) => Err(failure),
+    };
     let exchanged = exchanged.map(|report| Report {
         serves: pod.is_some_and(|pod| pod.ready),
         ..report
@@ -143,6 +160,22 @@ async fn report(
         exchange::Failure::Unavailable { reason, message } => Report::unavailable(reason, message),
         exchange::Failure::Conflict => unavailable(failure.to_string()),
     }))
+}
+
+/// An exchange; again when the topology changed in between.
+async fn agree(
+    ctx: &Context,
+    key: &ClusterKey,
+    cluster: &BrokerCluster,
+    exchange: &Exchange<'_>,
+) -> Result<Report, exchange::Failure> {
+    for _ in 1..CONFLICTS_MAX {
+        match converse(ctx, key, cluster, exchange).await {
+            Err(exchange::Failure::Conflict) => {}
+            other => return other,
+        }
+    }
+    converse(ctx, key, cluster, exchange).await
 }
 
 /// Looks, sends what is missing, looks again. Whether the broker serves is for the caller to say.
@@ -172,20 +205,45 @@ async fn converse(
             broker: Broker::Answered(looked.answer),
             serves: false,
             refused: BTreeMap::new(),
+            unsent: 0,
             frozen,
         });
     }
     tracing::info!(
         cluster = %key, upserts = upserts.len(), removals = removals.len(), "topology is sent"
     );
-    let pages = pages(upserts, removals);
-    let refused = exchange.push(looked.answer.revision, pages).await?;
+    let before = ctx.reports.of(key);
+    let known = before.as_deref().map(|report| &report.refused);
+    // What was refused comes last: it must not use up the calls of what was not tried yet.
+    let (again, new) = upserts
+        .into_iter()
+        .partition(|object| refusal(known, object).is_some());
+    let mut pages = pages(new, removals);
+    pages.extend(delta::pages(again, Vec::new()));
+    let Pushed {
+        mut refused,
+        unsent,
+    } = exchange.push(looked.answer.revision, pages).await?;
+    for object in unsent.iter().flat_map(|page| &page.upserts) {
+        let refusal = refusal(known, object).cloned();
+        refused.extend(refusal.map(|refusal| (object.address.clone(), refusal)));
+    }
     Ok(Report {
         broker: Broker::Answered(settled(exchange).await?),
         serves: false,
         refused,
+        unsent: unsent.iter().map(Page::len).sum(),
         frozen,
     })
+}
+
+/// What the broker said of this generation of an object when it refused it.
+fn refusal<'a>(
+    known: Option<&'a BTreeMap<String, Refused>>,
+    object: &TopologyObject,
+) -> Option<&'a Refused> {
+    let refusal = known?.get(&object.address)?;
+    (refusal.generation == object.generation).then_some(refusal)
 }
 
 /// What the broker has once every shard works by it, or a moment later: a report of each step on
@@ -247,6 +305,7 @@ async fn confirmed(
     candidates: Vec<Candidate>,
 ) -> Result<Vec<Candidate>, Frozen> {
     if candidates.is_empty() {
+        ctx.absences.forget(key);
         return Ok(candidates);
     }
     let candidates = match definitions(&ctx.client).await? {
@@ -258,7 +317,7 @@ async fn confirmed(
             candidates
         }
         Definitions::Leaving(name) => return Err(Frozen::Definitions(name)),
-        Definitions::Unreadable => ctx.absences.long(key, candidates, Instant::now()),
+        Definitions::Unreadable => ctx.absences.long(key, &candidates, Instant::now()),
     };
     confirm(&ctx.client, key, uid, candidates).await
 }

@@ -8,7 +8,7 @@ use millrace_operator::cluster::plan::{Plan, Record};
 use millrace_operator::cluster::status::{Inputs, Outcome, recorded, status};
 use millrace_operator::condition;
 use millrace_operator::reasons;
-use millrace_operator::topology::report::{Answer, Broker, Report};
+use millrace_operator::topology::report::{Answer, Broker, Held, Refused, Report};
 
 use crate::support::{claimless, cluster, converged, pod, validated};
 
@@ -56,6 +56,7 @@ fn a_cluster_that_serves_is_ready_and_says_where() {
         }),
         serves: true,
         refused: [].into(),
+        unsent: 0,
         frozen: None,
     };
 
@@ -203,4 +204,63 @@ fn a_failing_api_server_takes_nothing_away_from_a_broker_that_serves() {
         assert_eq!(says(&status, "Ready"), ready);
         assert_eq!(says(&status, "Progressing"), ("False", reasons::API_FAILED));
     }
+}
+
+#[test]
+fn a_cluster_is_not_synced_while_its_broker_lacks_something_declared() {
+    let held = |applied| Held {
+        uid: "u".to_owned(),
+        generation: 1,
+        applied,
+        orphaned: false,
+        problems: Vec::new(),
+    };
+    let report = |applied| Report {
+        broker: Broker::Answered(Answer {
+            objects: [("queue/shop/a".to_owned(), held(applied))].into(),
+            ..Answer::default()
+        }),
+        serves: true,
+        refused: [].into(),
+        unsent: 0,
+        frozen: None,
+    };
+    let no = Refused {
+        generation: 1,
+        message: "too many bindings".to_owned(),
+    };
+    let refused = Report {
+        refused: [("queue/shop/b".to_owned(), no)].into(),
+        ..report(true)
+    };
+    let unsent = Report {
+        unsent: 1,
+        ..report(true)
+    };
+    let desired = desired();
+    for (report, expected) in [
+        (report(true), ("True", reasons::READY)),
+        (report(false), ("False", reasons::SYNCING)),
+        (unsent, ("False", reasons::SYNCING)),
+        (refused, ("False", reasons::REFUSED)),
+    ] {
+        let status = of(&desired, &converged(&desired), Some(&report));
+
+        assert_eq!(says(&status, "Synced"), expected);
+    }
+}
+
+#[test]
+fn what_is_recorded_fits_the_definition_however_long_the_images_names_are() {
+    /// As the definition bounds `status.operation.message`.
+    const CHARACTERS_MAX: usize = 1024;
+    let record = Record::Restart {
+        pod: "orders-0".to_owned(),
+        message: format!("its image changes from {0} to {0}", "i".repeat(512)),
+    };
+
+    let status = recorded(&BrokerClusterStatus::default(), &record, now());
+
+    let message = status.operation.unwrap().message.unwrap();
+    assert!(message.chars().count() <= CHARACTERS_MAX);
 }

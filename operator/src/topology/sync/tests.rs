@@ -12,10 +12,7 @@ const NAMESPACE: &str = "/apis/millrace.dev/v1alpha1/namespaces/shop";
 /// An API server with a pod, a token, established definitions, the cluster, and no queues.
 fn api() -> Api {
     let api = Api::default();
-    let pod = json!({
-        "metadata": { "name": "main-0", "uid": "pod-uid" },
-        "status": { "podIP": "127.0.0.1" },
-    });
+    let pod = pod("main-0", "StatefulSet");
     api.has(
         "/api/v1/namespaces/shop/pods",
         list("v1", "PodList", &[pod]),
@@ -32,6 +29,16 @@ fn api() -> Api {
     let claims = "/api/v1/namespaces/shop/persistentvolumeclaims";
     api.has(&format!("{claims}/data-main-0"), claim);
     api
+}
+
+fn pod(name: &str, owner_kind: &str) -> Value {
+    json!({
+        "metadata": { "name": name, "uid": "pod-uid", "ownerReferences": [{
+            "apiVersion": "apps/v1", "kind": owner_kind, "name": "main", "uid": "set-uid",
+            "controller": true,
+        }] },
+        "status": { "podIP": "127.0.0.1" },
+    })
 }
 
 fn list(version: &str, kind: &str, items: &[Value]) -> Value {
@@ -190,8 +197,12 @@ async fn a_broker_that_cannot_be_asked_is_a_report_not_an_error() {
     let wrong_token = api();
     let wrong = json!({ "metadata": {}, "data": { "token": "d3Jvbmc=" } });
     wrong_token.has("/api/v1/namespaces/shop/secrets/main-control", wrong);
+    let foreign_pod = api();
+    let pods = list("v1", "PodList", &[pod("main-0", "ReplicaSet")]);
+    foreign_pod.has("/api/v1/namespaces/shop/pods", pods);
     for (api, expected) in [
         (without_pod, reasons::BROKER_UNAVAILABLE),
+        (foreign_pod, reasons::BROKER_UNAVAILABLE),
         (without_token, reasons::CONTROL_TOKEN_MISSING),
         (wrong_token, reasons::BROKER_UNAVAILABLE),
     ] {
@@ -215,9 +226,112 @@ fn without_the_right_to_see_definitions_an_absence_has_to_last() {
     let start = Instant::now();
     let later = start + ABSENCE_MIN;
 
-    assert_eq!(absences.long(&key, vec![gone("x"), gone("y")], start), []);
+    assert_eq!(absences.long(&key, &[gone("x"), gone("y")], start), []);
     // y came back in between and went again.
-    assert_eq!(absences.long(&key, vec![gone("x")], start), []);
-    let long = absences.long(&key, vec![gone("x"), gone("y")], later);
+    assert_eq!(absences.long(&key, &[gone("x")], start), []);
+    let long = absences.long(&key, &[gone("x"), gone("y")], later);
     assert_eq!(long, [gone("x")]);
+}
+
+#[tokio::test]
+async fn what_came_back_in_between_has_to_be_absent_for_long_again() {
+    let api = api();
+    let definition = format!("{DEFINITIONS}/brokerclusters.millrace.dev");
+    let refused = failure(403, "Forbidden", "no right");
+    api.answer(Method::GET, &definition, 403, refused);
+    let (context, _listeners) = context(&api, 1, &[]);
+    let key = ClusterKey::new("shop", "main");
+    let gone = vec![Candidate {
+        address: "queue/shop/gone".to_owned(),
+        uid: "u".to_owned(),
+    }];
+    let long_ago = Instant::now().checked_sub(ABSENCE_MIN).unwrap();
+    assert_eq!(context.absences.long(&key, &gone, long_ago), []);
+
+    let back = confirmed(&context, &key, CLUSTER_UID, Vec::new()).await;
+    let removed = confirmed(&context, &key, CLUSTER_UID, gone).await;
+
+    assert_eq!(back.unwrap(), []);
+    assert_eq!(removed.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_limit_keeps_out_what_is_beyond_it_and_nothing_else() {
+    let (api, broker) = (api(), FakeBroker::default());
+    broker.limit(3);
+    let queues = ["a", "b", "c", "d", "e"].map(queue);
+
+    let report = exchange(&api, &broker, &queues).await;
+
+    assert_eq!(broker.addresses().len(), 3);
+    assert_eq!(report.answer().unwrap().objects.len(), 3);
+    assert_eq!(report.refused.len(), 2);
+}
+
+#[tokio::test]
+async fn a_topology_that_changed_in_between_is_looked_at_again_at_once() {
+    let (api, broker) = (api(), FakeBroker::default());
+    broker.is_changed_in_between();
+
+    let report = exchange(&api, &broker, &[queue("a")]).await;
+
+    assert!(report.answer().is_some(), "{report:?}");
+    assert_eq!(broker.addresses(), ["queue/shop/a"]);
+}
+
+#[tokio::test]
+async fn many_refused_objects_do_not_make_an_exchange_without_end_and_hold_up_no_other() {
+    let (api, broker) = (api(), FakeBroker::default());
+    let mut queues: Vec<Value> = (0..2 * exchange::CALLS_MAX)
+        .map(|n| queue(&format!("refused-{n:04}")))
+        .collect();
+    queues.push(queue("taken"));
+    let port = broker.serve().await;
+    let (context, _listeners) = context(&api, port, &queues);
+    let context = Arc::new(context);
+    let key = ClusterKey::new("shop", "main");
+    let cached = context.stores.clusters.get(&key.object_ref()).unwrap();
+
+    // Each exchange finds some of them; what is found comes last from then on.
+    for exchanges in 1.. {
+        reconcile(Arc::clone(&cached), Arc::clone(&context))
+            .await
+            .unwrap();
+        assert!(broker.deltas() <= exchanges * exchange::CALLS_MAX);
+        let report = context.reports.of(&key).unwrap();
+        if report.answer().unwrap().objects.len() == 1 {
+            break;
+        }
+        assert!(!report.is_settled());
+        assert!(exchanges < 10, "{} refused", report.refused.len());
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_get_on_is_asked_ever_less_often() {
+    let (context, _listeners) = context(&api(), 1, &[]);
+    let key = ClusterKey::new("shop", "main");
+    let report = |revision, applied_revision| Report {
+        broker: Broker::Answered(Answer {
+            revision,
+            applied_revision,
+            ..Answer::default()
+        }),
+        serves: true,
+        refused: BTreeMap::new(),
+        unsent: 0,
+        frozen: None,
+    };
+    let stuck = report(2, 1);
+    let waits = |before: &Report, after: &Report| wait(&context, &key, Some(before), after);
+
+    let first = waits(&report(1, 1), &stuck);
+    let later: Vec<Duration> = (0..10).map(|_| waits(&stuck, &stuck)).collect();
+    let gets_on = waits(&stuck, &report(3, 2));
+    let done = waits(&stuck, &report(2, 2));
+
+    assert!(first < Duration::from_secs(1), "{first:?}");
+    assert!(later[9] > Duration::from_secs(10), "{later:?}");
+    assert!(gets_on < Duration::from_secs(1), "{gets_on:?}");
+    assert_eq!(done, RESYNC);
 }
