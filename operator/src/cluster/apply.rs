@@ -117,8 +117,11 @@ async fn apply_object(client: &Client, desired: &Desired, object: &Object) -> ku
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PatchParams::default()
             };
-            api.patch(&object.name, &parameters, &Patch::Merge(&object.body))
-                .await?;
+            let merge = Patch::Merge(&object.body);
+            // What is wrong with the object itself only the first answer says.
+            if api.patch(&object.name, &parameters, &merge).await.is_err() {
+                return Err(kube::Error::Api(status));
+            }
         }
         other => drop(other?),
     }

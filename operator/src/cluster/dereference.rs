@@ -11,6 +11,8 @@ use super::facts::{Claim, References};
 use crate::names::ClusterKey;
 use crate::{hash, labels, names};
 
+/// Nodes whose claims are looked for: as many as the definition ever allows.
+const NODES_MAX: i32 = 9;
 /// Random bytes of a cluster's id: two clusters never get the same one.
 const ID_BYTES: usize = 16;
 
@@ -61,7 +63,7 @@ pub(super) async fn claims(
     let api: Api<PartialObjectMeta<PersistentVolumeClaim>> =
         Api::namespaced(client.clone(), &key.namespace);
     let mut claims = Vec::new();
-    for ordinal in 0..u32::try_from(replicas).unwrap_or(0) {
+    for ordinal in 0..u32::try_from(replicas.min(NODES_MAX)).unwrap_or(0) {
         let Some(claim) = api.get_opt(&key.claim(ordinal)).await? else {
             continue;
         };

@@ -49,16 +49,27 @@ pub async fn observe(
     })
 }
 
-/// The broker pods of a cluster, in order of their names.
+/// The broker pods of a cluster, in order of their names: those its StatefulSet made. Labels alone
+/// anybody may give to a pod, and what is taken for a broker is counted, asked and restarted.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
 pub async fn pods(client: &Client, key: &ClusterKey) -> kube::Result<Vec<Pod>> {
     let api: Api<KubePod> = Api::namespaced(client.clone(), &key.namespace);
     let selector = ListParams::default().labels(&labels::selector_text(key));
-    let mut pods: Vec<Pod> = api.list(&selector).await?.iter().map(pod_facts).collect();
+    let labelled = api.list(&selector).await?;
+    let ours = labelled
+        .iter()
+        .filter(|pod| is_made_by(pod, &key.stateful_set()));
+    let mut pods: Vec<Pod> = ours.map(pod_facts).collect();
     pods.sort_by(|left, right| left.name.cmp(&right.name));
     Ok(pods)
+}
+
+fn is_made_by(pod: &KubePod, stateful_set: &str) -> bool {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true));
+    controllers.any(|owner| owner.kind == "StatefulSet" && owner.name == stateful_set)
 }
 
 /// The token of a cluster's control port; `None` when there is none, or an empty one.

@@ -104,11 +104,18 @@ pub(crate) async fn reconcile(
         report: report.as_deref(),
     };
     let after = status(inputs, Timestamp::now());
-    if recorded != after {
-        write_status(&ctx, &cluster, &after)
-            .await
-            .map_err(Failure::Status)?;
-        ctx.metrics.wrote();
+    if recorded != after
+        && let Err(unwritten) = report_status(&ctx, &cluster, &after).await
+    {
+        return Err(match result {
+            Ok(_) => unwritten,
+            // Of two failures the first is the cause; the other one is told here.
+            Err(cause) => {
+                let error = crate::report(&unwritten);
+                tracing::warn!(cluster = %key, error, "status is not written");
+                cause
+            }
+        });
     }
     announce(&ctx, &cluster, &before, &after, course.adopted).await;
     result?;
@@ -168,9 +175,7 @@ async fn unreadable(
     live: DynamicObject,
     invalid: &ParseDynamicObjectError,
 ) -> Result<Action, Failure> {
-    let previous = live.data.get("status").cloned();
-    let previous = previous.and_then(|status| serde_json::from_value(status).ok());
-    let previous: BrokerClusterStatus = previous.unwrap_or_default();
+    let previous = previous(&live);
     let mut cluster = BrokerCluster::new("", millrace_crds::BrokerClusterSpec::default());
     cluster.metadata = live.metadata;
     let outcome = Outcome::Failed {
@@ -187,15 +192,26 @@ async fn unreadable(
     };
     let after = status(inputs, Timestamp::now());
     if previous != after {
-        write_status(ctx, &cluster, &after)
-            .await
-            .map_err(Failure::Status)?;
+        report_status(ctx, &cluster, &after).await?;
     }
-    Ok(Action::await_change())
+    // Its status alone may have been at fault, and is readable now; writing it woke nobody.
+    Ok(Action::requeue(RESYNC))
 }
 
-/// Writes all of status, with the uid: a cluster created again meanwhile is not meant. One that is
-/// gone needs no status.
+/// Status as last written; of one that cannot be read, what must outlive that.
+fn previous(live: &DynamicObject) -> BrokerClusterStatus {
+    let Some(status) = live.data.get("status") else {
+        return BrokerClusterStatus::default();
+    };
+    let pinned = |field: &str| status[field].as_str().map(str::to_owned);
+    serde_json::from_value(status.clone()).unwrap_or_else(|_| BrokerClusterStatus {
+        cluster_id: pinned("clusterID"),
+        image: pinned("image"),
+        ..BrokerClusterStatus::default()
+    })
+}
+
+/// Writes all of status, with the uid: a cluster created again meanwhile is not meant.
 pub(super) async fn write_status(
     ctx: &Context,
     cluster: &BrokerCluster,
@@ -211,12 +227,24 @@ pub(super) async fn write_status(
         "status": status,
     });
     let parameters = PatchParams::apply(STATUS_MANAGER).force();
-    match api
-        .patch_status(&name, &parameters, &Patch::Apply(&body))
+    api.patch_status(&name, &parameters, &Patch::Apply(&body))
         .await
-    {
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-        other => other.map(drop),
+        .map(drop)
+}
+
+/// The last write of a reconciliation. A cluster that is gone needs no status.
+async fn report_status(
+    ctx: &Context,
+    cluster: &BrokerCluster,
+    status: &BrokerClusterStatus,
+) -> Result<(), Failure> {
+    match write_status(ctx, cluster, status).await {
+        Err(kube::Error::Api(gone)) if gone.is_not_found() => Ok(()),
+        Err(error) => Err(Failure::Status(error)),
+        Ok(()) => {
+            ctx.metrics.wrote();
+            Ok(())
+        }
     }
 }
 
@@ -320,6 +348,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_wrong_with_an_object_is_told_also_when_merging_it_fails() {
+        let api = FakeApi::default();
+        api.has(CLUSTER, cluster());
+        let invalid = failure(422, "Invalid", "a name must start with a letter");
+        let absent = failure(404, "NotFound", "not found");
+        api.answer(Method::PATCH, SERVICE, 404, absent);
+        api.answer_first(Method::PATCH, SERVICE, 422, invalid);
+
+        let (_, ready) = ready_after(&api).await;
+
+        let (_, message) = ready.last().unwrap();
+        assert!(
+            message.ends_with("a name must start with a letter"),
+            "{message}"
+        );
+    }
+
+    #[tokio::test]
     async fn status_says_what_failed_when_reading_fails() {
         let api = FakeApi::default();
         api.has(CLUSTER, cluster());
@@ -364,6 +410,58 @@ mod tests {
 
         assert!(result.is_ok());
         assert_eq!(api.asked(&Method::PATCH), []);
+        assert_eq!(api.asked(&Method::POST), []);
+    }
+
+    #[tokio::test]
+    async fn a_status_that_cannot_be_read_loses_neither_id_nor_image() {
+        let api = FakeApi::default();
+        let mut broken = cluster();
+        broken["status"]["nodes"] = serde_json::json!("none");
+        api.has(CLUSTER, broken);
+
+        let (result, _) = ready_after(&api).await;
+
+        assert!(result.is_ok());
+        let written = api.asked(&Method::PATCH).pop().unwrap();
+        assert_eq!(
+            written.body["status"]["clusterID"],
+            crate::fakes::CLUSTER_ID
+        );
+        assert_eq!(written.body["status"]["image"], "millrace:1");
+    }
+
+    #[tokio::test]
+    async fn a_status_that_was_not_taken_is_written_again() {
+        let conflict = failure(409, "Conflict", "the object has been modified");
+        let api = FakeApi::default();
+        api.has(CLUSTER, cluster());
+        let status = format!("{CLUSTER}/status");
+        api.answer(Method::PATCH, &status, 409, conflict);
+
+        let (result, _) = ready_after(&api).await;
+
+        assert!(matches!(result, Err(Failure::Status(_))), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_while_the_id_could_not_be_written_down() {
+        let api = FakeApi::default();
+        let mut new = cluster();
+        new["status"] = serde_json::json!({});
+        api.has(CLUSTER, new);
+        let conflict = failure(409, "Conflict", "the object has been modified");
+        api.answer(Method::PATCH, &format!("{CLUSTER}/status"), 409, conflict);
+
+        let (result, _) = ready_after(&api).await;
+
+        assert!(matches!(result, Err(Failure::Apply(_))), "{result:?}");
+        let made = api.asked(&Method::PATCH).into_iter();
+        let made: Vec<String> = made.map(|asked| asked.path).collect();
+        assert!(
+            made.iter().all(|path| path.starts_with(CLUSTER)),
+            "{made:?}"
+        );
         assert_eq!(api.asked(&Method::POST), []);
     }
 }
