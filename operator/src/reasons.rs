@@ -21,6 +21,8 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// The operator has not come by yet; the definitions' own default says so.
+    NOT_RECONCILED = "NotReconciled";
     /// It does what it declares.
     READY = "Ready";
     /// Nothing is left to do.

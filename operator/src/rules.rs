@@ -22,10 +22,17 @@ const NONE: &[&str] = &[];
 pub const OPERATOR: &[Rule] = &[
     Rule {
         group: "millrace.dev",
-        resources: &["brokerclusters", "queues", "topics"],
+        resources: &["brokerclusters"],
         names: NONE,
         verbs: &["get", "list", "watch"],
         reason: "reads what is declared; never writes a spec",
+    },
+    Rule {
+        group: "millrace.dev",
+        resources: &["queues", "topics"],
+        names: NONE,
+        verbs: &["list", "watch"],
+        reason: "reads what is declared; never one by one",
     },
     Rule {
         group: "millrace.dev",

@@ -4,8 +4,11 @@ the reason of each in operator/src/rules.rs.
 */}}
 {{- define "millrace.rules" -}}
 - apiGroups: [millrace.dev]
-  resources: [brokerclusters, queues, topics]
+  resources: [brokerclusters]
   verbs: [get, list, watch]
+- apiGroups: [millrace.dev]
+  resources: [queues, topics]
+  verbs: [list, watch]
 - apiGroups: [millrace.dev]
   resources: [brokerclusters/status, queues/status, topics/status]
   verbs: [patch]

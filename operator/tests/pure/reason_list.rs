@@ -14,7 +14,9 @@ events. Reasons are stable: scripts may wait for them.
 - `Synced`: the brokers work by the newest generation (on a BrokerCluster: of everything).
 - `Progressing` (BrokerCluster): something is being changed.
 
-A Queue or Topic also shows the broker's own reasons, such as `TopicNotFound`.
+A Queue or Topic also shows what its broker says keeps it from working: `TopicNotFound`,
+`DeadLetterQueueNotFound`, `DeadLetterCycle`, `TargetFull`, `Stalled`, `ShardUnavailable`; the
+message says more.
 
 | reason | meaning |
 |---|---|
@@ -37,4 +39,13 @@ fn the_guide_lists_every_reason() {
         found == expected,
         "run with MILLRACE_WRITE_GOLDEN=1 and look at the diff"
     );
+}
+
+#[test]
+fn what_the_definitions_say_before_the_operator_does_is_in_the_guide_too() {
+    let status = millrace_crds::BrokerClusterStatus::default();
+
+    for condition in status.conditions {
+        assert_eq!(condition.reason, reasons::NOT_RECONCILED);
+    }
 }
