@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -88,7 +89,8 @@ fn place<K: Declares>(resource: &Guarded<K>, ctx: &Context, namespace: &str) -> 
     Place::In { cluster, report }
 }
 
-/// Writes all of status, with the uid: a resource created again meanwhile is not meant.
+/// Writes all of status, with the uid: a resource created again meanwhile is not meant. One that is
+/// gone needs none.
 async fn write<K>(
     ctx: &Context,
     resource: &Guarded<K>,
@@ -112,12 +114,22 @@ where
         .patch_status(&name, &parameters, &Patch::Apply(&body))
         .await
     {
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         other => other.map(drop),
     }
 }
 
-/// An event when it becomes ready or stops being so. On the way there it says nothing.
+/// Reasons that are about the cluster: it tells them once, not each of its resources.
+const OF_THE_CLUSTER: [&str; 4] = [
+    reasons::BROKER_UNAVAILABLE,
+    reasons::WRONG_CLUSTER,
+    reasons::CONTROL_TOKEN_MISSING,
+    reasons::CLUSTER_LEAVING,
+];
+/// Reasons on the way to being ready.
+const ON_THE_WAY: [&str; 2] = [reasons::NOT_RECONCILED, reasons::SYNCING];
+
+/// An event when something keeps it from being ready that is its own, and when that is over.
 async fn announce<K: Resource<DynamicType = ()>>(
     ctx: &Context,
     resource: &K,
@@ -132,22 +144,81 @@ async fn announce<K: Resource<DynamicType = ()>>(
     let Some(is) = find(&after.conditions, condition::READY) else {
         return;
     };
-    if was.is_some_and(|was| was.status == is.status && was.reason == is.reason) {
-        return;
-    }
+    let Some(tone) = news(was, is) else { return };
     let note = Note {
         reason: &is.reason,
         action: "Reconcile",
         message: is.message.clone(),
         related: None,
     };
-    if is.reason == reasons::SYNCING {
-        return;
+    match tone {
+        Tone::Normal => ctx.events.normal(resource, note).await,
+        Tone::Warning => ctx.events.warn(resource, note).await,
     }
-    let was_ready = was.is_some_and(|was| was.status == Truth::True.as_str());
-    if is.status == Truth::True.as_str() {
-        ctx.events.normal(resource, note).await;
-    } else if was_ready || is.reason != reasons::BROKER_UNAVAILABLE {
-        ctx.events.warn(resource, note).await;
+}
+
+/// How an event is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tone {
+    Normal,
+    Warning,
+}
+
+/// Whether a change of `Ready` is worth an event, and which.
+fn news(was: Option<&Condition>, is: &Condition) -> Option<Tone> {
+    let own = |condition: &Condition| {
+        let reason = condition.reason.as_str();
+        condition.status != Truth::True.as_str()
+            && !OF_THE_CLUSTER.contains(&reason)
+            && !ON_THE_WAY.contains(&reason)
+    };
+    let same = was.is_some_and(|was| was.status == is.status && was.reason == is.reason);
+    if same {
+        None
+    } else if own(is) {
+        Some(Tone::Warning)
+    } else {
+        let over = is.status == Truth::True.as_str() && was.is_some_and(own);
+        over.then_some(Tone::Normal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::condition::{Verdict, conditions};
+
+    fn ready(reason: &str) -> Condition {
+        let truth = if reason == reasons::READY {
+            Truth::True
+        } else {
+            Truth::False
+        };
+        let verdict = Verdict::new(condition::READY, truth, reason, "");
+        conditions(&[], vec![verdict], 1, Timestamp::UNIX_EPOCH).remove(0)
+    }
+
+    #[test]
+    fn only_what_is_a_resources_own_is_an_event_of_it() {
+        for (was, is, expected) in [
+            (Some(reasons::READY), "TopicNotFound", Some(Tone::Warning)),
+            (
+                Some(reasons::SYNCING),
+                reasons::REFUSED,
+                Some(Tone::Warning),
+            ),
+            (None, reasons::CLUSTER_NOT_FOUND, Some(Tone::Warning)),
+            (Some("TopicNotFound"), "TopicNotFound", None),
+            (Some("TopicNotFound"), reasons::READY, Some(Tone::Normal)),
+            (Some(reasons::NOT_RECONCILED), reasons::SYNCING, None),
+            (Some(reasons::SYNCING), reasons::READY, None),
+            // A broker that restarts would be twice as many events as there are resources.
+            (Some(reasons::READY), reasons::BROKER_UNAVAILABLE, None),
+            (Some(reasons::BROKER_UNAVAILABLE), reasons::READY, None),
+        ] {
+            let (before, after) = (was.map(ready), ready(is));
+
+            assert_eq!(news(before.as_ref(), &after), expected, "{was:?}, {is}");
+        }
     }
 }
