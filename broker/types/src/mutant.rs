@@ -28,10 +28,28 @@ pub enum Mutant {
     ReplaySkipsEntry,
     /// A failure is not counted.
     AttemptsNotCounted,
+    /// A vote is told before it is synced.
+    VotedBeforeSync,
+    /// A follower accepts entries before they are synced.
+    AcceptedBeforeSync,
+    /// A lone voter sends entries of a term that is not synced.
+    LeadBeforeSync,
+    /// Entries are applied before they are synced here.
+    AppliedBeforeSync,
+    /// A commit is not written with the entries after it.
+    CommitNotWritten,
+    /// A leader counts replicas of an earlier term's entries as a commit.
+    CommitOfOldTerm,
+    /// A read does not wait for a majority.
+    StaleRead,
+    /// A snapshot takes the place of a log that has more.
+    SnapshotOverNewerLog,
+    /// A disk that was wiped comes back as the replica it was.
+    IdUsedAgain,
 }
 
 impl Mutant {
-    /// All of them.
+    /// Those that the simulation of one node finds.
     pub const ALL: [Self; 12] = [
         Self::AckBeforeSync,
         Self::DirectorySyncMissing,
@@ -45,6 +63,18 @@ impl Mutant {
         Self::SettledWrittenAsLive,
         Self::ReplaySkipsEntry,
         Self::AttemptsNotCounted,
+    ];
+    /// Those that the tests of replication find.
+    pub const REPLICA: [Self; 9] = [
+        Self::VotedBeforeSync,
+        Self::AcceptedBeforeSync,
+        Self::LeadBeforeSync,
+        Self::AppliedBeforeSync,
+        Self::CommitNotWritten,
+        Self::CommitOfOldTerm,
+        Self::StaleRead,
+        Self::SnapshotOverNewerLog,
+        Self::IdUsedAgain,
     ];
 }
 

@@ -6,7 +6,11 @@ use crate::source::{code_lines, is_test_file};
 use crate::tree::{File, Tree};
 
 /// What is simulated.
-const SIMULATED: [&str; 2] = ["broker/node/src/", "broker/storage/src/"];
+const SIMULATED: [&str; 3] = [
+    "broker/node/src/",
+    "broker/replica/src/",
+    "broker/storage/src/",
+];
 
 /// The files that give time, chance and threads to the others, or wait where no simulation does.
 const GIVERS: [&str; 5] = [

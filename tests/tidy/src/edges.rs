@@ -4,10 +4,11 @@ use serde::Deserialize;
 
 /// A crate of the workspace and those it may depend on. Tests may use more: dev-dependencies are
 /// not looked at.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     ("millrace-types", &[]),
     ("millrace-engine", &["millrace-types"]),
     ("millrace-storage", &["millrace-types"]),
+    ("millrace-replica", &["millrace-types"]),
     ("millrace-proto", &[]),
     ("millrace-crds", &["millrace-proto"]),
     ("millrace-client", &["millrace-proto"]),
@@ -16,6 +17,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         &[
             "millrace-engine",
             "millrace-proto",
+            "millrace-replica",
             "millrace-storage",
             "millrace-types",
         ],

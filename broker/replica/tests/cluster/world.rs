@@ -1,0 +1,512 @@
+//! The event loop: virtual time, a network that misbehaves, and faults, all from one seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_replica::{
+    Change, Load, Members, Message, Payload, Recovered, Replica, Role, Seat, Status,
+};
+use millrace_types::{NodeId, ReplicaId};
+
+use crate::chance::Chance;
+use crate::disk::Disk;
+use crate::judge::{Judge, Judged, Promises};
+use crate::machine::Machine;
+use crate::node::Node;
+
+/// Milliseconds between ticks, about.
+const TICK: u64 = 10;
+/// With faults.
+const TROUBLE: u64 = 2_500;
+/// Without: everything has to come right within it.
+const PEACE: u64 = 6_000;
+/// Nodes ever, so that changes of members end.
+const NODES_MAX: usize = 9;
+
+/// What happens at some time.
+enum Event {
+    Tick(usize),
+    Deliver {
+        message: Message,
+        machine: Option<Machine>,
+    },
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    Load {
+        node: usize,
+        life: u64,
+        load: Load,
+    },
+    Client,
+    Fault,
+    Restart(usize),
+    Heal,
+}
+
+/// A run.
+pub(crate) struct World {
+    chance: Chance,
+    now: u64,
+    serial: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) judge: Judge,
+    /// From node to node, one way.
+    cut: BTreeSet<(usize, usize)>,
+    operation: u64,
+    /// A wiped node whose replacement does not vote yet.
+    replacing: bool,
+    drop_percent: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, promises: Promises) -> Self {
+        let mut chance = Chance::new(seed);
+        let count = [1, 3, 3, 3, 5][usize::try_from(chance.between(0, 4)).unwrap()];
+        let founders = (1..=count).map(|n| (ReplicaId::new(n * 11), NodeId::new(n)));
+        let members = Members::founders(founders.clone()).unwrap();
+        let drop_percent = [0, 2, 10][usize::try_from(chance.between(0, 2)).unwrap()];
+        let mut world = Self {
+            chance,
+            now: 0,
+            serial: 0,
+            events: BTreeMap::new(),
+            nodes: Vec::new(),
+            judge: Judge::new(promises),
+            cut: BTreeSet::new(),
+            operation: 0,
+            replacing: false,
+            drop_percent,
+        };
+        for (replica, _) in founders {
+            let founding = Recovered::founding(members.clone()).unwrap();
+            world.add_node(replica, Disk::founded(&founding));
+        }
+        world
+    }
+
+    /// Everything, from the founding to the end of peace.
+    pub(crate) fn run(&mut self) -> Judged {
+        for node in 0..self.nodes.len() {
+            self.start(node)?;
+        }
+        self.at(1, Event::Client);
+        self.at(50, Event::Fault);
+        self.until(TROUBLE)?;
+        self.make_peace()?;
+        self.until(TROUBLE + PEACE)?;
+        self.check_peace()
+    }
+
+    fn until(&mut self, end: u64) -> Judged {
+        while let Some(entry) = self.events.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            self.now = entry.key().0;
+            let event = entry.remove();
+            self.happen(event)
+                .map_err(|broken| format!("at {} ms: {broken}", self.now))?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn at(&mut self, after: u64, event: Event) {
+        self.serial += 1;
+        self.events.insert((self.now + after, self.serial), event);
+    }
+
+    const fn is_trouble(&self) -> bool {
+        self.now < TROUBLE
+    }
+
+    fn happen(&mut self, event: Event) -> Judged {
+        match event {
+            Event::Tick(node) => {
+                if let Some(replica) = &mut self.nodes[node].replica {
+                    replica.tick();
+                    let after = self.chance.between(TICK - 2, TICK + 2);
+                    self.at(after, Event::Tick(node));
+                    if self.nodes[node].slow_apply {
+                        let count = usize::try_from(self.chance.between(0, 5)).unwrap();
+                        self.nodes[node].apply(count, &mut self.judge)?;
+                    }
+                    if self.chance.percent(2) {
+                        self.checkpoint(node);
+                    }
+                    return self.pump(node);
+                }
+                Ok(())
+            }
+            Event::Deliver { message, machine } => self.deliver(message, machine),
+            Event::Synced { node, life } => {
+                if self.nodes[node].life == life && self.nodes[node].replica.is_some() {
+                    let only_last = self.chance.percent(50);
+                    self.nodes[node].synced(only_last);
+                    return self.pump(node);
+                }
+                Ok(())
+            }
+            Event::Load { node, life, load } => {
+                if self.nodes[node].life == life {
+                    let count = usize::try_from(self.chance.between(1, 10)).unwrap();
+                    self.nodes[node].load(load, count);
+                    return self.pump(node);
+                }
+                Ok(())
+            }
+            Event::Client => self.client(),
+            Event::Fault => self.fault(),
+            Event::Restart(node) => self.start(node),
+            Event::Heal => {
+                self.cut.clear();
+                Ok(())
+            }
+        }
+    }
+
+    fn add_node(&mut self, replica: ReplicaId, disk: Disk) -> usize {
+        self.nodes.push(Node::new(replica, disk));
+        self.nodes.len() - 1
+    }
+
+    fn start(&mut self, node: usize) -> Judged {
+        if self.nodes[node].replica.is_some() {
+            return Ok(());
+        }
+        let seed = self.chance.next();
+        self.nodes[node].start(seed)?;
+        let after = self.chance.between(1, TICK);
+        self.at(after, Event::Tick(node));
+        self.pump(node)
+    }
+
+    /// Lets a node do what it has to, mostly.
+    fn pump(&mut self, node: usize) -> Judged {
+        if self.is_trouble() && self.chance.percent(15) {
+            return Ok(());
+        }
+        let wants = self.nodes[node].pump(&mut self.judge)?;
+        let life = self.nodes[node].life;
+        if self.nodes[node].disk.begin_sync() {
+            let takes = match (self.nodes[node].slow_disk, self.is_trouble()) {
+                (true, true) => self.chance.between(20, 200),
+                _ => self.chance.between(1, 8),
+            };
+            self.at(takes, Event::Synced { node, life });
+        }
+        for load in wants.loads {
+            let takes = self.chance.between(1, 30);
+            self.at(takes, Event::Load { node, life, load });
+        }
+        if wants.snapshot {
+            self.checkpoint(node);
+        }
+        for message in wants.messages {
+            self.send(node, message);
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, node: usize) {
+        let keep = self.chance.between(0, 20);
+        self.nodes[node].checkpoint(keep);
+    }
+
+    fn send(&mut self, node: usize, message: Message) {
+        let copies = 1 + u64::from(self.is_trouble() && self.chance.percent(3));
+        for _ in 0..copies {
+            let is_snapshot = matches!(message.payload, Payload::Snapshot { .. });
+            let machine = self.nodes[node].state_of(&message);
+            let lost = (self.is_trouble() && self.chance.percent(self.drop_percent))
+                || (is_snapshot && machine.is_none());
+            if lost {
+                if is_snapshot && let Some(replica) = &mut self.nodes[node].replica {
+                    replica.snapshot_failed(message.to);
+                }
+                continue;
+            }
+            let mut takes = self.chance.between(1, 6);
+            if is_snapshot || (self.is_trouble() && self.chance.percent(5)) {
+                takes += self.chance.between(10, 150);
+            }
+            let message = message.clone();
+            self.at(takes, Event::Deliver { message, machine });
+        }
+    }
+
+    fn node_of(&self, replica: ReplicaId) -> Option<usize> {
+        let mut nodes = self.nodes.iter();
+        nodes.position(|node| node.replica_id == replica)
+    }
+
+    fn deliver(&mut self, message: Message, machine: Option<Machine>) -> Judged {
+        let (Some(from), Some(to)) = (self.node_of(message.from), self.node_of(message.to)) else {
+            return Ok(());
+        };
+        let arrives = !self.cut.contains(&(from, to)) && self.nodes[to].replica.is_some();
+        if let Payload::Snapshot { point } = &message.payload {
+            let target = message.to;
+            if arrives && let Some(machine) = machine {
+                self.nodes[to].incoming.insert(point.mark, machine);
+            }
+            if let Some(replica) = &mut self.nodes[from].replica {
+                if arrives {
+                    replica.snapshot_sent(target);
+                } else {
+                    replica.snapshot_failed(target);
+                }
+                self.pump(from)?;
+            }
+        } else if !arrives && self.chance.percent(20) {
+            let target = message.to;
+            if let Some(replica) = &mut self.nodes[from].replica {
+                replica.unreachable(target);
+            }
+        }
+        if arrives {
+            self.nodes[to].receive(message);
+            self.pump(to)?;
+        }
+        Ok(())
+    }
+
+    fn client(&mut self) -> Judged {
+        let after = self.chance.between(3, 25);
+        self.at(after, Event::Client);
+        for node in 0..self.nodes.len() {
+            let leads = self.status(node).is_some_and(|s| s.role == Role::Leader);
+            if !leads && !self.chance.percent(3) {
+                continue;
+            }
+            for _ in 0..self.chance.between(1, 4) {
+                self.operation += 1;
+                let bytes = self.chance.between(0, 400);
+                let bytes = usize::try_from(bytes).unwrap();
+                self.nodes[node].propose(self.operation, bytes);
+            }
+            if self.chance.percent(40) {
+                self.operation += 1;
+                self.nodes[node].read(self.operation, &self.judge);
+            }
+            self.pump(node)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn status(&self, node: usize) -> Option<Status> {
+        self.nodes[node].replica.as_ref().map(Replica::status)
+    }
+
+    /// The leader of the latest term.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let leads = |node: &usize| self.status(*node).is_some_and(|s| s.role == Role::Leader);
+        let leaders = (0..self.nodes.len()).filter(leads);
+        leaders.max_by_key(|node| self.status(*node).map(|status| status.term))
+    }
+
+    fn fault(&mut self) -> Judged {
+        if !self.is_trouble() {
+            return Ok(());
+        }
+        let after = self.chance.between(20, 250);
+        self.at(after, Event::Fault);
+        let count = self.nodes.len() as u64;
+        let node = usize::try_from(self.chance.between(0, count - 1)).unwrap();
+        match self.chance.between(0, 13) {
+            0..=2 => self.crash(node),
+            3 => {
+                if let Some(leader) = self.leader() {
+                    self.crash(leader);
+                }
+            }
+            4 | 5 => self.cut_off(node),
+            6 => {
+                let other = usize::try_from(self.chance.between(0, count - 1)).unwrap();
+                self.cut.insert((node, other));
+                self.heal_later();
+            }
+            7 => self.nodes[node].slow_disk = !self.nodes[node].slow_disk,
+            8 => self.nodes[node].slow_apply = !self.nodes[node].slow_apply,
+            9 => {
+                let to = self.nodes[node].replica_id;
+                if let Some(leader) = self.leader() {
+                    if let Some(replica) = &mut self.nodes[leader].replica {
+                        replica.transfer_to(to).ok();
+                    }
+                    return self.pump(leader);
+                }
+            }
+            10 => {
+                if let Some(replica) = &mut self.nodes[node].replica {
+                    replica.campaign();
+                    return self.pump(node);
+                }
+            }
+            11 | 12 => return self.change_members(),
+            _ => return self.wipe(node),
+        }
+        Ok(())
+    }
+
+    fn heal_later(&mut self) {
+        let after = self.chance.between(50, 600);
+        self.at(after, Event::Heal);
+    }
+
+    fn cut_off(&mut self, node: usize) {
+        let way = self.chance.between(0, 2);
+        for other in 0..self.nodes.len() {
+            if way != 0 {
+                self.cut.insert((node, other));
+            }
+            if way != 1 {
+                self.cut.insert((other, node));
+            }
+        }
+        self.heal_later();
+    }
+
+    fn crash(&mut self, node: usize) {
+        if self.nodes[node].replica.is_none() {
+            return;
+        }
+        self.nodes[node].stop();
+        let chance = &mut self.chance;
+        self.nodes[node].disk.crash(chance);
+        let after = self.chance.between(5, 400);
+        self.at(after, Event::Restart(node));
+    }
+
+    /// One step of some change, as the leader sees the members.
+    fn change_members(&mut self) -> Judged {
+        let Some(leader) = self.leader() else {
+            return Ok(());
+        };
+        let Some(members) = self.nodes[leader].replica.as_ref().map(Replica::members) else {
+            return Ok(());
+        };
+        let with = |seat: Seat| -> Vec<ReplicaId> {
+            let members = members.iter().filter(|member| member.seat == seat);
+            members.map(|member| member.replica).collect()
+        };
+        let (voters, learners) = (with(Seat::Voter), with(Seat::Learner));
+        let voter = self.chance.one_of(&voters).copied();
+        let learner = self.chance.one_of(&learners).copied();
+        let promote = |replica| Change::Promote { replica };
+        let demote = |replica| Change::Demote { replica };
+        let remove = |replica| Change::Remove { replica };
+        let changes: Vec<Change> = match self.chance.between(0, 7) {
+            0..=2 if self.nodes.len() < NODES_MAX && learners.len() < 2 => {
+                let (replica, node) = self.new_node()?;
+                vec![Change::Add { replica, node }]
+            }
+            3 => voter.into_iter().map(remove).collect(),
+            4 => {
+                let both = learner.map(promote).into_iter().chain(voter.map(demote));
+                both.collect()
+            }
+            5 if learners.len() == 2 => learners.into_iter().map(promote).collect(),
+            6 => {
+                let both = learner.map(promote).into_iter().chain(voter.map(remove));
+                both.collect()
+            }
+            _ => learner.into_iter().map(promote).collect(),
+        };
+        if let Some(replica) = &mut self.nodes[leader].replica
+            && replica.change_members(&changes).is_ok()
+        {
+            self.replacing = false;
+        }
+        self.pump(leader)
+    }
+
+    /// An empty node.
+    fn new_node(&mut self) -> Result<(ReplicaId, NodeId), String> {
+        let number = self.nodes.len() as u64 + 1;
+        let (replica, id) = (ReplicaId::new(number * 11), NodeId::new(number));
+        let node = self.add_node(replica, Disk::default());
+        self.start(node)?;
+        Ok((replica, id))
+    }
+
+    /// A disk is lost. The replica never comes back, unless a known bug brings it back.
+    fn wipe(&mut self, node: usize) -> Judged {
+        let Some(leader) = self.leader().filter(|leader| *leader != node) else {
+            return Ok(());
+        };
+        let id = self.nodes[node].replica_id;
+        let Some(replica) = &mut self.nodes[leader].replica else {
+            return Ok(());
+        };
+        let voters = replica.members().iter().filter(|m| m.seat == Seat::Voter);
+        if self.replacing || voters.count() < 3 || replica.members().is_joint() {
+            return Ok(());
+        }
+        if millrace_types::mutant!(IdUsedAgain) {
+            self.crash(node);
+            let members = self.nodes[node].disk.durable.point.members.clone();
+            let founding = Recovered::founding(members).map_err(|error| error.to_string())?;
+            self.nodes[node].disk = Disk::founded(&founding);
+            return Ok(());
+        }
+        if replica
+            .change_members(&[Change::Remove { replica: id }])
+            .is_ok()
+        {
+            self.replacing = true;
+            self.nodes[node].stop();
+            self.nodes[node].disk = Disk::default();
+            self.nodes[node].life += 1;
+        }
+        self.pump(leader)
+    }
+
+    /// Faults end.
+    fn make_peace(&mut self) -> Judged {
+        self.cut.clear();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].slow_disk = false;
+            self.nodes[node].slow_apply = false;
+            self.start(node)?;
+            self.nodes[node].apply(usize::MAX, &mut self.judge)?;
+            self.pump(node)?;
+        }
+        Ok(())
+    }
+
+    /// There is a leader, everybody who belongs has everything, and what was acknowledged is there.
+    fn check_peace(&mut self) -> Judged {
+        let leader = self.leader().ok_or("nobody leads")?;
+        let (mut replicas, mut found) = (Vec::new(), BTreeMap::new());
+        if let Some(replica) = &self.nodes[leader].replica {
+            replicas.extend(replica.members().iter().map(|member| member.replica));
+            found.clone_from(&self.nodes[leader].machine.operations);
+            if replica.members().is_joint() {
+                return Err("a change of members is still half done".into());
+            }
+        }
+        for (operation, index) in &self.judge.acknowledged {
+            if found.get(operation) != Some(index) {
+                return Err(format!("operation {operation} at {index} is lost"));
+            }
+        }
+        let upto = self.nodes[leader].machine.applied;
+        let recent = self.judge.acknowledged_last;
+        if recent + 40 < upto {
+            return Err(format!("nothing is acknowledged after {recent} of {upto}"));
+        }
+        for id in replicas {
+            let Some(node) = self.node_of(id).filter(|node| !self.nodes[*node].lost_log) else {
+                continue;
+            };
+            let applied = self.nodes[node].machine.applied;
+            if self.nodes[node].replica.is_some() && applied + 40 < upto {
+                return Err(format!("replica {id} has {applied} of {upto}"));
+            }
+        }
+        Ok(())
+    }
+}
