@@ -1,5 +1,6 @@
-//! The wire protocol of Millrace, package `millrace.v1`: generated from `proto/millrace/v1/*.proto`
-//! by `cargo xtask generate` and committed, so that building needs no compiler for it.
+//! The wire protocols of Millrace: `millrace.v1` for clients and the operator, `millrace.peer.v1`
+//! between the nodes of a cluster. Generated from `proto/millrace/**/*.proto` by `cargo xtask
+//! generate` and committed, so that building needs no compiler for it.
 
 /// Version 1 of the protocol.
 #[allow(clippy::all, missing_docs, unreachable_pub)]
@@ -8,5 +9,7 @@ pub mod v1 {
     include!("generated/millrace.v1.rs");
 }
 
-/// The encoded `FileDescriptorSet` of the protocol, for reflection and for tests.
+pub mod peer;
+
+/// The encoded `FileDescriptorSet` of the public protocol, for reflection and for tests.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptor.bin");

@@ -1,6 +1,7 @@
-//! The wire protocol only grows. `golden/v1.txt` lists every call, field and number there ever was:
-//! a line that vanishes or changes breaks clients in the field and fails; a new one is added by
-//! running with `MILLRACE_GOLDEN=write`, which never removes a line.
+//! The wire protocols only grow. `golden/v1.txt` and `golden/peer-v1.txt` list every call, field
+//! and number there ever was: a line that vanishes or changes breaks clients, or nodes of another
+//! version, in the field and fails; a new one is added by running with `MILLRACE_GOLDEN=write`,
+//! which never removes a line.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,20 +14,45 @@ use prost_types::{
     ServiceDescriptorProto,
 };
 
-const PACKAGE: &str = "millrace.v1";
+/// A protocol and the list of what it has.
+struct Protocol {
+    package: &'static str,
+    descriptors: &'static [u8],
+    golden: &'static str,
+}
+
+const PUBLIC: Protocol = Protocol {
+    package: "millrace.v1",
+    descriptors: millrace_proto::DESCRIPTOR_SET,
+    golden: "tests/golden/v1.txt",
+};
+const PEER: Protocol = Protocol {
+    package: "millrace.peer.v1",
+    descriptors: millrace_proto::peer::DESCRIPTOR_SET,
+    golden: "tests/golden/peer-v1.txt",
+};
 
 #[test]
-fn no_call_field_or_number_ever_vanishes() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1.txt");
+fn no_call_field_or_number_that_clients_use_ever_vanishes() {
+    compare(&PUBLIC);
+}
+
+#[test]
+fn no_call_field_or_number_that_nodes_of_another_version_use_ever_vanishes() {
+    compare(&PEER);
+}
+
+fn compare(protocol: &Protocol) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(protocol.golden);
     let golden = fs::read_to_string(&path).unwrap_or_default();
     let golden: BTreeSet<&str> = golden.lines().filter(|line| !line.is_empty()).collect();
-    let lines = described();
+    let lines = described(protocol);
     let now: BTreeSet<&str> = lines.iter().map(String::as_str).collect();
 
     let vanished: Vec<_> = golden.difference(&now).collect();
     assert!(
         vanished.is_empty(),
-        "clients in the field use these:\n{vanished:#?}"
+        "others in the field use these:\n{vanished:#?}"
     );
     if env::var_os("MILLRACE_GOLDEN").is_some_and(|value| value == "write") {
         fs::write(&path, lines.join("\n") + "\n").unwrap();
@@ -40,40 +66,43 @@ fn no_call_field_or_number_ever_vanishes() {
 }
 
 #[test]
-fn the_descriptor_has_all_that_it_imports() {
-    let set = FileDescriptorSet::decode(millrace_proto::DESCRIPTOR_SET).unwrap();
-    let names: BTreeSet<&str> = set.file.iter().map(|file| file.name()).collect();
-    for file in &set.file {
-        for import in &file.dependency {
-            assert!(names.contains(import.as_str()), "{import} is missing");
+fn the_descriptors_have_all_that_they_import() {
+    for protocol in [PUBLIC, PEER] {
+        let set = FileDescriptorSet::decode(protocol.descriptors).unwrap();
+        let names: BTreeSet<&str> = set.file.iter().map(|file| file.name()).collect();
+        for file in &set.file {
+            for import in &file.dependency {
+                assert!(names.contains(import.as_str()), "{import} is missing");
+            }
         }
     }
 }
 
 /// One line for each call, field, reserved number and enum value, sorted.
-fn described() -> Vec<String> {
-    let set = FileDescriptorSet::decode(millrace_proto::DESCRIPTOR_SET).unwrap();
+fn described(protocol: &Protocol) -> Vec<String> {
+    let package = protocol.package;
+    let set = FileDescriptorSet::decode(protocol.descriptors).unwrap();
     let mut lines = Vec::new();
-    for file in set.file.iter().filter(|file| file.package() == PACKAGE) {
+    for file in set.file.iter().filter(|file| file.package() == package) {
         for service in &file.service {
-            calls(service, &mut lines);
+            calls(package, service, &mut lines);
         }
         for message in &file.message_type {
-            fields(PACKAGE, message, &mut lines);
+            fields(package, message, &mut lines);
         }
         for one in &file.enum_type {
-            values(PACKAGE, one, &mut lines);
+            values(package, one, &mut lines);
         }
     }
     lines.sort();
     lines
 }
 
-fn calls(service: &ServiceDescriptorProto, lines: &mut Vec<String>) {
+fn calls(package: &str, service: &ServiceDescriptorProto, lines: &mut Vec<String>) {
     for call in &service.method {
         let stream = |streams: bool| if streams { "stream " } else { "" };
         lines.push(format!(
-            "rpc {PACKAGE}.{}/{} ({}{}) -> ({}{})",
+            "rpc {package}.{}/{} ({}{}) -> ({}{})",
             service.name(),
             call.name(),
             stream(call.client_streaming()),

@@ -1,4 +1,4 @@
-//! Writes what belongs in `src/generated/` from `millrace/v1/*.proto`, into the directory given, by
+//! Writes what belongs in `src/generated/` from `millrace/**/*.proto`, into the directory given, by
 //! default `src/generated/` itself; `cargo xtask generate` runs it.
 
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::{env, fs, io};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+/// For clients and the operator.
+const PUBLIC: [&str; 8] = [
     "millrace/v1/admin.proto",
     "millrace/v1/cluster.proto",
     "millrace/v1/consumer.proto",
@@ -17,17 +18,33 @@ const FILES: [&str; 8] = [
     "millrace/v1/topology.proto",
 ];
 
+/// Between the nodes of a cluster: a set of its own, so that reflection does not show it.
+const PEER: [&str; 1] = ["millrace/peer/v1/peer.proto"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = env::args_os()
         .nth(1)
         .map_or_else(|| root.join("src/generated"), PathBuf::from);
     fs::create_dir_all(&out)?;
-    let descriptors = protox::compile(FILES, [root])?;
-    fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
+    let public = tonic_prost_build::configure();
+    generate(public, &PUBLIC, root, &out, "descriptor.bin")?;
+    let peer = tonic_prost_build::configure().codec_path("crate::peer::FrameCodec");
+    generate(peer, &PEER, root, &out, "peer-descriptor.bin")
+}
+
+fn generate(
+    builder: tonic_prost_build::Builder,
+    files: &[&str],
+    root: &Path,
+    out: &Path,
+    descriptor: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let descriptors = protox::compile(files, [root])?;
+    fs::write(out.join(descriptor), descriptors.encode_to_vec())?;
+    builder
         .bytes(".")
-        .out_dir(&out)
+        .out_dir(out)
         .compile_fds(descriptors)
         .map_err(|error| io::Error::other(format!("cannot generate code: {error}")))?;
     Ok(())

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// A crate of the workspace and those it may depend on. Tests may use more: dev-dependencies are
 /// not looked at.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("millrace-types", &[]),
     ("millrace-engine", &["millrace-types"]),
     ("millrace-storage", &["millrace-types"]),
@@ -12,6 +12,10 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("millrace-proto", &[]),
     ("millrace-crds", &["millrace-proto"]),
     ("millrace-client", &["millrace-proto"]),
+    (
+        "millrace-peers",
+        &["millrace-proto", "millrace-replica", "millrace-types"],
+    ),
     (
         "millrace-node",
         &[
@@ -28,6 +32,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
             "millrace-crds",
             "millrace-engine",
             "millrace-node",
+            "millrace-peers",
             "millrace-proto",
             "millrace-storage",
             "millrace-types",
