@@ -124,6 +124,22 @@ pub(crate) fn starts(batch: &[u8]) -> Result<Vec<u32>, RecordsError> {
     Ok(starts)
 }
 
+/// The first records that together have at most `bytes_max` bytes, lengths included, or the first
+/// one alone: how many, and their bytes.
+pub(crate) fn first_of(batch: &[u8], bytes_max: usize) -> Result<(u32, usize), RecordsError> {
+    let (mut count, mut bytes) = (0, 0);
+    while bytes < batch.len() {
+        let (start, length) = next(&batch[bytes..], count)?;
+        let more = start + length;
+        if count > 0 && bytes + more > bytes_max {
+            break;
+        }
+        bytes += more;
+        count += 1;
+    }
+    Ok((count, bytes))
+}
+
 fn narrow(at: usize, record: u32) -> Result<u32, RecordsError> {
     u32::try_from(at).map_err(|_| RecordsError::TooLong { record })
 }

@@ -165,6 +165,7 @@ impl Store {
             rewritten_bytes: stats.rewritten_bytes.get(),
             checkpoint_bytes: stats.checkpoint_bytes.get(),
             checkpoints: stats.checkpoints.get(),
+            read_bytes: stats.read_bytes.get(),
             syncs: stats.syncs.get(),
             segments: self.files.lock().known.len() as u64,
             logs: logs.active.len() as u64,

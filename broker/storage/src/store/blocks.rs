@@ -80,6 +80,7 @@ impl Store {
         let mut buffer = vec![0; (end - block.at) as usize];
         file.read_exact_at(&mut buffer, at)
             .map_err(failed(Action::Read, &path))?;
+        self.stats.read_bytes.add(buffer.len() as u64);
         let seed = segment::seed(self.shard, log);
         let frames = segment::frames(Bytes::from(buffer), &path, at, seed)?;
         let next = following.map_or(run.end, |next| next.first);

@@ -16,7 +16,7 @@ use crate::error::{Action, DiskFailure, failed};
 const OPEN_FILES_MAX: usize = 512;
 /// A store may keep this many in any case.
 const OPEN_FILES_MIN: usize = 4;
-/// Indexes kept in memory, for each store: at most 21 KiB each, for a full segment.
+/// Indexes kept in memory, for each store: at most 50 KiB each, for a full segment.
 const INDEXES_MAX: usize = 64;
 
 /// All of them.

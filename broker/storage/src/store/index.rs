@@ -9,9 +9,9 @@ use bytes::{Buf, BufMut};
 use millrace_types::Wall;
 
 use super::run::Run;
-use super::segment::FrameHeader;
+use super::segment::{FRAME_HEADER_BYTES, FrameHeader};
 
-/// One entry for this much of a run: what one read fetches at least.
+/// One entry for at most this much of a run, but for a longer frame: what one read fetches.
 pub(crate) const BLOCK_BYTES: u32 = 64 << 10;
 /// Of an entry.
 const ENTRY_BYTES: usize = 20;
@@ -31,7 +31,9 @@ pub(crate) struct Block {
 
 /// Notes a frame that starts at `at`, if a block begins there.
 pub(crate) fn note(blocks: &mut Vec<Block>, header: &FrameHeader, at: u32) {
-    let due = blocks.last().is_none_or(|last| at - last.at >= BLOCK_BYTES);
+    let end = u64::from(at) + FRAME_HEADER_BYTES as u64 + u64::from(header.length);
+    let due = |last: &Block| end - u64::from(last.at) > u64::from(BLOCK_BYTES);
+    let due = blocks.last().is_none_or(due);
     if due {
         blocks.push(Block {
             first: header.first,

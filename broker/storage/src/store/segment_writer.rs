@@ -10,14 +10,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_types::{ShardId, Wall};
 
-use super::index::{self, Block};
+use super::index::{self, BLOCK_BYTES, Block};
 use super::run::Run;
 use super::segment::{FRAME_HEADER_BYTES, FileHeader, FrameHeader};
 use crate::disk::DiskFile;
 use crate::error::{Action, DiskFailure, failed};
+use crate::records;
 
 /// Bytes handed to the disk at a time.
 const WRITE_BYTES: u64 = 1 << 20;
+/// Records of a frame, but for a single one that is larger: a frame is read as a whole, and each of
+/// its messages keeps all of it in memory.
+const FRAME_RECORDS_BYTES_MAX: usize = BLOCK_BYTES as usize - FRAME_HEADER_BYTES;
 
 /// Records of one batch that are alive, without a gap between them.
 pub(super) struct Part {
@@ -30,6 +34,41 @@ impl Part {
     /// Bytes it takes in a segment.
     pub(super) fn frame_bytes(&self) -> u64 {
         FRAME_HEADER_BYTES as u64 + self.records.len() as u64
+    }
+
+    /// The same, a frame each.
+    pub(super) const fn frames(self) -> Frames {
+        Frames(Some(self))
+    }
+}
+
+/// A part, cut into what makes a frame.
+pub(super) struct Frames(Option<Part>);
+
+impl Iterator for Frames {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        let mut rest = self.0.take()?;
+        if rest.records.len() <= FRAME_RECORDS_BYTES_MAX {
+            return Some(rest);
+        }
+        // What cannot be divided is kept whole: this is no place to lose anything.
+        let Ok((count, bytes)) = records::first_of(&rest.records, FRAME_RECORDS_BYTES_MAX) else {
+            return Some(rest);
+        };
+        let cut = rest.range.start + u64::from(count);
+        if cut >= rest.range.end || bytes >= rest.records.len() {
+            return Some(rest);
+        }
+        let frame = Part {
+            range: rest.range.start..cut,
+            stored_at: rest.stored_at,
+            records: rest.records.split_to(bytes),
+        };
+        rest.range.start = cut;
+        self.0 = Some(rest);
+        Some(frame)
     }
 }
 

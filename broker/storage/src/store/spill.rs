@@ -18,7 +18,7 @@ use super::log::{Batch, Log};
 use super::rewrite::{self, Rewriting, Victims};
 use super::run::Run;
 use super::segment::{self, SEGMENT_BYTES_MAX};
-use super::segment_writer::{Part, Writer};
+use super::segment_writer::{Frames, Part, Writer};
 use crate::disk::OpenMode;
 use crate::error::{Action, DiskFailure, failed};
 
@@ -78,7 +78,7 @@ struct Current {
 }
 
 enum Source {
-    Memory(std::vec::IntoIter<Part>),
+    Memory(std::iter::FlatMap<std::vec::IntoIter<Part>, Frames, fn(Part) -> Frames>),
     Disk(Rewriting),
 }
 
@@ -425,7 +425,7 @@ fn begin(task: Task, cut: Cut) -> Option<Current> {
             (!parts.is_empty()).then(|| Current {
                 owner: own(&log, bytes),
                 log,
-                source: Source::Memory(parts.into_iter()),
+                source: Source::Memory(parts.into_iter().flat_map(Part::frames)),
                 replaces: Vec::new(),
                 written: Vec::new(),
             })

@@ -16,6 +16,8 @@ pub struct StoreStats {
     pub checkpoint_bytes: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
+    /// Bytes of segments read for messages that were asked for.
+    pub read_bytes: u64,
     /// Segments synced.
     pub syncs: u64,
     /// Segments there are.
@@ -33,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) rewritten_bytes: Counter,
     pub(crate) checkpoint_bytes: Counter,
     pub(crate) checkpoints: Counter,
+    pub(crate) read_bytes: Counter,
     pub(crate) syncs: Counter,
     pub(crate) indexes_built: Counter,
 }

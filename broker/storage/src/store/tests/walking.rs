@@ -90,3 +90,37 @@ fn no_more_is_read_than_the_bytes_asked_for_but_always_the_first() {
         "what was asked for first comes first"
     );
 }
+
+#[test]
+fn a_long_backlog_is_read_in_proportion_to_its_bytes() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (store, checkpointer) = (Store::open(&dir, SHARD, None).unwrap(), checkpointer());
+    append(&store, LOG, 0..COUNT);
+    discard(&store, LOG, 500..501);
+    checkpoint(&checkpointer, &store, 1).unwrap();
+    let stored = store.disk_bytes();
+    let gone = |offset: &u64| *offset != 500;
+
+    for first in (0..COUNT).step_by(256) {
+        let offsets = (first..COUNT.min(first + 256)).filter(gone);
+        let offsets: Vec<Offset> = offsets.map(Offset::new).collect();
+        walked(&store, &offsets);
+    }
+    let handed_out = store.stats().read_bytes;
+    assert!(handed_out < 3 * stored, "{handed_out} bytes of {stored}");
+
+    let (mut at, few) = (
+        0,
+        Limits {
+            messages_max: 256,
+            ..EVERYTHING
+        },
+    );
+    while let Some(last) = store.read(LOG, Offset::new(at), few).unwrap().last() {
+        at = last.offset.get() + 1;
+    }
+    assert_eq!(at, COUNT);
+    let replayed = store.stats().read_bytes - handed_out;
+    assert!(replayed < 3 * stored, "{replayed} bytes of {stored}");
+}
