@@ -240,7 +240,7 @@ pub struct ShardFacts {
     pub in_flight_entries: u64,
     /// Their bytes.
     pub in_flight_bytes: u64,
-    /// Bodies in memory.
+    /// Bodies in memory, for whatever reason.
     pub resident_bytes: u64,
     /// Bodies in segments.
     pub segment_bytes: u64,

@@ -47,6 +47,13 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Bytes under way.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.entries.fetch_sub(1, Ordering::Relaxed);

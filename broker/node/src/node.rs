@@ -195,13 +195,12 @@ impl Node {
         room.is_ok_and(|room| room.next_file == NextFile::Refused)
     }
 
-    /// Bodies in memory, of all shards.
+    /// Bodies in memory, of all shards: stored, read for somebody, or on their way to the disk.
     pub(super) fn resident_bytes(&self) -> u64 {
-        self.slots
-            .iter()
-            .flat_map(|slot| &slot.store)
-            .map(|store| store.memory_bytes())
-            .sum()
+        let stores = self.slots.iter().flat_map(|slot| &slot.store);
+        let stored: u64 = stores.map(|store| store.pinned_bytes()).sum();
+        let on_their_way: u64 = self.slots.iter().map(|slot| slot.gate.bytes()).sum();
+        stored + on_their_way
     }
 
     /// Free on the disk, as of a moment ago; 0 when the journal cannot get its next file.

@@ -24,6 +24,7 @@ pub(crate) mod index;
 mod listing;
 mod log;
 mod open;
+mod pinned;
 mod read;
 mod rewrite;
 pub(crate) mod run;
@@ -37,6 +38,7 @@ mod verify;
 
 use files::Files;
 use log::{Batch, Log, State};
+use pinned::Pinned;
 use stats::Counters;
 pub use stats::StoreStats;
 
@@ -48,6 +50,7 @@ pub struct Store {
     /// Checkpoints begun: tells bodies appended before one from those after.
     epoch: AtomicU64,
     memory_bytes: AtomicU64,
+    pinned: Pinned,
     disk_bytes: AtomicU64,
     files: Files,
     stats: Counters,
@@ -84,10 +87,11 @@ pub struct StoredRecord {
 
 impl Store {
     /// Stores a batch of `count` records, framed as `records` has them. Offsets that were discarded
-    /// before (a replay after a checkpoint) stay discarded. The caller has checked the framing.
+    /// before (a replay after a checkpoint) stay discarded. The caller has checked the framing, and
+    /// `records` is not a slice of something larger: all of that would stay in memory, uncounted.
     pub fn append(&self, log: LogId, first: Offset, stored_at: Wall, count: u32, records: Bytes) {
         let epoch = self.epoch.load(Ordering::Acquire);
-        let batch = Batch::new(first, count, stored_at, records, epoch);
+        let batch = Batch::new(first, count, stored_at, records, epoch, &self.pinned);
         self.stats.appended_bytes.add(batch.records.len() as u64);
         loop {
             {
@@ -136,10 +140,17 @@ impl Store {
         })
     }
 
-    /// Bytes of bodies in memory, and about what keeping them there costs.
+    /// Bytes of bodies that the next checkpoint may free, and about what keeping them costs.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of bodies in memory for whatever reason: also those that are settled and still being
+    /// written or sent, and all that was read from segments and is still referred to.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> u64 {
+        self.pinned.bytes()
     }
 
     /// Bytes of segments, those of discarded messages included until their segment goes.

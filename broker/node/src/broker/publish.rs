@@ -76,13 +76,16 @@ impl Broker {
             count: batch.count,
             bytes,
         };
+        // The caller's may be a slice of whatever came in with it, and all of that would stay in
+        // memory as long as one of the messages.
+        let body = Bytes::copy_from_slice(&batch.records);
         self.node.propose(Proposal {
             shard,
             command: Command::Publish {
                 log,
                 batch: batch_header,
             },
-            body: batch.records,
+            body,
             caller: Caller::Publisher(reply, permit),
         });
         Ok(Sent { partition, pending })

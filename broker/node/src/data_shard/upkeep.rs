@@ -137,7 +137,7 @@ impl DataShard {
             checkpoint: self.plan.covered(),
             in_flight_entries: self.proposals.len(),
             in_flight_bytes: self.proposals.bytes(),
-            resident_bytes: self.replica.store.memory_bytes(),
+            resident_bytes: self.replica.store.pinned_bytes(),
             segment_bytes: self.replica.store.disk_bytes(),
             sessions: self.connections.len() as u64,
         }

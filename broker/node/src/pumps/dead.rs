@@ -178,7 +178,8 @@ async fn accept(
         number,
         batch,
     };
-    match node.start(home, command, records.into()).answer().await {
+    let body = records.into_boxed_slice().into();
+    match node.start(home, command, body).answer().await {
         // Some arrived before a restart; the rest follows with the next step.
         Ok(Outcome::Numbered(next)) => Ok(next),
         Ok(_) => {

@@ -235,7 +235,9 @@ impl<'a> Lane<'a> {
         if count > 0 {
             Pumps::wait_for_room(self.node).await;
         }
-        let pending = self.node.start(self.shard, command, step.records.into());
+        let pending = self
+            .node
+            .start(self.shard, command, step.records.into_boxed_slice().into());
         match pending.answer().await {
             Ok(Outcome::Cursor(cursor)) => self.cursor = cursor,
             Ok(_) => {

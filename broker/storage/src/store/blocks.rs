@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millrace_types::LogId;
 
 use super::Store;
@@ -82,7 +81,7 @@ impl Store {
             .map_err(failed(Action::Read, &path))?;
         self.stats.read_bytes.add(buffer.len() as u64);
         let seed = segment::seed(self.shard, log);
-        let frames = segment::frames(Bytes::from(buffer), &path, at, seed)?;
+        let frames = segment::frames(self.pinned.hold(buffer, 0), &path, at, seed)?;
         let next = following.map_or(run.end, |next| next.first);
         // Right frames in the wrong place are damage too.
         let ascending = frames

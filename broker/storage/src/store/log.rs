@@ -7,13 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use millrace_types::{LogId, Offset, Wall};
 
+use super::pinned::Pinned;
 use super::run::Run;
 use crate::range_set::RangeSet;
 use crate::records::{self, RecordsError};
 use crate::size::in_memory;
 
-/// What a batch costs in memory besides its records, about.
-const BATCH_OVERHEAD_BYTES: u64 = 192;
+/// What a batch costs in memory besides its records, about: itself, its place in the map, and the
+/// allocations behind it.
+const BATCH_OVERHEAD_BYTES: u64 = 320;
+/// For each record: where it starts, once anybody has asked.
+const RECORD_OVERHEAD_BYTES: u64 = 4;
 
 /// One log. The lock is held for look-ups and changes of the maps only.
 pub(crate) struct Log {
@@ -54,6 +58,7 @@ pub(crate) struct Batch {
     pub(crate) records: Bytes,
     /// Checkpoints begun before it arrived.
     pub(crate) epoch: u64,
+    pinned: Pinned,
     starts: OnceLock<Result<Box<[u32]>, RecordsError>>,
 }
 
@@ -68,23 +73,27 @@ impl Batch {
         first: Offset,
         count: u32,
         stored_at: Wall,
-        records: Bytes,
+        records: impl AsRef<[u8]> + Send + 'static,
         epoch: u64,
+        pinned: &Pinned,
     ) -> Self {
         let (first, starts) = (first.get(), OnceLock::new());
+        let records = pinned.hold(records, overhead_bytes(count));
+        let pinned = pinned.clone();
         Self {
             first,
             count,
             stored_at,
             records,
             epoch,
+            pinned,
             starts,
         }
     }
 
     /// What it costs.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.records.len() as u64 + BATCH_OVERHEAD_BYTES
+        self.records.len() as u64 + overhead_bytes(self.count)
     }
 
     pub(crate) fn range(&self) -> Range<u64> {
@@ -118,18 +127,29 @@ impl Batch {
         // What cannot be divided stays whole: `append` was promised sound framing.
         let slices = slices.ok()?;
         let records: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        let bytes = records + BATCH_OVERHEAD_BYTES * slices.len() as u64;
+        let overhead = gaps.iter().map(|gap| overhead_bytes(length(gap)));
+        let bytes = records + overhead.sum::<u64>();
         if 2 * bytes > self.memory_bytes() {
             return None;
         }
         let remains = gaps.into_iter().zip(slices).map(|(gap, slice)| {
-            let count = u32::try_from(gap.end - gap.start).expect("a part of a batch");
-            let records = Bytes::copy_from_slice(&slice);
-            let first = Offset::new(gap.start);
-            Self::new(first, count, self.stored_at, records, self.epoch)
+            let records: Box<[u8]> = (&*slice).into();
+            let (first, count) = (Offset::new(gap.start), length(&gap));
+            let (stored_at, pinned) = (self.stored_at, &self.pinned);
+            Self::new(first, count, stored_at, records, self.epoch, pinned)
         });
         Some(remains.collect())
     }
+}
+
+/// What a batch of so many records costs besides them.
+fn overhead_bytes(count: u32) -> u64 {
+    BATCH_OVERHEAD_BYTES + RECORD_OVERHEAD_BYTES * u64::from(count)
+}
+
+/// Of a part of a batch.
+fn length(part: &Range<u64>) -> u32 {
+    u32::try_from(part.end - part.start).expect("a part of a batch")
 }
 
 impl Resident {

@@ -15,6 +15,7 @@ use millrace_types::ShardId;
 
 use super::files::{self, Files, Known};
 use super::log::{Log, State};
+use super::pinned::Pinned;
 use super::segment::{self, FileHeader, SEGMENT_BYTES_MAX};
 use super::stats::Counters;
 use super::{Logs, Store};
@@ -62,6 +63,7 @@ pub(super) fn open(
         logs: RwLock::new(Logs { active, settled }),
         epoch: AtomicU64::new(0),
         memory_bytes: AtomicU64::new(0),
+        pinned: Pinned::default(),
         disk_bytes: AtomicU64::new(disk_bytes),
         files,
         stats: Counters::default(),

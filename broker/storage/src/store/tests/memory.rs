@@ -109,3 +109,48 @@ fn a_log_that_grows_slowly_ends_as_few_runs() {
     drop(store);
     assert_eq!(present(&reopen(&dir).1, LOG), expected);
 }
+
+#[test]
+fn a_body_counts_as_long_as_anybody_holds_a_message_of_it() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (store, checkpointer) = (Store::open(&dir, SHARD, None).unwrap(), checkpointer());
+    append(&store, LOG, 0..100);
+    let all = store.pinned_bytes();
+    assert_eq!(all, store.memory_bytes());
+    let one = |offset| read_many(&store, LOG, &[Offset::new(offset)]).unwrap();
+
+    // On its way to a slow socket when everything is settled, or written to a segment.
+    let sent = one(7);
+    discard(&store, LOG, 0..100);
+    assert_eq!((store.memory_bytes(), store.pinned_bytes()), (0, all));
+    drop(sent);
+    assert_eq!(store.pinned_bytes(), 0);
+    append(&store, LOG, 100..200);
+    let sent = one(107);
+    checkpoint(&checkpointer, &store, 1).unwrap();
+    assert_eq!(store.memory_bytes(), 0);
+    assert!(store.pinned_bytes() > 100 * 100);
+    drop(sent);
+    assert_eq!(store.pinned_bytes(), 0);
+
+    // Read from the segment: all of the block.
+    let sent = one(150);
+    assert_eq!(sent[0].message, message(150));
+    assert!(store.pinned_bytes() > 100 * 100);
+    drop(sent);
+    assert_eq!(store.pinned_bytes(), 0);
+}
+
+#[test]
+fn one_message_of_a_long_backlog_holds_a_block_of_it() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let (store, checkpointer) = (Store::open(&dir, SHARD, None).unwrap(), checkpointer());
+    append(&store, LOG, 0..10_000);
+    checkpoint(&checkpointer, &store, 1).unwrap();
+    let sent = read_many(&store, LOG, &[Offset::new(5000)]).unwrap();
+    let pinned = store.pinned_bytes();
+    assert!((1..=64 << 10).contains(&pinned), "{pinned}");
+    drop(sent);
+}
