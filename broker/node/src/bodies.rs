@@ -1,13 +1,14 @@
 //! Reads bodies for those who may not block: at once when they are in memory, by the host
-//! when they are on disk.
+//! when they are on disk. A read that finds damage quarantines the shard.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use millrace_storage::{Limits, ReadError, Store, StoredRecord};
-use millrace_types::{ErrorCode, LogId, Offset, Refusal};
+use millrace_types::{ErrorCode, LogId, Offset, Refusal, ShardId};
 use tokio::sync::Semaphore;
 
 use super::host::{self, Host};
+use super::node::quarantined;
 
 /// The way to one shard's bodies.
 #[derive(Clone)]
@@ -15,19 +16,23 @@ pub(super) struct Bodies {
     store: Arc<Store>,
     host: Arc<dyn Host>,
     readers: Arc<Semaphore>,
+    damage: Arc<OnceLock<String>>,
 }
 
 impl Bodies {
-    /// Of this store, with the node's limit of readers.
+    /// Of this store, with the node's limit of readers; damage is noted where the shard's slot has
+    /// it.
     pub(super) const fn new(
         store: Arc<Store>,
         host: Arc<dyn Host>,
         readers: Arc<Semaphore>,
+        damage: Arc<OnceLock<String>>,
     ) -> Self {
         Self {
             store,
             host,
             readers,
+            damage,
         }
     }
 
@@ -42,11 +47,15 @@ impl Bodies {
         let (Some(first), Some(last)) = (offsets.iter().min(), offsets.iter().max()) else {
             return Vec::new();
         };
-        if self.store.is_resident(log, *first..last.plus(1)) {
-            return self.store.read_each(log, &offsets, bytes_max);
-        }
-        self.on_disk(move |store| store.read_each(log, &offsets, bytes_max))
-            .await
+        let found = if self.store.is_resident(log, *first..last.plus(1)) {
+            self.store.read_each(log, &offsets, bytes_max)
+        } else {
+            self.on_disk(move |store| store.read_each(log, &offsets, bytes_max))
+                .await
+        };
+        let errors = found.iter().filter_map(|record| record.as_ref().err());
+        errors.for_each(|error| self.note(error));
+        found
     }
 
     /// What is there from an offset on, `first..end` at most.
@@ -61,12 +70,13 @@ impl Bodies {
         limits: Limits,
     ) -> Result<Vec<StoredRecord>, ReadError> {
         let last = from.plus(limits.messages_max as u64).min(end);
-        let mut records = if self.store.is_resident(log, from..last) {
-            self.store.read(log, from, limits)?
+        let found = if self.store.is_resident(log, from..last) {
+            self.store.read(log, from, limits)
         } else {
             self.on_disk(move |store| store.read(log, from, limits))
-                .await?
+                .await
         };
+        let mut records = found.inspect_err(|error| self.note(error))?;
         // The store may be ahead: what is not applied yet is not there for readers.
         records.retain(|record| record.offset < end);
         Ok(records)
@@ -88,12 +98,25 @@ impl Bodies {
             None => std::panic::resume_unwind(Box::new("a read of stored messages has ended")),
         }
     }
-}
 
-/// What a client is told about bodies that cannot be read.
-pub(super) fn unreadable(error: &ReadError) -> Refusal {
-    Refusal::new(
-        ErrorCode::Internal,
-        format!("a stored message cannot be read: {error}"),
-    )
+    /// Quarantines the shard when this is damage; the first reason stays.
+    fn note(&self, error: &ReadError) {
+        let is_damage = matches!(error, ReadError::Corrupt { .. });
+        if is_damage && self.damage.set(error.to_string()).is_ok() {
+            let shard = self.store.shard();
+            tracing::error!(%shard, %error, "shard quarantined: it does not serve, the others do");
+        }
+    }
+
+    /// What a client is told about bodies that cannot be read.
+    pub(super) fn unreadable(&self, error: &ReadError) -> Refusal {
+        let shard: ShardId = self.store.shard();
+        let code = match error {
+            ReadError::Corrupt { .. } => return quarantined(shard, &error.to_string()),
+            // The disk may give it another time.
+            ReadError::Io { .. } => ErrorCode::ShardUnavailable,
+            ReadError::Discarded { .. } | ReadError::Missing { .. } => ErrorCode::Internal,
+        };
+        Refusal::new(code, format!("a stored message cannot be read: {error}"))
+    }
 }

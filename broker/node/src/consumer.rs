@@ -216,6 +216,10 @@ impl ConsumerEvents {
                     tracing::error!(%queue, offset = %delivery.offset, %error,
                         "a message cannot be read; its lease will run out");
                     self.connection.skip(&delivery);
+                    if matches!(error, ReadError::Corrupt { .. }) {
+                        let refusal = self.bodies.unreadable(&error);
+                        self.connection.tell(Notice::Closed(refusal));
+                    }
                 }
             }
         }

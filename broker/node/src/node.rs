@@ -63,8 +63,8 @@ pub(super) struct Slot {
     pub(super) store: Option<Arc<Store>>,
     /// Its publishers.
     pub(super) gate: Arc<Gate>,
-    /// Why it does not serve: found at the start, or by the scrubber later.
-    pub(super) damage: OnceLock<String>,
+    /// Why it does not serve: found at the start, or later by the scrubber or a read.
+    pub(super) damage: Arc<OnceLock<String>>,
 }
 
 /// What the node does.
@@ -146,7 +146,8 @@ impl Node {
     /// `SHARD_UNAVAILABLE`.
     pub(super) fn bodies(&self, shard: ShardId) -> Result<Bodies, Refusal> {
         let (host, readers) = (Arc::clone(&self.host), Arc::clone(&self.readers));
-        Ok(Bodies::new(self.store(shard)?, host, readers))
+        let damage = Arc::clone(&self.slot(shard)?.damage);
+        Ok(Bodies::new(self.store(shard)?, host, readers, damage))
     }
 
     /// Refuses when the node takes no new work.

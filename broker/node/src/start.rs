@@ -249,7 +249,7 @@ fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
         inbox: Arc::clone(&inboxes[worker_of(shard, inboxes.len())]),
         store,
         gate: Arc::default(),
-        damage: damage.cloned().map_or_else(OnceLock::new, OnceLock::from),
+        damage: Arc::new(damage.cloned().map_or_else(OnceLock::new, OnceLock::from)),
     };
     let metadata = &found.metadata;
     let store = metadata

@@ -15,7 +15,7 @@ use super::Broker;
 use crate::api::{
     Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState, Receive, Resume, SettleTag,
 };
-use crate::bodies::{Bodies, unreadable};
+use crate::bodies::Bodies;
 use crate::connection::Connection;
 use crate::consumer::{Consumer, ConsumerEvents, delivered};
 use crate::input::{Caller, Proposal};
@@ -99,7 +99,8 @@ impl Broker {
             .map(|delivery| delivery.offset)
             .collect();
         let bytes_max = bytes_max.min(ANSWER_BYTES_MAX);
-        let records = self.bodies(shard)?.each(queue, offsets, bytes_max).await;
+        let bodies = self.bodies(shard)?;
+        let records = bodies.each(queue, offsets, bytes_max).await;
         let read = records.len();
         let mut out = Vec::with_capacity(read);
         let mut failed = None;
@@ -126,7 +127,7 @@ impl Broker {
                 Err(error) => {
                     tracing::error!(%queue, offset = %delivery.offset, %error,
                         "a message cannot be read; its lease will run out");
-                    failed = Some(unreadable(&error));
+                    failed = Some(bodies.unreadable(&error));
                 }
             }
         }
@@ -283,7 +284,7 @@ impl Broker {
                 Ok(record) => record,
                 // Settled since we looked.
                 Err(ReadError::Discarded { .. }) => continue,
-                Err(error) => return Err(unreadable(&error)),
+                Err(error) => return Err(bodies.unreadable(&error)),
             };
             messages.push(Peeked {
                 message: record.message,

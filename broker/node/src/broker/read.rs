@@ -8,7 +8,6 @@ use tokio::sync::watch;
 
 use super::Broker;
 use crate::api::{Position, Read, ReadAnswer, Record};
-use crate::bodies::unreadable;
 use crate::logs::Extent;
 use crate::node::draining;
 use crate::options::RETRY_AFTER_MS;
@@ -50,7 +49,7 @@ impl Broker {
             let found = match bodies.range(log, from, extent.end, limits).await {
                 Ok(found) => found,
                 Err(ReadError::Discarded { .. }) => Vec::new(),
-                Err(error) => return Err(unreadable(&error)),
+                Err(error) => return Err(bodies.unreadable(&error)),
             };
             let looked = found.len();
             let last = found.last().map(|record| record.offset.plus(1));

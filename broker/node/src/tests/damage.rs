@@ -78,15 +78,15 @@ async fn a_damaged_shard_is_quarantined_by_name_and_the_others_serve() {
     assert_eq!(object.problems[0].reason, "ShardUnavailable");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn damage_that_the_scrubber_finds_quarantines_its_shard() {
+/// A queue with a message on the disk, a bit of which has flipped; and the file.
+async fn with_damaged_message(change: impl FnOnce(&mut NodeOptions)) -> (Running, ShardId, String) {
     let running = running();
     running.declare(vec![queue("queue/test/orders")]).await;
     running.publish("queue/test/orders", &["x"]).await;
     let shard = shard_of(&running, "queue/test/orders");
     let Running {
         broker,
-        options,
+        mut options,
         dir,
     } = running;
     // The drain's checkpoint moves the body to the disk.
@@ -99,21 +99,58 @@ async fn damage_that_the_scrubber_finds_quarantines_its_shard() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bytes).unwrap();
 
+    change(&mut options);
     let broker = Broker::start(options.clone()).unwrap();
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let running = Running {
         broker,
         options,
         dir,
     };
+    (running, shard, name)
+}
+
+fn assert_names_damage(refusal: &Refusal, file: &str) {
+    assert_eq!(refusal.code, ErrorCode::ShardUnavailable, "{refusal}");
+    assert!(refusal.message.contains(file), "{refusal}");
+    assert!(refusal.message.contains("at byte"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_the_scrubber_finds_quarantines_its_shard() {
+    let (running, shard, file) = with_damaged_message(|_| {}).await;
     until("it is quarantined", || async {
         let stats = running.broker.stats(1_000).await;
         stats.shards[&shard].unavailable.is_some()
     })
     .await;
     let refused = running.try_publish("queue/test/orders", &["y"]).await;
-    let refusal = refused.unwrap_err();
-    assert_eq!(refusal.code, ErrorCode::ShardUnavailable);
-    let name = path.file_name().unwrap().to_string_lossy().into_owned();
-    assert!(refusal.message.contains(&name), "{refusal}");
+    assert_names_damage(&refused.unwrap_err(), &file);
+    in_time(running.broker.drain()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_a_read_finds_is_told_and_quarantines_its_shard() {
+    let no_scrubber = |options: &mut NodeOptions| options.scrub_bytes_per_second = 0;
+    let (running, shard, file) = with_damaged_message(no_scrubber).await;
+    let call = receive("queue/test/orders", 1, PATIENCE / 2);
+    let refused = in_time(running.broker.receive(call)).await;
+    assert_names_damage(&refused.unwrap_err(), &file);
+    let stats = running.broker.stats(1_000).await;
+    assert!(stats.shards[&shard].unavailable.is_some());
+    let refused = running.try_publish("queue/test/orders", &["y"]).await;
+    assert_names_damage(&refused.unwrap_err(), &file);
+    in_time(running.broker.drain()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_to_get_a_damaged_message_is_told() {
+    let no_scrubber = |options: &mut NodeOptions| options.scrub_bytes_per_second = 0;
+    let (running, _, file) = with_damaged_message(no_scrubber).await;
+    let (_consumer, mut events) = running.open("queue/test/orders", plenty()).await;
+    let Some(ConsumerEvent::Closed(refusal)) = in_time(events.next()).await else {
+        panic!("the end expected");
+    };
+    assert_names_damage(&refusal, &file);
     in_time(running.broker.drain()).await;
 }

@@ -1,6 +1,9 @@
 //! Fetches blocks of runs from segments: looks them up in the index, checks what is there, and
-//! builds an index again that is missing, damaged or not true.
+//! builds an index again that is missing, damaged or not true. What does not check is read a second
+//! time: a bit that flipped on its way is no damage.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use millrace_types::LogId;
@@ -11,7 +14,7 @@ use super::index::{self, Block};
 use super::run::Run;
 use super::segment::{self, FRAME_HEADER_BYTES, Frame, FrameHeader};
 use crate::disk::DiskFile;
-use crate::error::{Action, Corruption, DiskFailure, ReadError, failed};
+use crate::error::{Action, Corruption, ReadError, failed};
 use crate::size::in_memory;
 
 /// Bytes read at a time while an index is built.
@@ -34,8 +37,24 @@ impl LoadedBlock {
 }
 
 impl Store {
-    /// The block of a run that `which` chooses.
+    /// The block of a run that `which` chooses. Marks the segment when it is damaged.
     pub(crate) fn block(
+        &self,
+        log: LogId,
+        run: &Run,
+        which: impl Fn(&[Block]) -> usize,
+    ) -> Result<LoadedBlock, ReadError> {
+        let found = match self.block_once(log, run, &which) {
+            Err(ReadError::Corrupt { .. }) => self.block_once(log, run, &which),
+            found => found,
+        };
+        if matches!(found, Err(ReadError::Corrupt { .. })) {
+            self.files.lock().damaged.insert(run.file);
+        }
+        found
+    }
+
+    fn block_once(
         &self,
         log: LogId,
         run: &Run,
@@ -77,8 +96,8 @@ impl Store {
         let end = following.map_or(run.bytes, |next| next.at);
         let at = u64::from(run.at) + u64::from(block.at);
         let mut buffer = vec![0; (end - block.at) as usize];
-        file.read_exact_at(&mut buffer, at)
-            .map_err(failed(Action::Read, &path))?;
+        let read = file.read_exact_at(&mut buffer, at);
+        read.map_err(|error| unread(error, &path, at))?;
         self.stats.read_bytes.add(buffer.len() as u64);
         let seed = segment::seed(self.shard, log);
         let frames = segment::frames(self.pinned.hold(buffer, 0), &path, at, seed)?;
@@ -144,6 +163,15 @@ impl Store {
     }
 }
 
+/// Why nothing could be read there: that the file ends before is damage.
+pub(crate) fn unread(error: io::Error, path: &Path, at: u64) -> ReadError {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        let (path, kind) = (path.into(), Corruption::Missing);
+        return ReadError::Corrupt { path, at, kind };
+    }
+    failed(Action::Read, path)(error).into()
+}
+
 /// The headers of a run's frames, one after the other.
 struct Headers<'a> {
     file: &'a dyn DiskFile,
@@ -167,7 +195,7 @@ impl<'a> Headers<'a> {
     }
 
     /// Where the next frame starts in the run, and its header.
-    fn next(&mut self, path: &std::path::Path) -> Result<Option<(u32, FrameHeader)>, ReadError> {
+    fn next(&mut self, path: &Path) -> Result<Option<(u32, FrameHeader)>, ReadError> {
         let (start, bytes) = (u64::from(self.run.at), u64::from(self.run.bytes));
         if self.at >= bytes {
             return Ok(None);
@@ -184,9 +212,9 @@ impl<'a> Headers<'a> {
         }
         if self.at + needed > self.buffer_at + self.buffer.len() as u64 {
             self.buffer.resize(in_memory(SCAN_BYTES.min(found)), 0);
-            let read = self.file.read_exact_at(&mut self.buffer, start + self.at);
-            let read = read.map_err(failed(Action::Read, path));
-            read.map_err(|error: DiskFailure| ReadError::from(error))?;
+            let at = start + self.at;
+            let read = self.file.read_exact_at(&mut self.buffer, at);
+            read.map_err(|error| unread(error, path, at))?;
             self.buffer_at = self.at;
         }
         let header = &self.buffer[in_memory(self.at - self.buffer_at)..];

@@ -216,6 +216,12 @@ impl<'a> Fetch<'a> {
                 {
                     Ok(None)
                 }
+                Err(ReadError::Io { path, source, .. })
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    let (at, kind) = (u64::from(run.at), Corruption::Missing);
+                    Err(ReadError::Corrupt { path, at, kind })
+                }
                 found => found.map(Some),
             },
         }

@@ -151,12 +151,7 @@ impl Rewriting {
         let Some(run) = self.runs.front() else {
             return Ok(None);
         };
-        let found = store.block(log.id, run, |_| self.block);
-        let found = found.inspect_err(|error| {
-            if matches!(error, ReadError::Corrupt { .. }) {
-                store.files.lock().damaged.insert(run.file);
-            }
-        })?;
+        let found = store.block(log.id, run, |_| self.block)?;
         self.block += 1;
         if found.next >= run.end {
             self.block = 0;

@@ -155,3 +155,54 @@ fn damaged_messages_are_reported_whatever_the_index_says() {
     // A block of 64 KiB, not the segment.
     assert!((5..8).contains(&damaged), "{damaged}");
 }
+
+#[test]
+fn a_bit_that_flips_once_on_its_way_costs_no_message() {
+    let memory = MemoryDisk::new();
+    {
+        let dir = open_dir(&memory);
+        let store = Store::open(&dir, SHARD, None).unwrap();
+        append(&store, LOG, 0..1000);
+        checkpoint(&checkpointer(), &store, 1).unwrap();
+    }
+    for fault in [Fault::Flipped, Fault::Misdirected] {
+        for reads in 0.. {
+            let disk = FaultyDisk::new(Arc::new(memory.duplicate()));
+            let (_, store) = reopen(&open_dir(&disk));
+            disk.fail(Operation::Read, fault, reads, "segments");
+            let expected: Vec<u64> = (0..1000).collect();
+            assert_eq!(present(&store, LOG), expected, "{fault:?} at read {reads}");
+            if disk.faults() == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_goes_while_it_is_needed_is_damage() {
+    let harms: [fn(&MemoryDisk, &std::path::Path); 2] = [
+        |disk, path| disk.remove(path).unwrap(),
+        |disk, path| {
+            let file = disk.open(path, OpenMode::Write).unwrap();
+            file.set_bytes(40).unwrap();
+        },
+    ];
+    for harm in harms {
+        let disk = MemoryDisk::new();
+        let dir = open_dir(&disk);
+        let store = Store::open(&dir, SHARD, None).unwrap();
+        append(&store, LOG, 0..10);
+        checkpoint(&checkpointer(), &store, 1).unwrap();
+        let path = segment_path(&disk, &dir);
+        harm(&disk, &path);
+        let error = read_many(&store, LOG, &[Offset::new(3)]).unwrap_err();
+        let ReadError::Corrupt {
+            path: named, at, ..
+        } = error
+        else {
+            panic!("{error}")
+        };
+        assert_eq!((named, at), (path, 28));
+    }
+}
