@@ -140,6 +140,12 @@ impl Broker {
         }
     }
 
+    /// Has a checkpoint made of each shard that has anything new, but for those of which one is being
+    /// made. Does not wait: `stats` says what checkpoints cover.
+    pub fn checkpoint(&self) {
+        self.tell_workers(|| Input::Checkpoint);
+    }
+
     /// Refuses new work with `DRAINING` from now on and tells consumers; settling goes on.
     pub fn begin_drain(&self) {
         let begun = self.node.phase.send_if_modified(|phase| {

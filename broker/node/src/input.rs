@@ -45,6 +45,8 @@ pub(super) enum Input {
     Configured(ShardId, Result<(), Refusal>),
     /// Give figures of all shards of the worker.
     Facts(Reply<Facts>),
+    /// Make a checkpoint of each shard that has anything new.
+    Checkpoint,
     /// Tell consumers that the node is going down.
     BeginDrain,
     /// Finish what is in flight, make checkpoints, then answer.

@@ -180,6 +180,7 @@ impl Worker {
                     }
                 }
                 Input::Checkpointed(shard, result) => self.checkpointed(shard, result, now),
+                Input::Checkpoint => self.checkpoint(|_| true, now),
                 Input::Drain(reply) => self.draining = Some(Draining::new(reply, now)),
                 input => self.waiting.push_back(input),
             }
@@ -267,6 +268,7 @@ impl Worker {
             // Done when the inbox is emptied.
             Input::Synced(_)
             | Input::Checkpointed(..)
+            | Input::Checkpoint
             | Input::Room
             | Input::Drain(_)
             | Input::Stop => {}
@@ -332,10 +334,19 @@ impl Worker {
         let wanted = |id: &ShardId| short || (crowded && journal.pinned_by.contains(id));
         if let Some(metadata) = &mut self.metadata {
             metadata.housekeeping();
+        }
+        for shard in self.shards.values_mut() {
+            shard.housekeeping(now, &mut self.out);
+        }
+        self.checkpoint(wanted, now);
+    }
+
+    /// Begins a checkpoint of each shard for which one is due, or possible and `wanted`.
+    fn checkpoint(&mut self, wanted: impl Fn(&ShardId) -> bool, now: Instant) {
+        if let Some(metadata) = &mut self.metadata {
             metadata.checkpoint(wanted(&ShardId::METADATA), now);
         }
         for (id, shard) in &mut self.shards {
-            shard.housekeeping(now, &mut self.out);
             shard.checkpoint(wanted(id), now);
         }
     }

@@ -56,6 +56,33 @@ async fn a_kill_loses_nothing_acknowledged_and_unsettles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_asked_for_covers_what_every_shard_has_applied() {
+    let running = running();
+    running.declare(vec![queue("queue/test/orders")]).await;
+    running.publish("queue/test/orders", &["x"]).await;
+    let before = running.broker.stats(1_000).await;
+    assert!(
+        before
+            .shards
+            .values()
+            .all(|shard| shard.checkpoint.get() == 0)
+    );
+
+    running.broker.checkpoint();
+    until("every shard has one", || async {
+        let now = running.broker.stats(1_000).await;
+        let mut shards = now.shards.iter();
+        shards.all(|(id, shard)| shard.checkpoint >= before.shards[id].applied)
+    })
+    .await;
+    let running = running.killed().await;
+    assert_eq!(
+        texts(&running.receive("queue/test/orders", 10).await),
+        ["x"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_outlives_a_kill_with_the_same_tag() {
     let running = running();
     running.declare(vec![queue("queue/test/orders")]).await;
