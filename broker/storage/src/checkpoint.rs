@@ -109,7 +109,11 @@ impl Checkpoint {
             at: PAYLOAD_AT,
             kind,
         };
-        let Some((_, mut payload)) = envelope::read(&**disk, path, CHECKPOINT)? else {
+        let found = match envelope::read(&**disk, path, CHECKPOINT) {
+            Err(_) if millrace_types::mutant!(DamagedCheckpointSkipped) => None,
+            found => found?,
+        };
+        let Some((_, mut payload)) = found else {
             return Ok(None);
         };
         let bytes = payload.len();

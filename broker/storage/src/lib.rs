@@ -17,6 +17,9 @@ mod error;
 pub mod fuzz;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod inspect;
 mod journal;
 #[cfg(test)]
 mod node_tests;

@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_secs(600);
 /// What is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damaged {
-    /// Messages: they cannot be read.
+    /// Messages: they cannot be read; or the shard that has them would not start.
     Messages,
     /// An index: it is built again from the messages whenever it is needed.
     Index,

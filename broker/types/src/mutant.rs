@@ -28,6 +28,20 @@ pub enum Mutant {
     ReplaySkipsEntry,
     /// A failure is not counted.
     AttemptsNotCounted,
+    /// A checkpoint says that it covers an entry that is still on its way.
+    CheckpointCoversMore,
+    /// The scrubber reads and does not look.
+    ScrubberLooksAway,
+    /// What does not check is not read again.
+    MisreadTrusted,
+    /// A batch that was read from another place passes for the one asked for.
+    SequenceNotChecked,
+    /// Damage with something behind it passes for a torn tail.
+    DamageTakenForTorn,
+    /// A damaged checkpoint passes for none.
+    DamagedCheckpointSkipped,
+    /// A queue's letters go to its new dead-letter queue though they are in the old one.
+    RecallSkipped,
     /// A vote is told before it is synced.
     VotedBeforeSync,
     /// A follower accepts entries before they are synced.
@@ -50,7 +64,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that the simulation of one node finds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::AckBeforeSync,
         Self::DirectorySyncMissing,
         Self::TailCutTooFar,
@@ -63,6 +77,13 @@ impl Mutant {
         Self::SettledWrittenAsLive,
         Self::ReplaySkipsEntry,
         Self::AttemptsNotCounted,
+        Self::CheckpointCoversMore,
+        Self::ScrubberLooksAway,
+        Self::MisreadTrusted,
+        Self::SequenceNotChecked,
+        Self::DamageTakenForTorn,
+        Self::DamagedCheckpointSkipped,
+        Self::RecallSkipped,
     ];
     /// Those that the tests of replication find.
     pub const REPLICA: [Self; 9] = [

@@ -241,7 +241,9 @@ impl Pass {
         self.fold(&last);
         let Last { file, path, batch } = last;
         let (sequence, end) = (batch.header.place.sequence, aligned(batch.end()));
-        if let Some((at, kind)) = batch.bad {
+        if let Some((at, kind)) = batch.bad
+            && !millrace_types::mutant!(DamageTakenForTorn)
+        {
             for shard in batch.header.shards {
                 self.pins.push((file, shard));
                 let (path, kind) = (path.clone(), kind.clone());
@@ -249,11 +251,15 @@ impl Pass {
                 fold.damage.get_or_insert(Damage { path, at, kind });
             }
         }
-        if sequence + 1 < next {
+        // The batch after a seal takes its place, and number: a later one says that it is gone.
+        let is_seal = batch.header.records == 0;
+        let due = if is_seal { sequence } else { sequence + 1 };
+        if due < next {
             if holes.is_empty() {
-                holes.push((file, path, end));
+                let at = if is_seal { batch.at } else { end };
+                holes.push((file, path, at));
             }
-            self.damage_at(holes, &missing(sequence + 1, next));
+            self.damage_at(holes, &missing(due, next));
         }
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Reading {
     shard: ShardId,
     path: PathBuf,
     verify: Verify,
+    /// It did not check the first time: perhaps a bit flipped on its way.
+    again: bool,
 }
 
 impl Reading {
@@ -25,6 +27,7 @@ impl Reading {
             shard,
             path,
             verify,
+            again: false,
         })
     }
 
@@ -35,6 +38,10 @@ impl Reading {
             .step(&**dir.disk(), &self.path, checkpoint::CHECKPOINT);
         match result {
             Err(_) if checkpoint::newest(dir, self.shard).as_ref() != Some(&self.path) => Ok(None),
+            Err(ReadError::Corrupt { .. }) if !self.again => {
+                (self.verify, self.again) = (Verify::default(), true);
+                Ok(Some(0))
+            }
             result => result,
         }
     }

@@ -110,8 +110,16 @@ impl FileHeader {
         Ok((version, Self { shard, number }))
     }
 
-    /// Checks that a file starts with this header.
+    /// Checks that a file starts with this header. What does not check is read again, as a bit may
+    /// have flipped on its way.
     pub(crate) fn check(self, file: &dyn DiskFile, path: &Path) -> Result<(), OpenError> {
+        match self.check_once(file, path) {
+            Err(OpenError::Corrupt { .. }) => self.check_once(file, path),
+            checked => checked,
+        }
+    }
+
+    fn check_once(self, file: &dyn DiskFile, path: &Path) -> Result<(), OpenError> {
         let corrupt = |kind| OpenError::Corrupt {
             path: path.into(),
             at: 0,

@@ -9,8 +9,8 @@ use millrace_types::LogId;
 use super::Store;
 use super::index;
 use super::run::Run;
-use super::segment::{self, FRAME_HEADER_BYTES, FrameHeader};
-use crate::error::{Action, Corruption, ReadError, failed};
+use super::segment::{self, FRAME_HEADER_BYTES, FileHeader, FrameHeader};
+use crate::error::{Action, Corruption, OpenError, ReadError, failed};
 
 /// Bytes of frames verified at a time, about: one frame at least.
 const PIECE_BYTES: u32 = 256 << 10;
@@ -26,6 +26,47 @@ impl Store {
         }?;
         let runs = next.lock().runs.clone();
         Some((next.id, runs))
+    }
+
+    /// The next segment behind this one.
+    pub(crate) fn segment_after(&self, number: Option<u64>) -> Option<u64> {
+        let behind = number.map_or(Bound::Unbounded, Bound::Excluded);
+        let files = self.files.lock();
+        let next = files.known.range((behind, Bound::Unbounded)).next();
+        next.map(|(number, _)| *number)
+    }
+
+    /// Verifies the header of a segment, without which the shard would not start; nothing when the
+    /// segment has gone meanwhile.
+    pub(crate) fn verify_segment(&self, number: u64) -> Result<(), ReadError> {
+        let (path, shard) = (self.files.path(number), self.shard);
+        let check = || {
+            let file = self.files.open(number)?;
+            FileHeader { shard, number }.check(&*file, &path)
+        };
+        let result = match check() {
+            Ok(()) => Ok(()),
+            Err(OpenError::Corrupt { path, at, kind }) => {
+                Err(ReadError::Corrupt { path, at, kind })
+            }
+            // A later version cannot come while this one runs.
+            Err(OpenError::NewerVersion { path, .. }) => {
+                let (at, kind) = (0, Corruption::Content);
+                Err(ReadError::Corrupt { path, at, kind })
+            }
+            Err(OpenError::Io {
+                path,
+                action,
+                source,
+            }) => Err(ReadError::Io {
+                path,
+                action,
+                source,
+            }),
+            Err(_) => Ok(()),
+        };
+        let is_known = self.files.lock().known.contains_key(&number);
+        if is_known { result } else { Ok(()) }
     }
 
     /// Whether a run is part of its log still.

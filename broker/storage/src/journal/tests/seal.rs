@@ -1,6 +1,7 @@
 //! What tells a torn tail from damage: a batch that comes later, if only a seal.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_types::ShardId;
@@ -10,7 +11,7 @@ use crate::journal::format::FILE_HEADER_BYTES;
 use crate::journal::scan::Scan;
 use crate::size::in_memory;
 use crate::testing::{Recovered, Turns, entry, indexes, open, open_dir, small};
-use crate::{Corruption, Crash, MemoryDisk};
+use crate::{Corruption, Crash, Fault, FaultyDisk, MemoryDisk, Operation};
 
 /// A journal of three batches that was left in a way, its file, and where the last batch is.
 fn journal(leave: impl FnOnce(&MemoryDisk, &mut Turns)) -> (MemoryDisk, PathBuf, u64) {
@@ -55,6 +56,30 @@ fn damage_in_the_last_batch_is_damage_after_a_clean_stop() {
     turns.drain();
     drop(turns);
     assert!(damage(&reopen(&frame)).is_some());
+}
+
+#[test]
+fn a_batch_that_was_lost_over_a_seal_is_missed() {
+    let disk = MemoryDisk::new();
+    let faulty = FaultyDisk::new(Arc::new(disk.clone()));
+    let mut turns = Turns::start(&open_dir(&faulty), small());
+    turns.append_durably(vec![entry(1, 1, 200)]);
+    turns.run();
+    turns.pass(Duration::from_secs(1));
+    turns.run();
+    let path = turns.path_in_use(&disk);
+    // It was opened under another name.
+    let name = path.file_stem().unwrap().to_string_lossy();
+    faulty.fail(Operation::Write, Fault::Lost, 0, &name);
+    // All there is of that shard: no index will be missing.
+    turns.append_durably(vec![entry(2, 1, 200)]);
+    turns.append_durably(vec![entry(1, 2, 200)]);
+    assert_eq!(faulty.faults(), 1);
+    disk.crash(Crash::KeepAll);
+
+    let (first, last) = (2, 2);
+    let kind = Corruption::BatchesMissing { first, last };
+    assert_eq!(damage(&reopen(&disk)).map(|found| found.1), Some(kind));
 }
 
 #[test]
