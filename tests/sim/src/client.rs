@@ -12,8 +12,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use millrace_node::{Broker, Host as _, ObjectKind, Position, Read};
-use millrace_types::{Address, Applied, LogId, Offset, Refusal, ShardId, Wall};
+use millrace_node::{Broker, Host as _, ObjectKind, Peek, Position, Read, Stats};
+use millrace_types::{Address, Applied, ErrorCode, LogId, Offset, Refusal, ShardId, Wall};
 
 use crate::declared;
 use crate::event::{Answer, Body, Event, Read as ReadEvent, ShardFigures};
@@ -27,6 +27,11 @@ pub(crate) use take::Wish;
 
 /// Everything a reader may take at once.
 const READ_BYTES_MAX: u64 = 1 << 30;
+
+/// Messages that a reader may take at once: all there are.
+const READ_MESSAGES_MAX: u32 = 10_000;
+/// Messages that a peek may show: what a broker allows.
+const PEEK_MESSAGES_MAX: u32 = 1_000;
 
 /// What outlives a node.
 pub(crate) struct Lasting {
@@ -142,23 +147,18 @@ impl Client {
                     continue;
                 };
                 let logs = match &declared.kind {
-                    ObjectKind::Queue { log, .. } => vec![*log],
-                    ObjectKind::Topic { partitions } => {
-                        partitions.iter().map(|(_, log)| *log).collect()
-                    }
+                    ObjectKind::Queue { shard, log, .. } => vec![(*shard, *log)],
+                    ObjectKind::Topic { partitions } => partitions.to_vec(),
                 };
-                for log in logs {
-                    let address = address.clone();
-                    let condemned = false;
-                    found.insert(
-                        log,
-                        Log {
-                            address,
-                            object,
-                            dead,
-                            condemned,
-                        },
-                    );
+                for (shard, log) in logs {
+                    let one = Log {
+                        address: address.clone(),
+                        object,
+                        dead,
+                        condemned: false,
+                        shard: shard.get(),
+                    };
+                    found.insert(log, one);
                 }
             }
         }
@@ -223,15 +223,76 @@ impl Client {
         let asked = self.events();
         self.run(async move {
             let stats = client.broker.stats(1_000).await;
-            let shards = stats.shards.iter().map(|(id, facts)| ShardFigures {
-                shard: id.get(),
-                serves: facts.unavailable.is_none(),
-                applied: facts.applied.get(),
-                checkpoint: facts.checkpoint.get(),
-            });
-            let shards = shards.collect();
-            client.tell(&Event::Figures { asked, shards });
+            client.tell_figures(asked, &stats);
         });
+    }
+
+    /// Whether nobody may be surprised that messages behind an address do not come.
+    pub(crate) fn may_be_missed(&self, address: &Address, partition: u32) -> bool {
+        let log = self.log(address, partition);
+        let watch = &self.lasting.watch;
+        log.is_some_and(|log| watch.with(|state| state.facts.may_be_missed(log)))
+    }
+
+    /// Reads everything that an object holds; tells when its shard refuses.
+    pub(crate) fn examine(&self, object: usize, shape: &Shape) {
+        let partitions = match shape {
+            Shape::Queue(_) => 0,
+            Shape::Topic(topic) => topic.partitions,
+        };
+        let (client, address) = (self.clone(), self.address(object));
+        let dead = address.dead_letter();
+        self.run(async move {
+            for partition in 0..partitions {
+                let read = Read {
+                    address: address.clone(),
+                    partition,
+                    from: Position::Earliest,
+                    messages_max: READ_MESSAGES_MAX,
+                    bytes_max: READ_BYTES_MAX,
+                };
+                let refused = client.broker.read(read).await.err();
+                client.examined(&address, partition, refused);
+            }
+            let queue = (partitions == 0).then_some(address);
+            for address in queue.into_iter().chain(dead) {
+                let peek = Peek {
+                    address: address.clone(),
+                    from: Offset::default(),
+                    messages_max: PEEK_MESSAGES_MAX,
+                };
+                let refused = client.broker.peek(peek).await.err();
+                client.examined(&address, 0, refused);
+            }
+        });
+    }
+
+    fn examined(&self, address: &Address, partition: u32, refused: Option<Refusal>) {
+        let unreadable = [ErrorCode::Internal, ErrorCode::ShardUnavailable];
+        let refused = refused.filter(|refusal| unreadable.contains(&refusal.code));
+        let (Some(refusal), Some(log)) = (refused, self.log(address, partition)) else {
+            return;
+        };
+        let watch = &self.lasting.watch;
+        let shard = watch.with(|state| state.facts.logs.get(&log).map(|log| log.shard));
+        if let Some(shard) = shard
+            && !watch.with(|state| state.facts.damage.has_said(shard))
+        {
+            let why = refusal.to_string();
+            self.tell(&Event::Unreadable { shard, why });
+        }
+    }
+
+    /// Tells what was said about the shards.
+    pub(crate) fn tell_figures(&self, asked: u64, stats: &Stats) {
+        let shards = stats.shards.iter().map(|(id, facts)| ShardFigures {
+            shard: id.get(),
+            unavailable: facts.unavailable.clone(),
+            applied: facts.applied.get(),
+            checkpoint: facts.checkpoint.get(),
+        });
+        let shards = shards.collect();
+        self.tell(&Event::Figures { asked, shards });
     }
 
     /// Asks for checksums of the data shards.

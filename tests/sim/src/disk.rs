@@ -1,15 +1,16 @@
-//! The disk of a simulated node: the in-memory model, faults on purpose above it, and above both a
-//! counter that ends the process inside the n-th operation.
+//! The disk of a simulated node: the in-memory model, above it faults that nobody is told of, then
+//! those that are, and above all a counter that ends the process inside the n-th operation.
 //!
 //! What survives a crash is the model's business. Does not know what is stored.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_storage::{
-    Crash, Disk, DiskFile, Fault, FaultyDisk, Lock, MemoryDisk, OpenMode, Operation,
+    Crash, Disk, DiskFile, Fault, FaultyDisk, Lock, MemoryDisk, OpenMode, Operation, inspect,
 };
 
 use crate::random::Random;
@@ -25,7 +26,40 @@ pub(crate) struct Medium {
     /// The operation at which the process ends, and whether that one is still carried out.
     ends_at: Mutex<Option<(u64, bool)>>,
     ended: AtomicBool,
+    /// What it did behind everybody's back, not looked at yet.
+    struck: Mutex<Vec<Struck>>,
+    /// What it says is synced and is not.
+    lies: Mutex<BTreeSet<PathBuf>>,
 }
+
+/// Flips of a hundred that are aimed at what a file begins with,
+const HEADER_PERCENT: u64 = 15;
+/// which is about so long.
+const HEADER_BYTES: usize = 40;
+
+/// A bit of a file.
+pub(crate) struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The byte.
+    pub at: usize,
+    /// The bit in it.
+    pub mask: u8,
+}
+
+/// Something that nobody was told of.
+#[derive(Clone, Debug)]
+pub(crate) enum Struck {
+    /// What was read is not what is there.
+    Read(PathBuf),
+    /// What was written is not there, or not so; where, and what it would have been.
+    Write(PathBuf, u64, Vec<u8>),
+    /// A sync did nothing.
+    Sync(PathBuf),
+}
+
+/// Of what is written, this much is kept to see what it was: a batch's header fits.
+const STRUCK_BYTES_MAX: usize = 2 << 10;
 
 impl Medium {
     /// An empty disk.
@@ -38,6 +72,8 @@ impl Medium {
             fatal: Mutex::default(),
             ends_at: Mutex::default(),
             ended: AtomicBool::new(false),
+            struck: Mutex::default(),
+            lies: Mutex::default(),
         })
     }
 
@@ -76,11 +112,34 @@ impl Medium {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// The process is gone; this is what is left of what it wrote.
-    pub(crate) fn crash(&self, crash: Crash) {
+    /// The process is gone; this is what is left of what it wrote. Whether that is less than the
+    /// disk had said.
+    pub(crate) fn crash(&self, crash: Crash) -> bool {
         *self.ends() = None;
         self.memory.crash(crash);
         self.ended.store(false, Ordering::Relaxed);
+        let lied = !std::mem::take(&mut *lock(&self.lies)).is_empty();
+        lied && crash != Crash::KeepAll
+    }
+
+    /// What it did behind everybody's back since this was asked last.
+    pub(crate) fn take_struck(&self) -> Vec<Struck> {
+        std::mem::take(&mut lock(&self.struck))
+    }
+
+    /// The batches in a journal's directory that can be read.
+    #[must_use]
+    pub(crate) fn batches(&self, directory: &Path) -> Vec<inspect::FoundBatch> {
+        inspect::journal_batches(&self.memory, directory)
+    }
+
+    /// Whether the checkpoint that counts in a shard's directory is whole; also without one.
+    #[must_use]
+    pub(crate) fn is_checkpoint_sound(&self, directory: &Path) -> bool {
+        let names = self.memory.list(directory).unwrap_or_default();
+        let is_complete = |name: &&String| name.starts_with("checkpoint-") && !name.contains('.');
+        let newest = names.iter().rfind(is_complete);
+        newest.is_none_or(|name| inspect::is_checkpoint(&self.memory, &directory.join(name)))
     }
 
     /// The next process begins.
@@ -102,8 +161,8 @@ impl Medium {
         u64::MAX - free
     }
 
-    /// Flips a bit of some file that a name matches; where it was.
-    pub(crate) fn flip(&self, random: &mut Random, part: &str) -> Option<(PathBuf, usize)> {
+    /// Chooses a bit of some file that a name matches.
+    pub(crate) fn place(&self, random: &mut Random, part: &str) -> Option<Place> {
         let mut files = Vec::new();
         self.collect(Path::new("/"), &mut files);
         files.retain(|path| path.to_string_lossy().contains(part));
@@ -113,10 +172,22 @@ impl Medium {
         let path = random.pick(&files).clone();
         let content = self.memory.content(&path).ok()?;
         let used = content.iter().rposition(|byte| *byte != 0)? + 1;
-        let at = random.below(used);
+        // What a file begins with is a small part of it, and all depends on it.
+        let part = if random.percent(HEADER_PERCENT) {
+            used.min(HEADER_BYTES)
+        } else {
+            used
+        };
+        let at = random.below(part);
         let mask = 1 << random.below(8);
-        self.memory.corrupt(&path, at, mask).ok()?;
-        Some((path, at))
+        Some(Place { path, at, mask })
+    }
+
+    /// Flips it.
+    pub(crate) fn flip(&self, place: &Place) {
+        let Place { path, at, mask } = place;
+        // It was found just now.
+        self.memory.corrupt(path, *at, *mask).ok();
     }
 
     fn collect(&self, directory: &Path, files: &mut Vec<PathBuf>) {
@@ -139,6 +210,8 @@ impl Medium {
 #[derive(Clone)]
 pub(crate) struct SimDisk {
     medium: Arc<Medium>,
+    /// What goes wrong without a word.
+    silent: FaultyDisk,
     faulty: FaultyDisk,
 }
 
@@ -146,10 +219,17 @@ impl SimDisk {
     /// The disk as the next process finds it.
     #[must_use]
     pub(crate) fn new(medium: &Arc<Medium>) -> Self {
+        let silent = FaultyDisk::new(Arc::new(medium.memory.clone()));
         Self {
             medium: Arc::clone(medium),
-            faulty: FaultyDisk::new(Arc::new(medium.memory.clone())),
+            faulty: FaultyDisk::new(Arc::new(silent.clone())),
+            silent,
         }
+    }
+
+    /// One operation will go wrong, and nobody hear of it.
+    pub(crate) fn deceive(&self, operation: Operation, fault: Fault, after: u64, part: &str) {
+        self.silent.fail(operation, fault, after, part);
     }
 
     /// One operation will fail.
@@ -174,12 +254,44 @@ impl SimDisk {
                 Err(io::Error::other("the process ends here"))
             }
             _ => operation().inspect_err(|error| {
-                let expected = [io::ErrorKind::NotFound, io::ErrorKind::AlreadyExists];
+                // A file that ends too early is damaged; the disk that says so works.
+                let expected = [
+                    io::ErrorKind::NotFound,
+                    io::ErrorKind::AlreadyExists,
+                    io::ErrorKind::UnexpectedEof,
+                ];
                 if !expected.contains(&error.kind()) {
                     self.medium.failed.fetch_add(1, Ordering::Relaxed);
                 }
             }),
         }
+    }
+
+    /// Does what may go wrong without a word, and takes note if it did.
+    fn watched<T>(
+        &self,
+        operation: impl FnOnce() -> io::Result<T>,
+        struck: impl FnOnce(&T) -> Struck,
+    ) -> io::Result<T> {
+        let before = self.silent.faults();
+        let done = operation()?;
+        if self.silent.faults() > before {
+            lock(&self.medium.struck).push(struck(&done));
+        }
+        Ok(done)
+    }
+
+    /// A sync of a file or directory, which may be a lie; a true one makes up for earlier ones.
+    fn synced(&self, path: &Path, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let before = self.silent.faults();
+        sync()?;
+        if self.silent.faults() > before {
+            lock(&self.medium.struck).push(Struck::Sync(path.into()));
+            lock(&self.medium.lies).insert(path.into());
+        } else {
+            lock(&self.medium.lies).remove(path);
+        }
+        Ok(())
     }
 
     /// The same for one after whose failure nothing may be acknowledged.
@@ -214,7 +326,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.run_fatal(path, || self.faulty.sync_dir(path))
+        self.run_fatal(path, || self.synced(path, || self.faulty.sync_dir(path)))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -250,16 +362,29 @@ struct SimFile {
 
 impl DiskFile for SimFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.disk.run(|| self.inner.read_exact_at(buffer, offset))
+        self.disk.run(|| {
+            let read = || self.inner.read_exact_at(buffer, offset);
+            let struck = |(): &()| Struck::Read(self.path.clone());
+            self.disk.watched(read, struck)
+        })
     }
 
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.disk
-            .run_fatal(&self.path, || self.inner.write_at(buffers, offset))
+        self.disk.run_fatal(&self.path, || {
+            let write = || self.inner.write_at(buffers, offset);
+            let struck = |_: &usize| {
+                let bytes = buffers.iter().flat_map(|slice| slice.iter().copied());
+                let start = bytes.take(STRUCK_BYTES_MAX).collect();
+                Struck::Write(self.path.clone(), offset, start)
+            };
+            self.disk.watched(write, struck)
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.run_fatal(&self.path, || self.inner.sync_data())
+        self.disk.run_fatal(&self.path, || {
+            self.disk.synced(&self.path, || self.inner.sync_data())
+        })
     }
 
     fn bytes(&self) -> io::Result<u64> {

@@ -161,6 +161,19 @@ pub(crate) enum Event {
         /// Of its state.
         checksum: u64,
     },
+    /// The disk did something behind the node's back.
+    Struck {
+        /// What.
+        #[expect(dead_code, reason = "for the trace and for people")]
+        what: String,
+    },
+    /// A shard that serves refuses to show what it holds.
+    Unreadable {
+        /// Which.
+        shard: u32,
+        /// As it says.
+        why: String,
+    },
     /// Everything has been taken and handled; nothing more will come.
     Drained,
 }
@@ -210,12 +223,12 @@ pub(crate) struct Read {
 }
 
 /// How far a shard is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ShardFigures {
     /// Which.
     pub shard: u32,
-    /// Whether it serves.
-    pub serves: bool,
+    /// Why it does not serve; `None` when it does.
+    pub unavailable: Option<String>,
     /// Entries applied.
     pub applied: u64,
     /// Entries that a checkpoint covers.

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use millrace_types::{Address, LogId};
 
+use crate::damage::Damage;
 use crate::event::{Answer, Delivered, Event, Read, Tag};
 use crate::message::{self, Found, PATTERNS, Published};
 use crate::plan::{Bound, End, QueueShape, Shape, TopicShape};
@@ -39,6 +40,8 @@ pub(crate) struct Log {
     pub dead: bool,
     /// Whether its messages may have gone with it.
     pub condemned: bool,
+    /// Where it lives.
+    pub shard: u32,
 }
 
 /// One place in a queue that was seen to hold a message.
@@ -128,8 +131,8 @@ pub(crate) struct Facts {
     pub tags: BTreeMap<Tag, usize>,
     /// Every session by its id.
     pub sessions: BTreeMap<u64, Session>,
-    /// Bits have flipped: what was acknowledged may be gone.
-    pub damaged: bool,
+    /// What the disk did behind the node's back.
+    pub damage: Damage,
     /// Events so far.
     pub events: u64,
 }
@@ -157,13 +160,19 @@ impl Facts {
             Event::Read(read) => self.read(read),
             Event::Declaring { object, shape } => self.declaring(*object, shape.as_ref()),
             Event::Declared { object, answer } => self.declared(*object, answer),
+            Event::Figures { shards, .. } => {
+                for figures in shards.iter().filter(|one| one.unavailable.is_some()) {
+                    self.damage.note(figures.shard);
+                }
+            }
             Event::Started { .. }
             | Event::Publishing { .. }
             | Event::Peeked { .. }
             | Event::Stopped { .. }
-            | Event::Figures { .. }
             | Event::Checksum { .. }
             | Event::Confirmed { .. }
+            | Event::Struck { .. }
+            | Event::Unreadable { .. }
             | Event::Drained => {}
         }
     }
@@ -358,7 +367,7 @@ impl Facts {
             return true;
         }
         let mut copies = self.dead_copies(log, offset, number);
-        copies.any(|(copy, at)| self.is_condemned(copy) || self.may_have_ended(copy, at, number))
+        copies.any(|(copy, at)| self.may_be_missed(copy) || self.may_have_ended(copy, at, number))
     }
 
     /// Whether a queue's dead letters may have gone with one of the queues that took them.
@@ -378,12 +387,25 @@ impl Facts {
             }
         }
         let mut logs = self.logs.values();
-        logs.any(|log| log.condemned && targets.contains(&log.object))
+        logs.any(|log| self.is_missable(log) && targets.contains(&log.object))
     }
 
     /// Whether a queue drops what is rejected: an implicit dead-letter queue.
     fn is_last(&self, log: LogId) -> bool {
         self.logs.get(&log).is_some_and(|log| log.dead)
+    }
+
+    /// Whether nobody may be surprised that messages of a log do not come: they have gone with it,
+    /// or its shard has said that it is damaged.
+    #[must_use]
+    pub(crate) fn is_missable(&self, log: &Log) -> bool {
+        log.condemned || self.damage.has_said(log.shard)
+    }
+
+    /// The same, of a log by its id.
+    #[must_use]
+    pub(crate) fn may_be_missed(&self, log: LogId) -> bool {
+        self.logs.get(&log).is_some_and(|log| self.is_missable(log))
     }
 
     /// Whether a log's messages may have gone with it.

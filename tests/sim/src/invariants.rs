@@ -12,6 +12,7 @@ mod leases;
 mod offsets;
 mod order;
 mod pointers;
+mod quarantine;
 mod settled;
 mod transfers;
 
@@ -23,8 +24,9 @@ pub(crate) trait Invariant: Send {
     /// Short; names it in reports.
     fn name(&self) -> &'static str;
 
-    /// Whether it holds on a disk that changes what it keeps, too: there, what was acknowledged may
-    /// be gone and its place be given away again.
+    /// Whether it holds even where damage cannot be told from a crash: there, what was acknowledged
+    /// may be gone without a word, and its place be given away again. Damage that is noticed excuses
+    /// nothing that is handed out.
     fn outlives_damage(&self) -> bool {
         false
     }
@@ -52,5 +54,6 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(catalogue::Catalogue::default()),
         Box::new(pointers::Pointers::default()),
         Box::new(checksums::Checksums::default()),
+        Box::new(quarantine::Quarantine),
     ]
 }

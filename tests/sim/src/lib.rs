@@ -8,6 +8,7 @@
 
 pub mod campaign;
 mod client;
+mod damage;
 mod declared;
 mod disk;
 mod event;

@@ -2,10 +2,11 @@
 //! and operator. A value, so that it can be printed, cut down and run again.
 
 pub mod generate;
+mod spice;
 
 use std::fmt;
 
-use millrace_storage::Operation;
+use millrace_storage::{Fault, Operation};
 
 /// Everything that a run does; chance within the run comes from `schedule`.
 #[derive(Clone, Debug)]
@@ -297,6 +298,41 @@ pub enum Step {
         /// Which.
         at: u64,
     },
+    /// A bit flips at rest, while the node runs.
+    Rot {
+        /// In a file whose path contains this.
+        part: &'static str,
+        /// Which.
+        at: u64,
+    },
+    /// An operation of the disk will go wrong, and nobody be told.
+    Deceive(Deceit),
+    /// Somebody asks for checkpoints of all shards.
+    Checkpoint,
+}
+
+/// Something that a disk does and says nothing of.
+#[derive(Clone, Copy, Debug)]
+pub struct Deceit {
+    /// Which kind of operation,
+    pub operation: Operation,
+    /// what is wrong with it,
+    pub fault: Fault,
+    /// after so many more,
+    pub after: u64,
+    /// on paths that contain this,
+    pub part: &'static str,
+    /// and when.
+    pub when: When,
+}
+
+/// In which life of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// This one.
+    Now,
+    /// The next one, from its start on.
+    NextLife,
 }
 
 impl fmt::Display for Plan {

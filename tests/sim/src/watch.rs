@@ -109,9 +109,9 @@ impl State {
             self.recent.pop_front();
         }
         self.recent.push_back(text);
-        let damaged = self.facts.damaged;
+        let excused = self.facts.damage.excused;
         for invariant in &mut self.invariants {
-            if damaged && !invariant.outlives_damage() {
+            if excused && !invariant.outlives_damage() {
                 continue;
             }
             if let Err(what) = invariant.check(&self.facts, event) {

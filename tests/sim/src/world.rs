@@ -1,6 +1,7 @@
 //! Runs a plan: lives of a node one after the other, and clients who come and go with them. At the
 //! end faults stop, and everything that was promised has to happen within bounded time.
 
+mod damage;
 mod drain;
 mod life;
 
@@ -10,9 +11,10 @@ use std::time::Duration;
 use crate::client::{Client, Consumers, Lasting, Wants, Wish};
 use crate::disk::Medium;
 use crate::host::{Clock, Turn};
-use crate::plan::{End, Loss, Plan, Step};
+use crate::plan::{Deceit, End, Loss, Plan, Step};
 use crate::random::Random;
 use crate::watch::{Violation, Watch};
+use damage::Open;
 use life::Life;
 
 /// Turns that a node takes at most before it comes to rest: more is a node that spins.
@@ -60,6 +62,9 @@ pub(crate) struct World<'a> {
     calm: bool,
     /// Lives so far.
     lives: u64,
+    /// What the disk of the next life will say nothing of.
+    ahead: Vec<Deceit>,
+    open: Open,
 }
 
 /// Why a run ends early.
@@ -88,6 +93,8 @@ pub fn run(plan: &Plan, loud: bool) -> Report {
         full_until: None,
         calm: false,
         lives: 0,
+        ahead: Vec::new(),
+        open: Open::default(),
     };
     world.guarded(World::play);
     world.guarded(|world| {
@@ -119,8 +126,21 @@ impl World<'_> {
         self.lasting.watch.with(|state| state.is_loud())
     }
 
-    fn is_damaged(&self) -> bool {
-        self.lasting.watch.with(|state| state.facts.damaged)
+    /// Whether what was acknowledged may be gone without a word.
+    fn is_excused(&self) -> bool {
+        self.lasting.watch.with(|state| state.facts.damage.excused)
+    }
+
+    /// Whether a shard has said that it is damaged.
+    fn has_any_said(&self) -> bool {
+        let watch = &self.lasting.watch;
+        watch.with(|state| state.facts.damage.has_any_said())
+    }
+
+    /// Whether the catalogue has: without it, nothing can be declared or looked up.
+    fn has_catalogue_said(&self) -> bool {
+        let watch = &self.lasting.watch;
+        watch.with(|state| state.facts.damage.has_catalogue_said())
     }
 
     fn stop_at_violation(&self) -> Result<(), Over> {
@@ -163,6 +183,20 @@ impl World<'_> {
                 Ok(())
             }
             Step::Restart => self.restart(),
+            Step::Rot { part, at } => {
+                self.rot(part, *at);
+                Ok(())
+            }
+            Step::Deceive(deceit) => {
+                self.deceive(*deceit);
+                Ok(())
+            }
+            Step::Checkpoint => {
+                if let Some(client) = self.client() {
+                    client.broker.checkpoint();
+                }
+                Ok(())
+            }
             Step::Fail { .. } => {
                 self.life.iter_mut().for_each(|life| life.fail(step));
                 Ok(())

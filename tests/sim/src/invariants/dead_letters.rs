@@ -68,7 +68,7 @@ fn arrived(facts: &Facts) -> Result<(), String> {
         let Some(log) = facts.logs.get(&lease.log) else {
             continue;
         };
-        if lease.done != Some(End::Reject) || log.dead || log.condemned {
+        if lease.done != Some(End::Reject) || log.dead || facts.is_missable(log) {
             continue;
         }
         let number = facts.seen.get(&(lease.log, lease.offset));
@@ -82,7 +82,7 @@ fn arrived(facts: &Facts) -> Result<(), String> {
             .filter_map(|queue| queue.dead_letter);
         let targets: Vec<usize> = targets.chain([log.object]).collect();
         let mut logs = facts.logs.values();
-        if logs.any(|log| log.condemned && targets.contains(&log.object)) {
+        if logs.any(|log| facts.is_missable(log) && targets.contains(&log.object)) {
             continue;
         }
         return Err(format!(

@@ -31,7 +31,7 @@ fn ended(facts: &Facts) -> Result<(), String> {
         let Answer::Done(offsets) = &batch.answer else {
             continue;
         };
-        if is_topic || facts.is_condemned(batch.log) {
+        if is_topic || facts.may_be_missed(batch.log) {
             continue;
         }
         for (offset, number) in offsets.clone().zip(batch.messages.clone()) {
@@ -50,7 +50,7 @@ fn ended(facts: &Facts) -> Result<(), String> {
 /// What came by a binding or as a dead letter is as good as published.
 fn copies_ended(facts: &Facts) -> Result<(), String> {
     for ((log, offset), seen) in &facts.seen {
-        if !facts.is_condemned(*log) && !facts.may_have_ended(*log, *offset, seen.number) {
+        if !facts.may_be_missed(*log) && !facts.may_have_ended(*log, *offset, seen.number) {
             return Err(format!(
                 "message {} was handed out from {offset} of log {log} and is gone; nobody ended it",
                 seen.number

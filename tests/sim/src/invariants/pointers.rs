@@ -23,18 +23,18 @@ impl Invariant for Pointers {
         let Event::Figures { asked, shards } = event else {
             return Ok(());
         };
-        for now in shards.iter().filter(|now| now.serves) {
+        for now in shards.iter().filter(|now| now.unavailable.is_none()) {
             if now.checkpoint > now.applied {
                 return Err(format!(
                     "a checkpoint is ahead of what was applied: {now:?}"
                 ));
             }
-            let before = self.last.insert(now.shard, (facts.events, *now));
+            let before = self.last.insert(now.shard, (facts.events, now.clone()));
             // Two who ask at the same time are answered in any order.
             let before = before
                 .filter(|(told, _)| told <= asked)
                 .map(|(_, before)| before);
-            let back = before.is_some_and(|before| {
+            let back = before.as_ref().is_some_and(|before| {
                 before.applied > now.applied || before.checkpoint > now.checkpoint
             });
             if back {

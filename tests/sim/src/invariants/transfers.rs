@@ -106,12 +106,14 @@ impl Transfers {
             let Answer::Done(offsets) = &batch.answer else {
                 continue;
             };
-            let Some(home) = facts.logs.get(&batch.log).filter(|log| !log.condemned) else {
+            let home = facts.logs.get(&batch.log);
+            let Some(home) = home.filter(|log| !facts.is_missable(log)) else {
                 continue;
             };
             for queue in 0..facts.eras.len() {
-                let condemned = |log: &Log| log.condemned && may_hold(facts, queue, log.object);
-                if facts.logs.values().any(condemned) {
+                let missable =
+                    |log: &Log| facts.is_missable(log) && may_hold(facts, queue, log.object);
+                if facts.logs.values().any(missable) {
                     continue;
                 }
                 let numbers = batch.messages.clone().zip(offsets.clone());

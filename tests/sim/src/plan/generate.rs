@@ -3,6 +3,7 @@
 
 use millrace_storage::Operation;
 
+use super::spice;
 use super::{Bound, End, From, Loss, NodeShape, Plan, QueueShape, Shape, Step, TopicShape};
 use crate::message::PATTERNS;
 use crate::random::Random;
@@ -42,6 +43,7 @@ pub fn plan(seed: u64) -> Plan {
             });
         }
     }
+    spice::spice(seed, &mut steps);
     Plan {
         seed,
         schedule,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millrace_node::{Broker, NodeOptions, StartError};
-use millrace_storage::{Crash, Fault, JournalOptions};
+use millrace_storage::{Crash, Fault, JournalOptions, Operation};
 
 use super::{Over, STARTS_MAX, World};
 use crate::client::Client;
@@ -16,7 +16,6 @@ use crate::event::Event;
 use crate::guard;
 use crate::host::{Setting, SimHost};
 use crate::plan::{Loss, NodeShape, Step};
-use crate::random::Random;
 
 /// How long a clean end takes at most.
 const RESTART_MS_MAX: u64 = 120_000;
@@ -29,7 +28,9 @@ pub(super) struct Life {
     pub(super) client: Client,
     /// Faults were planned in it that may not have come yet.
     pub(super) threatened: bool,
-    disk: SimDisk,
+    /// A read was planned to go wrong without a word.
+    pub(super) misread: bool,
+    pub(super) disk: SimDisk,
     broker: Broker,
     failure: Arc<Mutex<Option<String>>>,
     /// Operations of the disk that had failed before.
@@ -84,16 +85,16 @@ impl World<'_> {
                 Err(error) if self.medium.has_ended() => {
                     self.report.crashes += 1;
                     self.tell_stopped(&format!("it died while it started: {error}"));
-                    self.medium.crash(crash(self.loss));
+                    self.lose(crash(self.loss));
                 }
-                Err(_) if self.is_damaged() => {
+                Err(error) if self.may_not_start(&error) => {
                     // It said so, which is all that can be asked of it.
                     return Err(Over);
                 }
                 Err(error) if self.medium.failed() > before => {
                     self.tell_stopped(&format!("it did not start: {error}"));
                     self.make_room();
-                    self.medium.crash(crash(self.loss));
+                    self.lose(crash(self.loss));
                 }
                 Err(error) => {
                     return Err(self.violated("starts", format!("it does not start: {error}")));
@@ -104,6 +105,13 @@ impl World<'_> {
             "starts",
             format!("it did not start in {STARTS_MAX} attempts"),
         ))
+    }
+
+    /// Whether damage is reason enough, and named.
+    fn may_not_start(&self, error: &StartError) -> bool {
+        let text = format!("{error:?}");
+        let watch = &self.lasting.watch;
+        watch.with(|state| state.facts.damage.keeps_from_starting(&text))
     }
 
     fn try_start(&mut self) -> Result<Life, StartError> {
@@ -118,11 +126,21 @@ impl World<'_> {
         self.medium.begin();
         let disk = SimDisk::new(&self.medium);
         let failed_before = self.medium.failed();
+        let ahead = std::mem::take(&mut self.ahead);
+        let (mut misread, threatened) = (false, !ahead.is_empty());
+        for deceit in ahead {
+            let first = deceit.operation != Operation::Read || !misread;
+            misread |= deceit.operation == Operation::Read;
+            if first {
+                disk.deceive(deceit.operation, deceit.fault, deceit.after, deceit.part);
+            }
+        }
         let broker = Broker::start_on(
             Arc::new(disk.clone()),
             Arc::new(host.clone()),
             options(&self.plan.node),
         );
+        self.note_struck();
         let broker = match broker {
             Ok(broker) => broker,
             Err(error) => {
@@ -133,7 +151,8 @@ impl World<'_> {
         Ok(Life {
             client: Client::new(&self.lasting, &broker, &host),
             host,
-            threatened: false,
+            threatened,
+            misread,
             disk,
             broker,
             failure: Arc::default(),
@@ -146,6 +165,10 @@ impl World<'_> {
             return;
         };
         client.compare(self.plan.node.shards);
+        if self.lasting.watch.with(|state| state.facts.damage.is_any()) {
+            // Who does not serve says so from the start.
+            client.look();
+        }
         let asking = client.clone();
         let asked = client.events();
         client.run(async move {
@@ -163,6 +186,7 @@ impl World<'_> {
 
     /// Whether the process goes on after what just ran; if not, the next one starts.
     pub(super) fn check_life(&mut self) -> Result<(), Over> {
+        self.note_struck();
         if self.medium.has_ended() {
             return self.crash(
                 self.loss,
@@ -211,7 +235,7 @@ impl World<'_> {
     fn stop(&mut self, crash: Crash, why: &str) {
         self.tell_stopped(why);
         // First: nothing that is dropped below reaches the disk any more.
-        self.medium.crash(crash);
+        self.lose(crash);
         if let Some(life) = self.life.take() {
             life.host.kill();
             self.consumers.disconnect();
@@ -256,12 +280,8 @@ impl World<'_> {
     /// A bit flips while the node is down.
     pub(super) fn flip(&mut self, part: &str, at: u64) -> Result<(), Over> {
         self.stop(Crash::KeepAll, "somebody drops the disk");
-        let mut random = Random::new(at);
-        if let Some((path, at)) = self.medium.flip(&mut random, part) {
-            self.report.faults += 1;
-            self.lasting.watch.with(|state| state.facts.damaged = true);
-            self.tell_stopped(&format!("a bit flipped in {} at {at}", path.display()));
-        }
+        self.rot(part, at);
+        self.judge_tail();
         self.start()
     }
 

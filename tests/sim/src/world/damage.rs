@@ -1,0 +1,210 @@
+//! What a disk does without a word: what was planned of it, whom it concerns, and whether the
+//! scrubber finds it in time.
+
+use std::path::{Path, PathBuf};
+
+use millrace_storage::{Crash, Operation, inspect};
+
+use super::life::Life;
+use super::{Over, World};
+use crate::damage::Scope;
+use crate::disk::Struck;
+use crate::event::Event;
+use crate::plan::{Deceit, When};
+use crate::random::Random;
+
+/// The journal of a node.
+const JOURNAL: &str = "/data/journal";
+/// Its shards.
+const SHARDS: &str = "/data/shards";
+/// Bytes of a journal file before its first batch.
+const JOURNAL_HEADER_BYTES: u64 = 4 << 10;
+/// How a journal file begins.
+const JOURNAL_MAGIC: &[u8] = b"MRJOURNL";
+/// The scrubber finds what is damaged within its pause of ten minutes, and a pass over what so
+/// small a node has.
+const SCRUB_MS_MAX: u64 = 610_000;
+/// Waited at a time.
+const SCRUB_STEP_MS: u64 = 10_000;
+
+/// Batches of the journal that were struck, by sequence number: while there is no later one, nothing
+/// shows that they had ever been whole.
+#[derive(Default)]
+pub(super) struct Open(Vec<u64>);
+
+impl Life {
+    /// Something will go wrong without a word. At most one read: who reads twice sees it.
+    pub(super) fn deceive(&mut self, deceit: Deceit) {
+        let Deceit {
+            operation,
+            fault,
+            after,
+            part,
+            ..
+        } = deceit;
+        let misread = operation == Operation::Read;
+        if misread && self.misread {
+            return;
+        }
+        self.misread |= misread;
+        self.threatened = true;
+        self.disk.deceive(operation, fault, after, part);
+    }
+}
+
+impl World<'_> {
+    /// Plans something that the disk will say nothing of.
+    pub(super) fn deceive(&mut self, deceit: Deceit) {
+        match deceit.when {
+            When::Now => self.life.iter_mut().for_each(|life| life.deceive(deceit)),
+            When::NextLife => self.ahead.push(deceit),
+        }
+    }
+
+    /// A bit flips at rest.
+    pub(super) fn rot(&mut self, part: &str, at: u64) {
+        let mut random = Random::new(at);
+        let Some(place) = self.medium.place(&mut random, part) else {
+            return;
+        };
+        let batches = self.medium.batches(Path::new(JOURNAL));
+        self.medium.flip(&place);
+        let (path, at) = (place.path, place.at as u64);
+        self.report.faults += 1;
+        let shards = match Scope::of(&path) {
+            Scope::Shard(shard) => vec![shard],
+            Scope::Journal => self.rotten(&batches, &path, at),
+            Scope::Identity | Scope::Nothing => Vec::new(),
+        };
+        let what = format!("a bit flips in {} at {at}", path.display());
+        self.struck(&path, shards, what);
+    }
+
+    /// Whose records a byte of the journal is about.
+    fn rotten(&mut self, batches: &[inspect::FoundBatch], path: &Path, at: u64) -> Vec<u32> {
+        // A spare one, too: a crash may take back that it was let go.
+        let mut here = batches.iter().filter(|batch| batch.path == path);
+        match here.find(|batch| batch.bytes.contains(&at)) {
+            // A seal says something about others, and holds nothing.
+            Some(batch) if batch.records == 0 => Vec::new(),
+            Some(batch) => {
+                self.open.0.push(batch.sequence);
+                if at < batch.bytes.start + batch.header_bytes {
+                    return self.all_shards();
+                }
+                batch.shards.iter().map(|shard| shard.get()).collect()
+            }
+            None if at < JOURNAL_HEADER_BYTES => self.all_shards(),
+            None => Vec::new(),
+        }
+    }
+
+    fn all_shards(&self) -> Vec<u32> {
+        (0..=self.plan.node.shards).collect()
+    }
+
+    fn struck(&self, path: &Path, shards: Vec<u32>, what: String) {
+        self.lasting.watch.with(|state| {
+            state.facts.damage.struck(path, shards);
+        });
+        self.lasting.watch.tell(&Event::Struck { what });
+    }
+
+    /// Takes note of what the disk did.
+    pub(super) fn note_struck(&mut self) {
+        for struck in self.medium.take_struck() {
+            self.report.faults += 1;
+            let watch = &self.lasting.watch;
+            match struck {
+                Struck::Read(path) => {
+                    let what = format!("{} is misread", path.display());
+                    watch.tell(&Event::Struck { what });
+                }
+                Struck::Sync(path) => {
+                    let what = format!("{} is not synced", path.display());
+                    watch.tell(&Event::Struck { what });
+                }
+                Struck::Write(path, at, bytes) => self.struck_write(&path, at, &bytes),
+            }
+        }
+    }
+
+    fn struck_write(&mut self, path: &Path, at: u64, bytes: &[u8]) {
+        let shards = match Scope::of(path) {
+            Scope::Shard(shard) => vec![shard],
+            Scope::Journal => {
+                if let Some((sequence, _)) = inspect::batch_written(bytes) {
+                    self.open.0.push(sequence);
+                } else if bytes.starts_with(JOURNAL_MAGIC) {
+                    // A file that was used before, and now is again, may look as it did then.
+                    self.open.0.push(u64::MAX);
+                }
+                self.all_shards()
+            }
+            Scope::Identity | Scope::Nothing => Vec::new(),
+        };
+        let what = format!(
+            "what was written to {} at {at} is not there",
+            path.display()
+        );
+        self.struck(path, shards, what);
+    }
+
+    /// The process is gone, and what it had not synced.
+    pub(super) fn lose(&mut self, crash: Crash) {
+        let lied = self.medium.crash(crash);
+        self.note_struck();
+        self.judge_tail();
+        if lied {
+            self.excuse();
+        }
+    }
+
+    /// The last batch of a journal looks the same when it was torn and when it was struck.
+    pub(super) fn judge_tail(&mut self) {
+        if self.open.0.is_empty() {
+            return;
+        }
+        let batches = self.medium.batches(Path::new(JOURNAL));
+        let last = batches.iter().map(|batch| batch.sequence).max();
+        let is_last = |struck: &u64| last.is_none_or(|last| *struck >= last);
+        if std::mem::take(&mut self.open.0).iter().any(is_last) {
+            self.excuse();
+        }
+    }
+
+    fn excuse(&self) {
+        let watch = &self.lasting.watch;
+        watch.with(|state| state.facts.damage.excused = true);
+    }
+
+    /// With damage in the files of shards: gives the scrubber the time it needs, after which every
+    /// such shard has said so, or its damage does not matter.
+    pub(super) fn scrub(&mut self) -> Result<(), Over> {
+        let watch = self.lasting.watch.clone();
+        if !watch.with(|state| state.facts.damage.is_in_shards()) {
+            return Ok(());
+        }
+        for _ in 0..SCRUB_MS_MAX / SCRUB_STEP_MS {
+            self.wait(SCRUB_STEP_MS)?;
+        }
+        self.look_for_rest()?;
+        watch.with(|state| state.facts.damage.scrubbed = true);
+        self.stop_at_violation()?;
+        for shard in self.all_shards() {
+            let directory = PathBuf::from(SHARDS).join(shard.to_string());
+            let silent = !watch.with(|state| state.facts.damage.has_said(shard));
+            if silent && !self.medium.is_checkpoint_sound(&directory) {
+                let what = format!("shard {shard} serves without a checkpoint that can be read");
+                return Err(self.violated("quarantine", what));
+            }
+        }
+        if let Some(client) = self.client() {
+            for (object, shape) in self.plan.objects.iter().enumerate() {
+                client.examine(object, shape);
+            }
+        }
+        self.look_for_rest()?;
+        self.stop_at_violation()
+    }
+}
