@@ -2,7 +2,7 @@
 
 mod codec;
 
-pub use codec::{FRAME_ENTRIES_MAX, FRAME_MESSAGES_MAX, FrameCodec};
+pub use codec::{FRAME_ENTRIES_MAX, FRAME_MESSAGES_MAX, FrameCodec, decode_frame};
 
 /// Version 1 of the protocol's messages; which of them are used is agreed on by each pair.
 #[allow(clippy::all, missing_docs, unreachable_pub)]

@@ -2,26 +2,24 @@
 //! what cannot be is told apart into what a newer version may send, which is skipped, and what
 //! nobody may, which ends the stream.
 
-use bytes::Bytes;
 use millrace_proto::peer::v1 as proto;
-use millrace_proto::peer::v1::raft_message::Payload;
-use millrace_types::{NodeId, ReplicaId, ShardId};
+use millrace_types::NodeId;
 use prost::Message as _;
 
 use crate::error::{Reason, Refusal};
 use crate::handshake::Identity;
 use crate::lane::Lane;
-use crate::limits::{CHUNK_BYTES_MAX, HELLO_BYTES_MAX, TEXT_CHARS_MAX};
-use crate::message::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
+use crate::limits::{HELLO_BYTES_MAX, TEXT_CHARS_MAX};
+
+mod message;
+mod raft;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use message::{BadMessage, Packed, unpacked};
 
 /// A frame, as it is sent.
 pub(crate) type Frame = proto::PeerFrame;
-
-/// A checksum's place on the wire, which is not in `encoded_len` before it is set: tag, four bytes,
-/// and one that the length around it may grow by.
-const CHECKSUM_BYTES: usize = 6;
-/// What a frame adds to a message, tag and length, and what the lengths inside may grow by.
-const AROUND_BYTES: usize = 12;
 
 /// The first thing each side says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,28 +27,6 @@ pub(crate) struct Hello {
     pub(crate) identity: Identity,
     pub(crate) to: NodeId,
     pub(crate) lane: Lane,
-}
-
-/// A message ready for the wire but for its checksums, and how much of a frame it takes.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    message: proto::ShardMessage,
-    pub(crate) bytes: usize,
-    pub(crate) entries: usize,
-}
-
-/// Why a message cannot be handed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadMessage {
-    /// A newer version says something that we do not know: it is left out.
-    #[error("of an unknown kind")]
-    Unknown,
-    /// Its checksum is another one.
-    #[error("damaged on its way")]
-    Damaged,
-    /// No version sends this.
-    #[error("malformed")]
-    Malformed,
 }
 
 impl From<Hello> for Frame {
@@ -174,156 +150,9 @@ pub(crate) fn pong(ping: proto::Ping) -> Frame {
 /// A frame of messages that waited, and a ping if one is due. Makes the checksums: here, because
 /// this runs beside the thread that gave the messages, and not on it.
 pub(crate) fn sealed(ping: Option<u64>, messages: Vec<Packed>) -> Frame {
-    let seal = |packed: Packed| {
-        let mut message = packed.message;
-        seal(&mut message);
-        message
-    };
     Frame {
         ping: ping.map(|id| proto::Ping { id }),
-        messages: messages.into_iter().map(seal).collect(),
+        messages: messages.into_iter().map(Packed::sealed).collect(),
         ..Frame::default()
-    }
-}
-
-fn seal(message: &mut proto::ShardMessage) {
-    use proto::shard_message::Body as Wire;
-    match &mut message.body {
-        Some(Wire::Raft(raft)) => {
-            if let Some(Payload::Append(append)) = &mut raft.payload {
-                for entry in &mut append.entries {
-                    entry.crc32c = checksum(entry);
-                }
-            }
-        }
-        Some(Wire::Chunk(chunk)) => chunk.crc32c = crc32c::crc32c(&chunk.data),
-        Some(Wire::Ack(_)) | None => {}
-    }
-}
-
-fn checksum(entry: &proto::Entry) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&entry.header), &entry.body)
-}
-
-impl From<ShardMessage> for Packed {
-    fn from(message: ShardMessage) -> Self {
-        use proto::shard_message::Body as Wire;
-        let (body, entries) = match message.body {
-            Body::Raft(raft) => {
-                let entries = match &raft.payload {
-                    Some(Payload::Append(append)) => append.entries.len(),
-                    _ => 0,
-                };
-                (Wire::Raft(raft), entries)
-            }
-            Body::Chunk(chunk) => (Wire::Chunk(chunk.into()), 0),
-            Body::Ack(ack) => (Wire::Ack(ack.into()), 0),
-        };
-        let message = proto::ShardMessage {
-            shard: message.shard.get(),
-            from: message.from.get(),
-            to: message.to.get(),
-            body: Some(body),
-        };
-        // A chunk has a checksum without having entries.
-        let checksums = entries + 1;
-        let bytes = message.encoded_len() + checksums * CHECKSUM_BYTES + AROUND_BYTES;
-        Self {
-            message,
-            bytes,
-            entries,
-        }
-    }
-}
-
-/// A message as it came, checked.
-pub(crate) fn unpacked(message: proto::ShardMessage) -> Result<ShardMessage, BadMessage> {
-    use proto::shard_message::Body as Wire;
-    let body = match message.body.ok_or(BadMessage::Unknown)? {
-        Wire::Raft(raft) => Body::Raft(checked(raft)?),
-        Wire::Chunk(chunk) => Body::Chunk(stretch(chunk)?),
-        Wire::Ack(ack) => Body::Ack(ack.into()),
-    };
-    Ok(ShardMessage {
-        shard: ShardId::new(message.shard),
-        from: ReplicaId::new(message.from),
-        to: ReplicaId::new(message.to),
-        body,
-    })
-}
-
-fn checked(raft: proto::RaftMessage) -> Result<proto::RaftMessage, BadMessage> {
-    match &raft.payload {
-        None => return Err(BadMessage::Unknown),
-        Some(Payload::Append(append)) => {
-            for entry in &append.entries {
-                if entry.kind() == proto::entry::Kind::Unspecified {
-                    return Err(BadMessage::Unknown);
-                }
-                if entry.crc32c != checksum(entry) {
-                    return Err(BadMessage::Damaged);
-                }
-            }
-        }
-        Some(_) => {}
-    }
-    Ok(raft)
-}
-
-impl From<SnapshotChunk> for proto::SnapshotChunk {
-    fn from(chunk: SnapshotChunk) -> Self {
-        let end = chunk.offset.checked_add(chunk.data.len() as u64);
-        Self {
-            id: chunk.id,
-            offset: chunk.offset,
-            total: chunk.total,
-            last: end == Some(chunk.total),
-            data: chunk.data,
-            crc32c: 0,
-        }
-    }
-}
-
-fn stretch(chunk: proto::SnapshotChunk) -> Result<SnapshotChunk, BadMessage> {
-    let data: Bytes = chunk.data;
-    let end = chunk.offset.checked_add(data.len() as u64);
-    let end = end.ok_or(BadMessage::Malformed)?;
-    let is_last = end == chunk.total;
-    if data.len() > CHUNK_BYTES_MAX || end > chunk.total || chunk.last != is_last {
-        return Err(BadMessage::Malformed);
-    }
-    if chunk.crc32c != crc32c::crc32c(&data) {
-        return Err(BadMessage::Damaged);
-    }
-    Ok(SnapshotChunk {
-        id: chunk.id,
-        offset: chunk.offset,
-        total: chunk.total,
-        data,
-    })
-}
-
-impl From<SnapshotAck> for proto::SnapshotAck {
-    fn from(ack: SnapshotAck) -> Self {
-        let (next, refused) = match ack.next {
-            Next::From(offset) => (offset, false),
-            Next::Refused => (0, true),
-        };
-        Self {
-            id: ack.id,
-            next,
-            refused,
-        }
-    }
-}
-
-impl From<proto::SnapshotAck> for SnapshotAck {
-    fn from(ack: proto::SnapshotAck) -> Self {
-        let next = if ack.refused {
-            Next::Refused
-        } else {
-            Next::From(ack.next)
-        };
-        Self { id: ack.id, next }
     }
 }

@@ -1,27 +1,25 @@
 //! What the streams carry.
 
 use bytes::Bytes;
-use millrace_proto::peer::v1::RaftMessage;
+use millrace_replica::{Message, Payload};
 use millrace_types::{ReplicaId, ShardId};
 
+use crate::lane::Lane;
+
 /// Something one replica of a shard has to say to another.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardMessage {
     /// The shard of both.
     pub shard: ShardId,
-    /// The replica that says it.
-    pub from: ReplicaId,
-    /// The replica it is for.
-    pub to: ReplicaId,
     /// What it says.
     pub body: Body,
 }
 
 /// What a replica says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A message of Raft's.
-    Raft(RaftMessage),
+    Raft(Message),
     /// A stretch of a snapshot.
     Chunk(SnapshotChunk),
     /// An answer to a stretch.
@@ -31,6 +29,10 @@ pub enum Body {
 /// A stretch of a snapshot; its checksum is made and checked on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotChunk {
+    /// Who sends it.
+    pub from: ReplicaId,
+    /// Who needs it.
+    pub to: ReplicaId,
     /// Which snapshot: chosen by its sender.
     pub id: u64,
     /// Of its first byte in the snapshot.
@@ -44,10 +46,45 @@ pub struct SnapshotChunk {
 /// An answer to a stretch of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotAck {
+    /// Who has it.
+    pub from: ReplicaId,
+    /// Who sent it.
+    pub to: ReplicaId,
     /// Which snapshot.
     pub id: u64,
     /// What its receiver does with the rest.
     pub next: Next,
+}
+
+impl ShardMessage {
+    /// The lane for it: what elections wait for in one, what is large in the others.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        match &self.body {
+            Body::Raft(message) => match message.payload {
+                Payload::Append { .. } | Payload::Accepted { .. } | Payload::Rejected { .. } => {
+                    Lane::Appends
+                }
+                Payload::Heartbeat { .. }
+                | Payload::HeartbeatAnswer { .. }
+                | Payload::Vote { .. }
+                | Payload::VoteAnswer { .. }
+                | Payload::TimeoutNow => Lane::Votes,
+                Payload::Snapshot { .. } => Lane::Snapshots,
+            },
+            Body::Chunk(_) | Body::Ack(_) => Lane::Snapshots,
+        }
+    }
+
+    /// The replica that says it, and the one it is for.
+    #[must_use]
+    pub const fn ends(&self) -> (ReplicaId, ReplicaId) {
+        match &self.body {
+            Body::Raft(message) => (message.from, message.to),
+            Body::Chunk(chunk) => (chunk.from, chunk.to),
+            Body::Ack(ack) => (ack.from, ack.to),
+        }
+    }
 }
 
 /// Where a snapshot goes on.

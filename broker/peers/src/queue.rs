@@ -220,3 +220,117 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use millrace_types::{ReplicaId, ShardId};
+
+    use super::*;
+    use crate::lane::Lane;
+    use crate::message::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
+
+    const LIMITS: QueueLimits = QueueLimits {
+        messages_max: 10_000,
+        bytes_max: 64 << 20,
+    };
+
+    fn packed(body: Body) -> Packed {
+        let shard = ShardId::new(1);
+        ShardMessage { shard, body }.into()
+    }
+
+    fn small() -> Packed {
+        packed(Body::Ack(SnapshotAck {
+            from: ReplicaId::new(1),
+            to: ReplicaId::new(2),
+            id: 3,
+            next: Next::From(4),
+        }))
+    }
+
+    fn large(bytes: usize) -> Packed {
+        packed(Body::Chunk(SnapshotChunk {
+            from: ReplicaId::new(1),
+            to: ReplicaId::new(2),
+            id: 3,
+            offset: 0,
+            total: bytes as u64,
+            data: vec![0; bytes].into(),
+        }))
+    }
+
+    fn take(queue: &Queue, epoch: Epoch) -> Poll<Option<Batch>> {
+        queue.take(epoch, Waker::noop())
+    }
+
+    fn sizes(queue: &Queue, epoch: Epoch) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        while let Poll::Ready(Some(batch)) = take(queue, epoch) {
+            sizes.push(batch.messages.len());
+        }
+        sizes
+    }
+
+    #[test]
+    fn what_waits_goes_into_frames_of_a_bounded_size() {
+        let queue = Queue::new(LIMITS);
+        let epoch = queue.dialling();
+        queue.up();
+        let half = FRAME_BYTES_TARGET / 2;
+        queue.push([
+            large(half),
+            large(half / 2),
+            large(half),
+            large(4 * half),
+            small(),
+        ]);
+        assert_eq!(sizes(&queue, epoch), [2, 1, 1, 1]);
+        queue.push((0..FRAME_MESSAGES_MAX + 1).map(|_| small()));
+        assert_eq!(sizes(&queue, epoch), [FRAME_MESSAGES_MAX, 1]);
+        let counts = queue.counts();
+        assert_eq!((counts.queued_messages, counts.queued_bytes), (0, 0));
+        assert_eq!(counts.sent_messages, 6 + FRAME_MESSAGES_MAX as u64);
+    }
+
+    #[test]
+    fn messages_wait_while_a_connection_is_made_and_only_its_reader_gets_them() {
+        let queue = Queue::new(LIMITS);
+        assert_eq!(queue.push([small()]), 1);
+        let former = queue.dialling();
+        let epoch = queue.dialling();
+        assert_eq!(queue.push([small(), small()]), 0);
+        assert!(take(&queue, epoch).is_pending());
+        queue.ping(1);
+        assert!(take(&queue, epoch).is_pending());
+        queue.up();
+        assert!(matches!(take(&queue, former), Poll::Ready(None)));
+        assert_eq!(sizes(&queue, epoch), [2]);
+    }
+
+    #[test]
+    fn what_waited_for_a_lost_connection_is_dropped_and_counted() {
+        let queue = Queue::new(LIMITS);
+        let epoch = queue.dialling();
+        queue.up();
+        queue.push([small(), small()]);
+        queue.down();
+        assert!(matches!(take(&queue, epoch), Poll::Ready(None)));
+        assert_eq!(queue.push([small()]), 1);
+        let counts = queue.counts();
+        assert_eq!((counts.dropped_messages, counts.queued_messages), (3, 0));
+        let epoch = queue.dialling();
+        queue.up();
+        assert!(take(&queue, epoch).is_pending());
+    }
+
+    #[test]
+    fn the_largest_record_fits_the_usual_queues() {
+        let queue = Queue::new(QueueLimits::of(Lane::Appends));
+        queue.dialling();
+        let dropped = queue.push([small(), large(32 << 20), large(32 << 20), large(64 << 10)]);
+        assert_eq!(dropped, 0);
+        assert_eq!(queue.push([large(MESSAGE_BYTES_MAX)]), 1);
+    }
+}

@@ -1,10 +1,10 @@
 //! What is sent arrives: in order, together, whole.
 
-use bytes::Bytes;
-use millrace_peers::{Body, Lane, MESSAGE_BYTES_MAX};
-use millrace_types::NodeId;
+use millrace_peers::{Lane, MESSAGE_BYTES_MAX};
+use millrace_replica::{Entry, EntryKind, Mark, Payload};
+use millrace_types::{LogIndex, NodeId, Term};
 
-use crate::support::{Node, ack, chunk, number, until};
+use crate::support::{Node, ack, chunk, number, raft, until};
 
 #[tokio::test]
 async fn messages_of_a_lane_arrive_in_order_and_say_who_sent_them() {
@@ -76,49 +76,33 @@ async fn messages_of_many_shards_that_wait_become_few_frames() {
 
 #[tokio::test]
 async fn a_record_of_the_largest_size_fits_and_a_larger_message_is_dropped_and_counted() {
-    use millrace_proto::peer::v1::{Append, Entry, RaftMessage, entry, raft_message::Payload};
     let (one, two) = (Node::start(1).await, Node::start(2).await);
     one.knows(2, &two);
     one.connected(2).await;
     let append = |bytes: usize| {
         let entry = Entry {
-            term: u64::MAX,
-            index: u64::MAX,
-            kind: entry::Kind::Command.into(),
-            header: Bytes::from(vec![1; bytes / 2]),
-            body: Bytes::from(vec![2; bytes - bytes / 2]),
-            crc32c: 0,
+            term: Term::new(u64::MAX),
+            index: LogIndex::new(u64::MAX),
+            kind: EntryKind::Command,
+            header: vec![1; bytes / 2].into(),
+            body: vec![2; bytes - bytes / 2].into(),
         };
-        let append = Append {
-            commit: u64::MAX,
+        let payload = Payload::Append {
+            prev: Mark::new(u64::MAX, u64::MAX),
+            commit: LogIndex::new(u64::MAX),
             entries: vec![entry],
-            ..Append::default()
         };
-        crate::support::message(
-            1,
-            Body::Raft(RaftMessage {
-                term: u64::MAX,
-                payload: Some(Payload::Append(append)),
-            }),
-        )
+        raft(1, payload)
     };
+    let largest = append(32 << 20);
 
-    assert_eq!(
-        one.send(2, Lane::Appends, vec![append(MESSAGE_BYTES_MAX)]),
-        1
-    );
-    assert_eq!(one.send(2, Lane::Appends, vec![append(32 << 20)]), 0);
+    let too_large = append(MESSAGE_BYTES_MAX);
+    assert_eq!(one.send(2, Lane::Appends, vec![too_large]), 1);
+    assert_eq!(one.send(2, Lane::Appends, vec![largest.clone()]), 0);
 
     until("it arrived", || two.inbox.count(Lane::Appends) == 1).await;
     let (_, arrived) = two.inbox.messages(Lane::Appends).remove(0);
-    let Body::Raft(RaftMessage {
-        payload: Some(Payload::Append(append)),
-        ..
-    }) = arrived.body
-    else {
-        panic!("{arrived:?}");
-    };
-    assert_eq!(append.entries[0].body, vec![2; 16 << 20]);
+    assert!(arrived == largest, "it is another one");
     assert_eq!(one.lane(2, Lane::Appends).dropped_messages, 1);
     assert!(one.is_up(2, Lane::Appends));
     one.stop().await;

@@ -76,11 +76,13 @@ async fn a_missing_or_wrong_token_is_refused_until_it_is_right() {
     assert!(!first.text.contains("ours"), "{first}");
 
     *ours.0.lock().unwrap() = None;
-    until("it is tried again", || {
-        let failure = one.lane(2, Lane::Snapshots).failure;
-        failure.is_some_and(|failure| failure.error.lasts())
+    let told = one.inbox.unreachable(2, Lane::Votes);
+    // The attempt that was under way may have had the token; the one after it has not.
+    until("it is tried without a token", || {
+        one.inbox.unreachable(2, Lane::Votes) >= told + 2
     })
     .await;
+    assert_eq!(refusal(&one, 2, Lane::Votes).await.1.reason, Reason::Token);
     ours.change("theirs");
 
     one.connected(2).await;

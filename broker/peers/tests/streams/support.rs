@@ -12,7 +12,8 @@ use millrace_peers::{
     Body, Credential, Identity, Inbound, Lane, LaneStatus, Link, Next, Options, PROTOCOL_VERSIONS,
     Peers, ShardMessage, SnapshotAck, SnapshotChunk,
 };
-use millrace_types::{NodeId, ReplicaId, ShardId};
+use millrace_replica::{Message, Payload};
+use millrace_types::{NodeId, ReplicaId, ShardId, Term};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -232,36 +233,50 @@ pub(crate) fn options(node: u64) -> Options {
     options
 }
 
+const FROM: ReplicaId = ReplicaId::new(11);
+const TO: ReplicaId = ReplicaId::new(12);
+
 /// A small message; `number` tells it from others.
 pub(crate) fn ack(shard: u32, number: u64) -> ShardMessage {
-    message(
-        shard,
-        Body::Ack(SnapshotAck {
-            id: 1,
-            next: Next::From(number),
-        }),
-    )
+    let ack = SnapshotAck {
+        from: FROM,
+        to: TO,
+        id: 1,
+        next: Next::From(number),
+    };
+    ShardMessage {
+        shard: ShardId::new(shard),
+        body: Body::Ack(ack),
+    }
 }
 
 /// A large message.
 pub(crate) fn chunk(shard: u32, bytes: usize) -> ShardMessage {
-    message(
-        shard,
-        Body::Chunk(SnapshotChunk {
-            id: 1,
-            offset: 0,
-            total: bytes as u64,
-            data: Bytes::from(vec![7; bytes]),
-        }),
-    )
-}
-
-pub(crate) fn message(shard: u32, body: Body) -> ShardMessage {
+    let chunk = SnapshotChunk {
+        from: FROM,
+        to: TO,
+        id: 1,
+        offset: 0,
+        total: bytes as u64,
+        data: Bytes::from(vec![7; bytes]),
+    };
     ShardMessage {
         shard: ShardId::new(shard),
-        from: ReplicaId::new(11),
-        to: ReplicaId::new(12),
-        body,
+        body: Body::Chunk(chunk),
+    }
+}
+
+/// A message of Raft's.
+pub(crate) fn raft(shard: u32, payload: Payload) -> ShardMessage {
+    let message = Message {
+        from: FROM,
+        to: TO,
+        term: Term::new(u64::MAX),
+        payload,
+    };
+    ShardMessage {
+        shard: ShardId::new(shard),
+        body: Body::Raft(message),
     }
 }
 
