@@ -30,7 +30,8 @@ pub struct ReplicaOptions {
     pub in_flight_max: usize,
     /// Entries handed out in one `Ready` to apply, unless a single one is larger: bounds a turn.
     pub apply_bytes_max: u64,
-    /// Entries not yet applied here; beyond, a leader refuses proposals and a follower entries.
+    /// Entries not yet applied; beyond, a leader refuses commands. A follower refuses entries when
+    /// so many of those that are committed are not applied.
     pub unapplied_bytes_max: u64,
     /// Entries kept in memory for followers that are a little behind, besides what is unapplied.
     pub window_bytes_max: u64,

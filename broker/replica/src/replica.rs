@@ -128,12 +128,18 @@ impl Replica {
     /// Time has passed. Costs a leader a counter, and a heartbeat for each member every few ticks;
     /// a follower a counter; a leader without other members a counter.
     pub fn tick(&mut self) {
-        let raft = &self.node.raft;
-        let leads = raft.state == StateRole::Leader;
-        // Alone, an election is a matter of `settle`; during an install it cannot be.
-        let may_tick = leads || (!raft.prs().is_singleton() && guard::may_campaign(&self.node));
-        if may_tick && self.node.tick() && !leads {
-            self.lots.tried();
+        let leads = self.leads();
+        let is_alone = self.node.raft.prs().is_singleton();
+        if leads || (!is_alone && guard::may_campaign(&self.node)) {
+            if self.node.tick() && !leads {
+                self.lots.tried();
+            }
+        } else {
+            // Alone, an election is a matter of `settle`; a learner and who installs a snapshot
+            // start none, but must know when they have not heard from a leader for long, or they
+            // would refuse their vote to the next one.
+            let elapsed = &mut self.node.raft.election_elapsed;
+            *elapsed = elapsed.saturating_add(1);
         }
         self.settle();
     }
@@ -314,11 +320,15 @@ impl Replica {
     }
 
     fn pace(&self) -> Pace {
-        let unstable = &self.node.raft.raft_log.unstable;
+        let log = &self.node.raft.raft_log;
+        let unstable = &log.unstable;
+        let store = self.node.store();
+        // Not counting what is uncommitted: it may take more of it to commit, which a leader bounds.
+        let waiting = store.bytes_after(log.applied) - store.bytes_after(log.committed);
         let on_its_way = self.unsynced.iter().any(|write| write.first.is_some());
         Pace {
             is_synced: !on_its_way && unstable.entries.is_empty() && unstable.snapshot.is_none(),
-            has_room: self.unapplied_bytes() < self.options.unapplied_bytes_max,
+            has_room: waiting < self.options.unapplied_bytes_max,
         }
     }
 

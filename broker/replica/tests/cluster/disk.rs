@@ -55,6 +55,9 @@ impl Stored {
     }
 }
 
+/// An entry and the term of the one before.
+type Followed = (Entry, Option<u64>);
+
 /// The disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
@@ -104,9 +107,11 @@ impl Disk {
         true
     }
 
-    /// The sync is done; what it covered, and the machine of a snapshot among it.
-    pub(crate) fn end_sync(&mut self) -> (Vec<ReadyNumber>, Option<Machine>) {
+    /// The sync is done; what it covered, the machine of a snapshot among it, and entries with the
+    /// term of the one before.
+    pub(crate) fn end_sync(&mut self) -> (Vec<ReadyNumber>, Option<Machine>, Vec<Followed>) {
         let mut numbers = Vec::new();
+        let mut entries = Vec::new();
         let mut installed = None;
         for (number, records) in self.unsynced.drain(..std::mem::take(&mut self.syncing)) {
             numbers.push(number);
@@ -114,10 +119,14 @@ impl Disk {
                 if let Record::Install(_, machine) = &record {
                     installed = Some(machine.clone());
                 }
+                if let Record::Entry(entry) = &record {
+                    let before = self.durable.term(entry.index.get() - 1);
+                    entries.push((entry.clone(), before));
+                }
                 self.durable.add(record);
             }
         }
-        (numbers, installed)
+        (numbers, installed, entries)
     }
 
     /// Power is gone: of what was not synced, a part from the beginning may be there.

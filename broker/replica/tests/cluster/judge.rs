@@ -37,10 +37,12 @@ pub(crate) struct Judge {
     pub(crate) reads: u64,
     pub(crate) elections: BTreeSet<u64>,
     pub(crate) installs: u64,
+    pub(crate) now: u64,
+    traces: bool,
 }
 
 impl Judge {
-    pub(crate) const fn new(promises: Promises) -> Self {
+    pub(crate) fn new(promises: Promises) -> Self {
         Self {
             promises,
             leaders: BTreeMap::new(),
@@ -53,6 +55,8 @@ impl Judge {
             reads: 0,
             elections: BTreeSet::new(),
             installs: 0,
+            now: 0,
+            traces: std::env::var_os("MILLRACE_REPLICA_TRACE").is_some(),
         }
     }
 
@@ -82,8 +86,9 @@ impl Judge {
         Ok(())
     }
 
-    /// Log matching: same index and term, same entry and same term before.
-    pub(crate) fn written(&mut self, entry: &Entry, before: Option<u64>) -> Judged {
+    /// Log matching: same index and term, same entry and same term before. Of what is synced or
+    /// sent: what a crash took from its only copy may be made again.
+    pub(crate) fn entry(&mut self, entry: &Entry, before: Option<u64>) -> Judged {
         let place = (entry.index.get(), entry.term.get());
         let here = (content(entry), before);
         let known = self.entries.entry(place).or_insert(here);
@@ -135,7 +140,14 @@ impl Judge {
     }
 
     /// What is said is on disk.
-    pub(crate) fn sent(&self, message: &Message, disk: &Disk) -> Judged {
+    pub(crate) fn sent(&mut self, message: &Message, disk: &Disk) -> Judged {
+        if let Payload::Append { prev, entries, .. } = &message.payload {
+            let mut before = prev.term.get();
+            for entry in entries {
+                self.entry(entry, Some(before))?;
+                before = entry.term.get();
+            }
+        }
         if self.promises == Promises::Ignored {
             return Ok(());
         }
@@ -159,6 +171,13 @@ impl Judge {
             return Ok(());
         }
         Err(format!("not on disk, where {durable:?} is: {message:?}"))
+    }
+
+    /// Tells what happens, when somebody wants to know.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        if self.traces {
+            println!("{} ms: {}", self.now, what());
+        }
     }
 
     pub(crate) fn acknowledge(&mut self, operation: u64, index: u64) {

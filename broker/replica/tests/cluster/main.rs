@@ -4,8 +4,11 @@
 
 mod chance;
 mod disk;
+mod hostile;
 mod judge;
 mod machine;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod node;
 mod simulation;
 mod world;

@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) slow_disk: bool,
     pub(crate) slow_apply: bool,
     pub(crate) lost_log: bool,
+    /// Its disk is lost: it never comes back.
+    pub(crate) is_gone: bool,
 }
 
 pub(crate) fn options(id: ReplicaId) -> ReplicaOptions {
@@ -67,6 +69,7 @@ impl Node {
             slow_disk: false,
             slow_apply: false,
             lost_log: false,
+            is_gone: false,
         }
     }
 
@@ -140,12 +143,15 @@ impl Node {
             let install = write.install.as_ref().map(|point| point.mark);
             let machine = install.map(|mark| self.incoming[&mark].clone());
             judge.installs += u64::from(machine.is_some());
-            let entries = write.entries.clone();
+            judge.note(|| {
+                let of = |entry: &Entry| (entry.index.get(), entry.term.get(), entry.kind);
+                let marks: Vec<_> = write.entries.iter().map(of).collect();
+                format!(
+                    "replica {id} writes {:?} {install:?} {marks:?}",
+                    write.hard_state
+                )
+            });
             self.disk.write(write, machine);
-            for entry in entries {
-                let before = self.disk.view.term(entry.index.get() - 1);
-                judge.written(&entry, before)?;
-            }
         }
         for message in ready.messages {
             judge.sent(&message, &self.disk)?;
@@ -159,6 +165,7 @@ impl Node {
             self.queue.push_back(entry);
         }
         if let Some(status) = ready.status {
+            judge.note(|| format!("replica {id}: {status:?}"));
             judge.status(id, status, &self.disk)?;
         }
         for read in ready.reads {
@@ -202,8 +209,11 @@ impl Node {
     }
 
     /// A sync has returned.
-    pub(crate) fn synced(&mut self, only_last: bool) {
-        let (numbers, installed) = self.disk.end_sync();
+    pub(crate) fn synced(&mut self, only_last: bool, judge: &mut Judge) -> Judged {
+        let (numbers, installed, entries) = self.disk.end_sync();
+        for (entry, before) in entries {
+            judge.entry(&entry, before)?;
+        }
         if let Some(machine) = installed {
             // What was handed out before is part of it.
             self.queue
@@ -211,12 +221,13 @@ impl Node {
             self.machine = machine;
         }
         let Some(replica) = &mut self.replica else {
-            return;
+            return Ok(());
         };
         let skip = if only_last { numbers.len() - 1 } else { 0 };
         for number in numbers.into_iter().skip(skip) {
             replica.synced(number);
         }
+        Ok(())
     }
 
     /// Makes a checkpoint of what is applied, and keeps so many entries before it.

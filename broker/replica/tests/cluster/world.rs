@@ -55,8 +55,6 @@ pub(crate) struct World {
     /// From node to node, one way.
     cut: BTreeSet<(usize, usize)>,
     operation: u64,
-    /// A wiped node whose replacement does not vote yet.
-    replacing: bool,
     drop_percent: u64,
 }
 
@@ -76,7 +74,6 @@ impl World {
             judge: Judge::new(promises),
             cut: BTreeSet::new(),
             operation: 0,
-            replacing: false,
             drop_percent,
         };
         for (replica, _) in founders {
@@ -105,6 +102,7 @@ impl World {
                 break;
             }
             self.now = entry.key().0;
+            self.judge.now = self.now;
             let event = entry.remove();
             self.happen(event)
                 .map_err(|broken| format!("at {} ms: {broken}", self.now))?;
@@ -144,7 +142,7 @@ impl World {
             Event::Synced { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].replica.is_some() {
                     let only_last = self.chance.percent(50);
-                    self.nodes[node].synced(only_last);
+                    self.nodes[node].synced(only_last, &mut self.judge)?;
                     return self.pump(node);
                 }
                 Ok(())
@@ -173,11 +171,18 @@ impl World {
     }
 
     fn start(&mut self, node: usize) -> Judged {
-        if self.nodes[node].replica.is_some() {
+        if self.nodes[node].replica.is_some() || self.nodes[node].is_gone {
             return Ok(());
         }
         let seed = self.chance.next();
         self.nodes[node].start(seed)?;
+        let Node {
+            replica,
+            replica_id,
+            ..
+        } = &self.nodes[node];
+        self.judge
+            .note(|| format!("replica {replica_id} starts: {replica:?}"));
         let after = self.chance.between(1, TICK);
         self.at(after, Event::Tick(node));
         self.pump(node)
@@ -357,6 +362,8 @@ impl World {
     }
 
     fn cut_off(&mut self, node: usize) {
+        let id = self.nodes[node].replica_id;
+        self.judge.note(|| format!("replica {id} is cut off"));
         let way = self.chance.between(0, 2);
         for other in 0..self.nodes.len() {
             if way != 0 {
@@ -373,6 +380,8 @@ impl World {
         if self.nodes[node].replica.is_none() {
             return;
         }
+        let id = self.nodes[node].replica_id;
+        self.judge.note(|| format!("replica {id} crashes"));
         self.nodes[node].stop();
         let chance = &mut self.chance;
         self.nodes[node].disk.crash(chance);
@@ -392,6 +401,12 @@ impl World {
             let members = members.iter().filter(|member| member.seat == seat);
             members.map(|member| member.replica).collect()
         };
+        let gone = self
+            .nodes
+            .iter()
+            .filter(|node| node.is_gone)
+            .map(|node| node.replica_id);
+        let gone: Vec<ReplicaId> = gone.filter(|id| members.find(*id).is_some()).collect();
         let (voters, learners) = (with(Seat::Voter), with(Seat::Learner));
         let voter = self.chance.one_of(&voters).copied();
         let learner = self.chance.one_of(&learners).copied();
@@ -399,6 +414,8 @@ impl World {
         let demote = |replica| Change::Demote { replica };
         let remove = |replica| Change::Remove { replica };
         let changes: Vec<Change> = match self.chance.between(0, 7) {
+            // Who is gone counts as one who never answers: it has to go first.
+            _ if !gone.is_empty() => gone.into_iter().map(remove).collect(),
             0..=2 if self.nodes.len() < NODES_MAX && learners.len() < 2 => {
                 let (replica, node) = self.new_node()?;
                 vec![Change::Add { replica, node }]
@@ -415,10 +432,9 @@ impl World {
             }
             _ => learner.into_iter().map(promote).collect(),
         };
-        if let Some(replica) = &mut self.nodes[leader].replica
-            && replica.change_members(&changes).is_ok()
-        {
-            self.replacing = false;
+        if let Some(replica) = &mut self.nodes[leader].replica {
+            let taken = replica.change_members(&changes);
+            self.judge.note(|| format!("{changes:?}: {taken:?}"));
         }
         self.pump(leader)
     }
@@ -438,11 +454,13 @@ impl World {
             return Ok(());
         };
         let id = self.nodes[node].replica_id;
+        // One at a time: what is committed is on a majority, not everywhere.
+        let has_gone = self.nodes.iter().any(|node| self.is_member_gone(node));
         let Some(replica) = &mut self.nodes[leader].replica else {
             return Ok(());
         };
         let voters = replica.members().iter().filter(|m| m.seat == Seat::Voter);
-        if self.replacing || voters.count() < 3 || replica.members().is_joint() {
+        if voters.count() < 3 || replica.members().is_joint() || has_gone {
             return Ok(());
         }
         if millrace_types::mutant!(IdUsedAgain) {
@@ -456,12 +474,24 @@ impl World {
             .change_members(&[Change::Remove { replica: id }])
             .is_ok()
         {
-            self.replacing = true;
+            self.judge.note(|| format!("replica {id} is gone"));
+            self.nodes[node].is_gone = true;
             self.nodes[node].stop();
             self.nodes[node].disk = Disk::default();
             self.nodes[node].life += 1;
         }
         self.pump(leader)
+    }
+
+    /// Whether somebody still counts on a disk that is lost.
+    fn is_member_gone(&self, node: &Node) -> bool {
+        let knows = |other: &Node| {
+            let stored = other.disk.durable.point.members.find(node.replica_id);
+            let replica = other.replica.as_ref();
+            let running = replica.and_then(|r| r.members().find(node.replica_id));
+            !other.is_gone && (stored.is_some() || running.is_some())
+        };
+        node.is_gone && self.nodes.iter().any(knows)
     }
 
     /// Faults end.
