@@ -91,7 +91,7 @@ pub(crate) fn check(node: &RawNode<Log>, message: &Message, pace: Pace) -> Resul
             }
         }
         Payload::TimeoutNow => {
-            if !may_campaign(node) || (raft.prs().is_singleton() && !pace.is_synced) {
+            if !may_campaign(node) || (is_alone(node) && !pace.is_synced) {
                 return Err(StepError::Busy);
             }
         }
@@ -107,6 +107,12 @@ pub(crate) fn may_campaign(node: &RawNode<Log>) -> bool {
     node.raft.promotable()
         && log.unstable.snapshot.is_none()
         && log.applied + 1 >= log.first_index()
+}
+
+/// Whether this replica wins every election by itself, also in the middle of a change in two steps.
+pub(crate) fn is_alone(node: &RawNode<Log>) -> bool {
+    let voters = node.raft.prs().conf().voters().ids();
+    voters.len() == 1 && voters.contains(node.raft.id)
 }
 
 fn check_ends(id: u64, message: &Message) -> Result<(), StepError> {

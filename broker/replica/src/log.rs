@@ -185,8 +185,9 @@ impl Log {
 
     /// Bytes of the entries after one.
     pub(crate) fn bytes_after(&self, index: u64) -> u64 {
-        let at = self.place(index + 1);
-        let held = at.and_then(|at| self.window.get(at));
+        // Before the window: a snapshot is being installed, or it was let go; then all of it.
+        let at = self.place(index + 1).unwrap_or_default();
+        let held = self.window.get(at);
         held.map_or(0, |held| self.total - held.bytes_before)
     }
 
@@ -252,7 +253,7 @@ impl Log {
         self.before.index.get()
     }
 
-    /// Where an entry is in the window, or would be behind it.
+    /// Where an entry is in the window, or would be behind it; `None` when it is before it.
     fn place(&self, index: u64) -> Option<usize> {
         let first = self.window.front()?.entry.index;
         usize::try_from(index.checked_sub(first)?).ok()

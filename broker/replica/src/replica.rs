@@ -129,7 +129,7 @@ impl Replica {
     /// a follower a counter; a leader without other members a counter.
     pub fn tick(&mut self) {
         let leads = self.leads();
-        let is_alone = self.node.raft.prs().is_singleton();
+        let is_alone = guard::is_alone(&self.node);
         if leads || (!is_alone && guard::may_campaign(&self.node)) {
             if self.node.tick() && !leads {
                 self.lots.tried();
@@ -161,7 +161,7 @@ impl Replica {
 
     /// Starts an election, if this replica votes and does not lead.
     pub fn campaign(&mut self) {
-        if !self.node.raft.prs().is_singleton() && guard::may_campaign(&self.node) {
+        if !guard::is_alone(&self.node) && guard::may_campaign(&self.node) {
             self.lots.tried();
             // Refused only while leading.
             self.node.campaign().ok();
@@ -266,15 +266,15 @@ impl Replica {
     }
 
     /// What is applied, as far as the caller has said, and the members then: what a checkpoint that
-    /// is begun now keeps.
+    /// is begun now keeps. `None` while a snapshot is being installed: the log has gone on already.
     #[must_use]
-    pub fn point(&self) -> Point {
+    pub fn point(&self) -> Option<Point> {
         let index = self.node.raft.raft_log.applied;
-        let term = self.node.raft.raft_log.term(index).unwrap_or_default();
-        Point {
-            mark: Mark::new(index, term),
+        let mark = Mark::new(index, self.node.store().term_of(index)?);
+        Some(Point {
+            mark,
             members: self.members.clone(),
-        }
+        })
     }
 
     /// The last entry, synced or not.
@@ -355,11 +355,10 @@ impl Replica {
     /// Who is the only voter needs no time to find out that nobody else leads. Only when all is
     /// synced, for it wins at once; and not before changes of members that it knows of are applied.
     fn lead_if_alone(&mut self) {
-        let raft = &self.node.raft;
-        if raft.state == StateRole::Leader || !raft.prs().is_singleton() {
+        if self.leads() || !guard::is_alone(&self.node) {
             return;
         }
-        let log = &raft.raft_log;
+        let log = &self.node.raft.raft_log;
         let pending = self.node.store().has_change(log.applied, log.committed);
         if guard::may_campaign(&self.node) && self.pace().is_synced && !pending {
             // Refused only while leading.

@@ -237,9 +237,10 @@ impl Driven {
             Input::Report(from, 1) => replica.snapshot_sent(from),
             Input::Report(from, _) => replica.snapshot_failed(from),
             Input::Compact => {
-                let point = replica.point();
-                replica.snapshot_made(point.clone());
-                replica.compact(point.mark.index);
+                if let Some(point) = replica.point() {
+                    replica.compact(point.mark.index);
+                    replica.snapshot_made(point);
+                }
             }
             Input::Loaded(entries) => {
                 let from = entries.first().map(|entry| entry.index).unwrap_or_default();

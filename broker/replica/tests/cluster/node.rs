@@ -233,7 +233,7 @@ impl Node {
     /// Makes a checkpoint of what is applied, and keeps so many entries before it.
     pub(crate) fn checkpoint(&mut self, keep: u64) -> Option<Point> {
         let replica = self.replica.as_mut()?;
-        let point = replica.point();
+        let point = replica.point()?;
         if point.mark.index.get() != self.machine.applied
             || point.mark.index <= self.disk.durable.point.mark.index
         {
@@ -276,7 +276,7 @@ impl Node {
         };
         let compacted = replica.compacted();
         let (committed, last) = (replica.committed(), replica.last());
-        let point = replica.point().mark.index;
+        let point = replica.point().map_or(compacted, |point| point.mark.index);
         // While a snapshot is being installed, the log begins behind what is applied.
         if compacted.max(point) <= committed && committed <= last {
             return Ok(());

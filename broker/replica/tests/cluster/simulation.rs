@@ -25,7 +25,8 @@ pub(crate) fn run(seed: u64, promises: Promises) -> (World, Option<String>) {
     let broken = match std::panic::catch_unwind(run) {
         Ok(result) => result.err(),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
+            let owned = panic.downcast_ref::<String>().cloned();
+            let text = owned.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
             Some(text.unwrap_or_else(|| "a panic".to_owned()))
         }
     };
