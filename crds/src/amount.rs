@@ -11,6 +11,8 @@ use thiserror::Error;
 
 /// Longest text: 15 digits, a point, three more, and a suffix.
 const TEXT_BYTES_MAX: usize = 21;
+/// Of an integer, which no pattern bounds: more than any bound of ours has.
+const INTEGER_DIGITS_MAX: usize = 19;
 /// Plain numbers with a decimal or binary suffix; no exponents, no parts of a byte spelled `m`.
 const SIZE_PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 /// Whole processors or thousandths.
@@ -104,7 +106,7 @@ fn parse(text: &str) -> Option<u64> {
         ok.then(|| text.parse::<u128>().ok()).flatten()
     };
     let thousandths = digits(fraction, 3)? * [100, 10, 1][fraction.len() - 1];
-    let thousandths = (digits(whole, 15)? * 1000 + thousandths) * unit;
+    let thousandths = (digits(whole, INTEGER_DIGITS_MAX)? * 1000 + thousandths) * unit;
     i64::try_from(thousandths.div_ceil(1000))
         .ok()
         .and_then(|bytes| u64::try_from(bytes).ok())
@@ -200,6 +202,7 @@ mod tests {
             ("1.001", 2),
             ("16Mi", 16 << 20),
             ("8191Pi", 8191 << 50),
+            ("576460752303423488", 512 << 50),
         ] {
             assert_eq!(Size::new(text).bytes(), Ok(bytes), "{text}");
         }

@@ -13,7 +13,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{at_least, between, same, unchangeable};
+use crate::rules::{at_least, between, bytes_from, same, unchangeable};
 use crate::status::{conditions, not_reconciled, unknown};
 use crate::{Cpu, Size, Span};
 
@@ -25,7 +25,7 @@ const SUBDOMAIN_PATTERN: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Key of a taint.
 const QUALIFIED_PATTERN: &str =
-    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 /// As Kubernetes has it.
 const LABEL_VALUE_BYTES_MAX: u32 = 63;
 /// Annotations of ours are notes, not documents; Kubernetes takes 256 KiB for all of them.
@@ -147,7 +147,7 @@ pub struct Storage {
     /// Size of the volume, as a quantity. At least 1Gi, default 10Gi. Cannot be changed yet.
     #[serde(default = "storage_size")]
     #[x_kube(
-        validation = at_least("1Gi"),
+        validation = bytes_from("1Gi"),
         validation = Rule::new(
             "quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0"
         )
@@ -180,9 +180,11 @@ pub struct Resources {
 pub struct Amounts {
     /// Processors, as a quantity (`500m`, `2`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = at_least("0"))]
     pub cpu: Option<Cpu>,
     /// Memory, as a quantity (`512Mi`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = bytes_from("0"))]
     pub memory: Option<Size>,
 }
 

@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 /// A name as Kubernetes' DNS labels are, so that it can be part of a name derived from it.
 pub(crate) const LABEL_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
+/// A name as Services have it: clients connect to one that is called like the cluster.
+pub(crate) const CLUSTER_PATTERN: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
+
 /// The BrokerCluster that holds a queue or topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterRef {
     /// Name of a BrokerCluster in the same namespace.
-    #[schemars(length(min = 1, max = 52), regex(pattern = LABEL_PATTERN))]
+    #[schemars(length(min = 1, max = 52), regex(pattern = CLUSTER_PATTERN))]
     pub name: String,
 }
 

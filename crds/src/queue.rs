@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{at_least, at_most, between, unchangeable};
+use crate::rules::{at_least, at_most, between, bytes_from, unchangeable};
 use crate::status::{conditions, not_reconciled, unknown};
 use crate::topic::one_mebibyte;
 use crate::{ClusterRef, DeletionPolicy, QueueRef, Size, Span, TopicRef};
@@ -204,7 +204,7 @@ pub struct DeadLetterLimits {
     pub max_messages: Option<i64>,
     /// Their bytes, as a quantity. At least 1. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = at_least("1"))]
+    #[x_kube(validation = bytes_from("1"))]
     pub max_bytes: Option<Size>,
 }
 
@@ -218,7 +218,7 @@ pub struct QueueLimits {
     pub max_messages: Option<i64>,
     /// Their bytes, as a quantity. At least 1. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = at_least("1"))]
+    #[x_kube(validation = bytes_from("1"))]
     pub max_bytes: Option<Size>,
     /// Largest message, as a quantity. 1 to 16Mi, default 1Mi.
     #[serde(default = "one_mebibyte")]

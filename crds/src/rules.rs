@@ -26,6 +26,17 @@ pub(crate) fn between(min: &str, max: &str) -> Rule {
     .message(format!("must be {min} to {max}").as_str())
 }
 
+/// A quantity of bytes of at least `min`, and no larger than anybody's disk.
+pub(crate) fn bytes_from(min: &str) -> Rule {
+    /// Fits 63 bits, as integers do.
+    const MAX: &str = "512Pi";
+    Rule::new(format!(
+        "quantity(string(self)).compareTo(quantity('{min}')) >= 0 && \
+         quantity(string(self)).compareTo(quantity('{MAX}')) <= 0"
+    ))
+    .message(format!("must be {min} to {MAX}").as_str())
+}
+
 /// A quantity of at least `min`.
 pub(crate) fn at_least(min: &str) -> Rule {
     Rule::new(format!(

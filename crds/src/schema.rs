@@ -6,7 +6,7 @@ use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use crate::common::LABEL_PATTERN;
+use crate::common::{CLUSTER_PATTERN, LABEL_PATTERN};
 use crate::{BrokerCluster, Queue, Topic};
 
 /// Longest name of a BrokerCluster: pods, claims and Secrets add up to 11 characters to it, and
@@ -26,9 +26,9 @@ pub struct WriteError(#[from] serde_saphyr::ser::Error);
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
-        published(BrokerCluster::crd(), CLUSTER_NAME_MAX),
-        published(Queue::crd(), NAME_MAX),
-        published(Topic::crd(), NAME_MAX),
+        published(BrokerCluster::crd(), CLUSTER_NAME_MAX, CLUSTER_PATTERN),
+        published(Queue::crd(), NAME_MAX, LABEL_PATTERN),
+        published(Topic::crd(), NAME_MAX, LABEL_PATTERN),
     ]
 }
 
@@ -40,7 +40,11 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, WriteError> {
     Ok(serde_saphyr::to_string(crd)?)
 }
 
-fn published(mut crd: CustomResourceDefinition, name_max: u32) -> CustomResourceDefinition {
+fn published(
+    mut crd: CustomResourceDefinition,
+    name_max: u32,
+    name_pattern: &str,
+) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(schema) = version
             .schema
@@ -51,19 +55,19 @@ fn published(mut crd: CustomResourceDefinition, name_max: u32) -> CustomResource
         };
         let mut value = serde_json::to_value(&*schema).expect("a schema is plain data");
         tidy(&mut value);
-        root(&mut value, name_max);
+        root(&mut value, name_max, name_pattern);
         *schema = serde_json::from_value(value).expect("it was one before");
     }
     crd
 }
 
 /// What only the root of a schema has.
-fn root(schema: &mut Value, name_max: u32) {
+fn root(schema: &mut Value, name_max: u32, name_pattern: &str) {
     let properties = &mut schema["properties"];
     properties["metadata"] = json!({
         "type": "object",
         "properties": {
-            "name": { "type": "string", "maxLength": name_max, "pattern": LABEL_PATTERN }
+            "name": { "type": "string", "maxLength": name_max, "pattern": name_pattern }
         }
     });
     // So that the columns of `kubectl get` are filled before the operator comes by.

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{at_least, at_most, between, unchangeable};
+use crate::rules::{at_least, at_most, between, bytes_from, unchangeable};
 use crate::status::{conditions, not_reconciled, unknown};
 use crate::{ClusterRef, DeletionPolicy, Size, Span};
 
@@ -78,7 +78,7 @@ pub struct Retention {
     pub age: Option<Span>,
     /// Bytes kept in a partition, as a quantity (`10Gi`). At least 1. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = at_least("1"))]
+    #[x_kube(validation = bytes_from("1"))]
     pub bytes: Option<Size>,
     /// Messages kept in a partition. At least 1. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]

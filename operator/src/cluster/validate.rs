@@ -105,6 +105,12 @@ fn key(cluster: &BrokerCluster) -> Result<ClusterKey, Invalid> {
         let problem = format!("is longer than {CLUSTER_NAME_BYTES_MAX} characters");
         return Err(field("metadata.name", problem));
     }
+    if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        return Err(field(
+            "metadata.name",
+            "must start with a letter, as a Service's",
+        ));
+    }
     Ok(ClusterKey::new(namespace, name))
 }
 

@@ -89,14 +89,16 @@ fn a_field_that_an_older_schema_let_through_is_named() {
 }
 
 #[test]
-fn a_name_without_room_for_derived_names_is_refused() {
-    let mut cluster = cluster();
-    cluster.metadata.name = Some("c".repeat(53));
+fn a_name_that_an_object_of_the_cluster_cannot_have_is_refused() {
+    for name in ["c".repeat(53), "7up".to_owned()] {
+        let mut cluster = cluster();
+        cluster.metadata.name = Some(name);
 
-    let invalid = try_validated(&cluster, claimless()).unwrap_err();
+        let invalid = try_validated(&cluster, claimless()).unwrap_err();
 
-    assert!(
-        invalid.to_string().starts_with("metadata.name"),
-        "{invalid}"
-    );
+        assert!(
+            invalid.to_string().starts_with("metadata.name"),
+            "{invalid}"
+        );
+    }
 }
