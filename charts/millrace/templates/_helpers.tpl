@@ -36,6 +36,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* Of what `helm test` makes: not to be taken for the operator's. */}}
+{{- define "millrace.selfTestLabels" -}}
+{{- $labels := include "millrace.labels" . | fromYaml }}
+{{- set $labels "app.kubernetes.io/component" "self-test" | toYaml }}
+{{- end }}
+
 {{- define "millrace.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "millrace.fullname" .) .Values.serviceAccount.name }}

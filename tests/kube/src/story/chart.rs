@@ -39,7 +39,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Values that must be refused, and a word of the reason.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 11] = [
     ("imagee.repository=x", "imagee"),
     ("image.tag=latest", "image"),
     ("image.digest=sha256:short", "digest"),
@@ -49,6 +49,11 @@ const REFUSED: [(&str, &str); 9] = [
     ("replicas=-1", "replicas"),
     ("crds.keep=false", "keep"),
     ("selfTest.timeout=soon", "timeout"),
+    (
+        "podLabels.app\\.kubernetes\\.io/name=x",
+        "app.kubernetes.io/name",
+    ),
+    ("commonLabels.helm\\.sh/chart=x", "helm.sh/chart"),
 ];
 
 fn lint(world: &mut World) -> Result<Verdict> {
