@@ -179,24 +179,28 @@ where
         let config = Config::default()
             .concurrency(CONCURRENCY)
             .debounce(DEBOUNCE);
-        drained(applier(
-            timed,
-            retry,
-            Arc::clone(ctx),
-            self.store,
-            queue,
-            config,
-        ))
-        .boxed()
+        let results = applier(timed, retry, Arc::clone(ctx), self.store, queue, config);
+        drained(name, Arc::clone(ctx), results).boxed()
     }
 }
 
-/// Results were dealt with by then: failures are logged where they are retried, and an object that
-/// went between ring and look is nothing.
+/// Results were dealt with by then: failures are logged where they are retried. Of an object that
+/// is gone only its failures are left to forget.
 async fn drained<T, E: Error + 'static>(
+    name: &'static str,
+    ctx: Arc<Context>,
     results: impl Stream<Item = Result<T, controller::Error<E, Infallible>>>,
 ) {
-    results.for_each(|_| std::future::ready(())).await;
+    results
+        .for_each(|result| {
+            if let Err(controller::Error::ObjectNotFound(gone)) = result {
+                let namespace = gone.namespace.as_deref().unwrap_or_default();
+                let object = format!("{namespace}/{}", gone.name);
+                ctx.backoffs.reset(&(name, object));
+            }
+            std::future::ready(())
+        })
+        .await;
 }
 
 fn full_name<K: Resource>(object: &K) -> String {
@@ -205,4 +209,36 @@ fn full_name<K: Resource>(object: &K) -> String {
         object.namespace().unwrap_or_default(),
         object.name_any()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::DynamicObject;
+    use millrace_crds::BrokerCluster;
+
+    use super::*;
+    use crate::fakes::{Api, context};
+
+    #[tokio::test]
+    async fn an_object_made_again_does_not_wait_for_what_the_one_before_it_failed_at() {
+        let (context, _listeners) = context(&Api::default(), 1, &[]);
+        let context = Arc::new(context);
+        let key = ("queue", "shop/orders".to_owned());
+        for _ in 0..10 {
+            context.backoffs.fail(key.clone());
+        }
+        let gone: ObjectRef<BrokerCluster> = ObjectRef::new("orders").within("shop");
+        let gone: ObjectRef<DynamicObject> = gone.erase();
+        let result: Result<(), controller::Error<std::io::Error, Infallible>> =
+            Err(controller::Error::ObjectNotFound(Box::new(gone)));
+
+        drained(
+            "queue",
+            Arc::clone(&context),
+            futures::stream::iter([result]),
+        )
+        .await;
+
+        assert!(context.backoffs.fail(key) < Duration::from_secs(1));
+    }
 }

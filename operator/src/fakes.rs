@@ -210,6 +210,7 @@ struct BrokerState {
     objects_max: Option<usize>,
     /// The next delta finds another revision.
     is_ahead: bool,
+    digest: Vec<u8>,
     /// Deltas it was sent.
     deltas: usize,
     objects: BTreeMap<String, TopologyObject>,
@@ -247,6 +248,11 @@ impl Broker {
     /// Somebody else changes its topology before the next delta comes.
     pub(crate) fn is_changed_in_between(&self) {
         self.state.lock().unwrap().is_ahead = true;
+    }
+
+    /// Gives it a digest that nothing changes.
+    pub(crate) fn encodes_otherwise(&self) {
+        self.state.lock().unwrap().digest = vec![1; 32];
     }
 
     /// How many deltas it was sent.
@@ -306,7 +312,7 @@ impl Cluster for Broker {
             topology: Some(TopologyState {
                 revision: state.revision,
                 applied_revision: state.revision,
-                digest: Vec::new().into(),
+                digest: state.digest.clone().into(),
                 objects: state.objects.values().map(object).collect(),
             }),
         }))

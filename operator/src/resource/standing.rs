@@ -250,6 +250,7 @@ mod tests {
             serves: true,
             refused: [].into(),
             unsent: 0,
+            resent_at: None,
             frozen: None,
         }
     }

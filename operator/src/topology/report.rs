@@ -14,6 +14,9 @@ pub struct Report {
     pub refused: BTreeMap<String, Refused>,
     /// Changes that were not sent yet, for there were too many to be sent at once.
     pub unsent: usize,
+    /// The broker's digest when everything was sent to it anew: while it stays the same, sending
+    /// again is in vain. A broker of another version may know fewer fields.
+    pub resent_at: Option<Vec<u8>>,
     /// Why nothing was removed although resources seem to be gone; `None` when nothing was held
     /// back.
     pub frozen: Option<String>,
@@ -110,6 +113,7 @@ impl Report {
             serves: false,
             refused: BTreeMap::new(),
             unsent: 0,
+            resent_at: None,
             frozen: None,
         }
     }
@@ -177,6 +181,7 @@ mod tests {
             serves: true,
             refused: BTreeMap::new(),
             unsent: 0,
+            resent_at: None,
             frozen: None,
         }
     }

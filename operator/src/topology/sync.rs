@@ -191,9 +191,14 @@ async fn converse(
         mut upserts,
         candidates,
     } = delta(&key.namespace, &declared, &looked.answer);
-    if upserts.is_empty() && candidates.is_empty() && !agrees(&declared, &looked) {
+    let before = ctx.reports.of(key);
+    let in_vain = before.as_ref().and_then(|before| before.resent_at.clone());
+    let mut resent_at = in_vain.filter(|digest| *digest == looked.digest);
+    let seems_same = upserts.is_empty() && candidates.is_empty() && resent_at.is_none();
+    if seems_same && !agrees(&declared, &looked) {
         tracing::info!(cluster = %key, "broker has another encoding of what is declared");
         upserts = delta::everything(&declared);
+        resent_at = Some(looked.digest.clone());
     }
     let uid = cluster.uid().unwrap_or_default();
     let (removals, frozen) = match confirmed(ctx, key, &uid, candidates).await {
@@ -206,13 +211,13 @@ async fn converse(
             serves: false,
             refused: BTreeMap::new(),
             unsent: 0,
+            resent_at,
             frozen,
         });
     }
     tracing::info!(
         cluster = %key, upserts = upserts.len(), removals = removals.len(), "topology is sent"
     );
-    let before = ctx.reports.of(key);
     let known = before.as_deref().map(|report| &report.refused);
     // What was refused comes last: it must not use up the calls of what was not tried yet.
     let (again, new) = upserts
@@ -233,6 +238,7 @@ async fn converse(
         serves: false,
         refused,
         unsent: unsent.iter().map(Page::len).sum(),
+        resent_at,
         frozen,
     })
 }

@@ -57,6 +57,7 @@ fn a_cluster_that_serves_is_ready_and_says_where() {
         serves: true,
         refused: [].into(),
         unsent: 0,
+        resent_at: None,
         frozen: None,
     };
 
@@ -223,6 +224,7 @@ fn a_cluster_is_not_synced_while_its_broker_lacks_something_declared() {
         serves: true,
         refused: [].into(),
         unsent: 0,
+        resent_at: None,
         frozen: None,
     };
     let no = Refused {

@@ -320,6 +320,7 @@ async fn a_broker_that_does_not_get_on_is_asked_ever_less_often() {
         serves: true,
         refused: BTreeMap::new(),
         unsent: 0,
+        resent_at: None,
         frozen: None,
     };
     let stuck = report(2, 1);
@@ -334,4 +335,24 @@ async fn a_broker_that_does_not_get_on_is_asked_ever_less_often() {
     assert!(later[9] > Duration::from_secs(10), "{later:?}");
     assert!(gets_on < Duration::from_secs(1), "{gets_on:?}");
     assert_eq!(done, RESYNC);
+}
+
+#[tokio::test]
+async fn a_broker_that_encodes_otherwise_is_sent_everything_anew_only_once() {
+    let (api, broker) = (api(), FakeBroker::default());
+    broker.encodes_otherwise();
+    broker.holds("queue/shop/a", "uid-a");
+    let port = broker.serve().await;
+    let (context, _listeners) = context(&api, port, &[queue("a")]);
+    let context = Arc::new(context);
+    let key = ClusterKey::new("shop", "main");
+    let cached = context.stores.clusters.get(&key.object_ref()).unwrap();
+
+    for _ in 0..3 {
+        reconcile(Arc::clone(&cached), Arc::clone(&context))
+            .await
+            .unwrap();
+    }
+
+    assert_eq!(broker.deltas(), 1);
 }
