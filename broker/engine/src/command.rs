@@ -136,8 +136,9 @@ pub enum Command {
         /// What the client still holds; every other delivery of the session is an effect again.
         held: Vec<Held>,
     },
-    /// The client's connection is gone; its deliveries stay its own until the session's time to
-    /// live has passed. Ignored when a newer epoch is attached.
+    /// The client's connection is gone; what was sent (`NoteSent`) stays its own until the
+    /// session's time to live has passed, the rest is released without counting a failure. Ignored
+    /// when a newer epoch is attached.
     DetachSession {
         /// Which.
         session: SessionId,
@@ -217,6 +218,13 @@ pub enum Command {
         /// Queues that are gone, or that send elsewhere.
         sources: Vec<LogId>,
     },
+    /// These leases were sent to their clients: one that runs out then has failed, which one that
+    /// nobody saw has not. Noted before anything that is due by its stamp ends, so that a leader
+    /// can say so in time.
+    NoteSent {
+        /// By session.
+        sent: Vec<SentLeases>,
+    },
 }
 
 /// What a batch of records is, without looking into it.
@@ -245,6 +253,17 @@ pub struct Held {
     /// How often the message had been handed out, this time included: tells one lease from the
     /// next.
     pub acquired: u32,
+}
+
+/// Leases that one connection of a session has sent to its client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentLeases {
+    /// Whose.
+    pub session: SessionId,
+    /// The connection they were sent on. An epoch of the past says nothing.
+    pub epoch: u32,
+    /// Which.
+    pub held: Vec<Held>,
 }
 
 /// One message to settle.

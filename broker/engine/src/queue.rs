@@ -425,6 +425,21 @@ impl Queue {
         })
     }
 
+    /// Leases that end after one time and up to another and are not known to have been sent.
+    pub(crate) fn unsent_due(
+        &self,
+        after: Elapsed,
+        upto: Elapsed,
+    ) -> impl Iterator<Item = (SessionId, Held)> {
+        let due = self.ledger.due_between(after, upto);
+        // An orphan's leases do not end.
+        let due = due.filter(|(_, _, lease)| !self.frozen && lease.sent == ledger::Sent::No);
+        due.map(|(offset, exception, lease)| {
+            let acquired = exception.acquired;
+            (lease.owner, Held { offset, acquired })
+        })
+    }
+
     /// How many leases a session holds; `None` when it has ended.
     #[must_use]
     pub fn session_holds(&self, session: SessionId) -> Option<usize> {

@@ -15,7 +15,7 @@ use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
 
 use crate::chunks::Chunks;
 use crate::codec::DecodeError;
-use crate::command::{BatchHeader, Command, Entry};
+use crate::command::{BatchHeader, Command, Entry, Held, SentLeases};
 use crate::limits::EXPIRIES_MAX;
 use crate::outcome::{Applied, BodyChange, Effect, Outcome};
 use crate::partition::Partition;
@@ -83,6 +83,9 @@ impl Shard {
             elapsed: self.stamp.elapsed.max(entry.stamp.elapsed),
         };
         let mut changes = Changes::default();
+        if let Command::NoteSent { sent } = &entry.command {
+            self.note_sent(sent);
+        }
         self.expire(&mut changes);
         let outcome = self.dispatch(&entry.command, &mut changes);
         Applied {
@@ -95,7 +98,8 @@ impl Shard {
     fn dispatch(&mut self, command: &Command, changes: &mut Changes) -> Outcome {
         let stamp = self.stamp;
         match command {
-            Command::Tick => Outcome::Done,
+            // Noted before what is due.
+            Command::Tick | Command::NoteSent { .. } => Outcome::Done,
             Command::ConfigureQueue { .. }
             | Command::ConfigurePartition { .. }
             | Command::Freeze { .. }
@@ -257,6 +261,15 @@ impl Shard {
                 Outcome::Done
             }
         })
+    }
+
+    fn note_sent(&mut self, sent: &[SentLeases]) {
+        for sent in sent {
+            let log = self.sessions.get(&sent.session);
+            if let Some(queue) = log.and_then(|log| own(&mut self.queues, *log)) {
+                queue.note_sent(sent);
+            }
+        }
     }
 
     /// Runs an operation of a queue, hands out what can be handed out then, and keeps what is
@@ -472,6 +485,19 @@ impl Shard {
         self.partitions
             .after(after)
             .map(|(_, partition)| &**partition)
+    }
+
+    /// Up to `max` leases of sessions that end after one time and up to another and are not known
+    /// to have been sent (`Command::NoteSent`): unless that is noted, their end is no failure.
+    #[must_use]
+    pub fn unsent_due(&self, after: Elapsed, upto: Elapsed, max: usize) -> Vec<(SessionId, Held)> {
+        let until = (upto, LogId::new(u64::MAX));
+        let queues = self.deadlines.range(..=until);
+        queues
+            .filter_map(|(_, log)| self.queue(*log))
+            .flat_map(|queue| queue.unsent_due(after, upto))
+            .take(max)
+            .collect()
     }
 
     /// Which queue a session is of; `None` when it has ended.

@@ -1,21 +1,33 @@
 //! One consumer's connection, between the shard's thread that leases messages to it and the task
 //! that writes to its socket. Keeps what is leased but not sent, what may be sent, and when the
 //! client was last heard. Bodies are not in here: they are read when they can be sent.
+//!
+//! Decides how much the session may be leased ahead: at first and after a pause no more than there
+//! is credit for, so that nothing waits here that somebody else could handle; all of its window
+//! while it gives credit faster than messages come.
 
-use std::collections::{BTreeMap, VecDeque};
+mod leases;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_engine::command::{Held, Window};
 use millrace_engine::outcome::Delivery;
-use millrace_types::{LogId, Offset, Refusal, SessionId, ShardId};
+use millrace_types::{Count, LogId, Refusal, SessionId, ShardId};
 use tokio::sync::Notify;
 
 use super::api::Credit;
 use super::consumer::SettleResults;
+use leases::Leases;
 
 /// Deliveries of one event at most: bounds what one event holds in memory.
 const DELIVERIES_MAX: usize = 256;
+/// What waits for credit this long goes back to the queue: others may be idle. Long enough for
+/// credit that is on its way.
+const CREDIT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Shared by both sides.
 #[derive(Debug)]
@@ -26,7 +38,7 @@ pub(super) struct Connection {
     pub(super) shard: ShardId,
     /// Its queue.
     pub(super) queue: LogId,
-    /// In flight at most, unless it is paused.
+    /// In flight at most.
     pub(super) window: Window,
     state: Mutex<State>,
     changed: Notify,
@@ -34,10 +46,7 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 struct State {
-    /// Leased, not sent.
-    pending: VecDeque<Delivery>,
-    /// Everything leased to its session that it knows of, sent or not.
-    holds: BTreeMap<Offset, u32>,
+    leases: Leases,
     /// Goes out first, whatever the credit.
     notices: VecDeque<Notice>,
     messages: u64,
@@ -45,12 +54,27 @@ struct State {
     bytes: i64,
     epoch: u32,
     heard: Instant,
-    /// Since when something could have been sent and was not; `None` when nothing waits.
+    /// Since when something waits and nothing was sent.
     stuck_since: Option<Instant>,
-    paused: bool,
+    /// Since when something waited and there was no credit for it: until there is.
+    dry_since: Option<Instant>,
+    width: Width,
     closed: bool,
     /// Its client is gone.
     abandoned: bool,
+}
+
+/// How much of its window the session is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    /// Nothing, until there is credit.
+    Closed,
+    /// What there is credit for.
+    Narrow,
+    /// All of it, as soon as that is asked for.
+    Widening,
+    /// All of it.
+    Full,
 }
 
 /// What a connection is told besides deliveries.
@@ -71,9 +95,9 @@ pub(super) enum Notice {
 pub(super) enum Next {
     /// Tell this.
     Notice(Notice),
-    /// Read these bodies, then ask `take`.
-    Read(Vec<Delivery>),
-    /// Ask for the window to be opened again, then go on.
+    /// Read as many of these bodies as have so many bytes together, then ask `take`.
+    Read(Vec<Delivery>, u64),
+    /// Ask for the window to be opened, then go on.
     Resume,
     /// Nothing now.
     Wait,
@@ -87,10 +111,7 @@ pub(super) enum Health {
     /// Nothing.
     Good,
     /// The client is gone.
-    Silent {
-        /// The connection to detach.
-        epoch: u32,
-    },
+    Silent,
     /// It takes nothing: close the window and give these back.
     Stuck(Vec<Delivery>),
 }
@@ -110,15 +131,19 @@ impl Connection {
             queue: place.1,
             window,
             state: Mutex::new(State {
-                pending: VecDeque::new(),
-                holds: BTreeMap::new(),
+                leases: Leases::default(),
                 notices: VecDeque::new(),
                 messages: credit.messages,
                 bytes: i64::try_from(credit.bytes).unwrap_or(i64::MAX),
                 epoch: 0,
                 heard: now,
                 stuck_since: None,
-                paused: false,
+                dry_since: None,
+                width: if credit.messages == 0 || credit.bytes == 0 {
+                    Width::Closed
+                } else {
+                    Width::Narrow
+                },
                 closed: false,
                 abandoned: false,
             }),
@@ -126,12 +151,30 @@ impl Connection {
         }
     }
 
+    /// What its session is to have in flight at most as things are, if it holds `more` leases that
+    /// the connection has not heard of.
+    pub(super) fn room(&self, more: usize) -> Window {
+        let state = self.lock();
+        let messages = match state.width {
+            Width::Full | Width::Widening => self.window.messages,
+            Width::Narrow => {
+                let sent = u64::try_from(state.leases.sent_len() + more).unwrap_or(u64::MAX);
+                let room = Count::try_from(sent.saturating_add(state.messages));
+                room.unwrap_or(Count::MAX).min(self.window.messages)
+            }
+            Width::Closed => 0,
+        };
+        Window {
+            messages,
+            ..self.window
+        }
+    }
+
     /// It is the session's connection of this epoch now, and its client holds these.
     pub(super) fn attached(&self, epoch: u32, held: &[Held]) {
         let mut state = self.lock();
         state.epoch = epoch;
-        let held = held.iter().map(|held| (held.offset, held.acquired));
-        state.holds.extend(held);
+        state.leases.claim(held);
     }
 
     /// Which connection of its session it is.
@@ -139,7 +182,7 @@ impl Connection {
         self.lock().epoch
     }
 
-    /// Its client is gone. Whoever attaches it later has to detach it.
+    /// Its client is gone, and is sent nothing more. Whoever attaches it later has to detach it.
     pub(super) fn abandon(&self) {
         self.lock().abandoned = true;
     }
@@ -152,44 +195,36 @@ impl Connection {
     /// Leased to it.
     pub(super) fn deliver(&self, deliveries: &[Delivery], now: Instant) {
         let mut state = self.lock();
-        state.pending.extend(deliveries);
-        let leases = deliveries.iter().map(|d| (d.offset, d.acquired));
-        state.holds.extend(leases);
-        state.stuck_since.get_or_insert(now);
+        state.leases.add(deliveries, now);
+        state.note_waiting(now);
         drop(state);
         self.changed.notify_one();
     }
 
     /// Its client has ended these leases.
     pub(super) fn settled(&self, held: impl IntoIterator<Item = Held>) {
-        let mut state = self.lock();
-        for held in held {
-            state.release(&held);
-        }
+        self.lock().leases.end(held);
     }
 
     /// How many leases it knows of.
     pub(super) fn holds(&self) -> usize {
-        self.lock().holds.len()
+        self.lock().leases.len()
+    }
+
+    /// Which of these it has sent; the others are not sent any more.
+    pub(super) fn split_sent(&self, due: &[Held]) -> Vec<Held> {
+        self.lock().leases.split_sent(due)
+    }
+
+    /// All that it has sent and that is not over. Nothing follows if it is abandoned or closed.
+    pub(super) fn sent(&self) -> Vec<Held> {
+        self.lock().leases.sent()
     }
 
     /// Makes it know of exactly these, which are all its session has: what it did not hear of is
     /// delivered, what is over is lost.
     pub(super) fn align(&self, leases: &[Delivery], now: Instant) {
-        let (missed, over) = {
-            let state = self.lock();
-            let unheard = |d: &&Delivery| state.holds.get(&d.offset) != Some(&d.acquired);
-            let missed: Vec<Delivery> = leases.iter().filter(unheard).copied().collect();
-            let live: BTreeMap<Offset, u32> =
-                leases.iter().map(|d| (d.offset, d.acquired)).collect();
-            let over = state.holds.iter();
-            let over = over.filter(|(offset, acquired)| live.get(offset) != Some(acquired));
-            let held = |(offset, acquired): (&Offset, &u32)| Held {
-                offset: *offset,
-                acquired: *acquired,
-            };
-            (missed, over.map(held).collect::<Vec<Held>>())
-        };
+        let (missed, over) = self.lock().leases.compare(leases);
         if !over.is_empty() {
             self.lose(over);
         }
@@ -199,22 +234,16 @@ impl Connection {
     }
 
     /// These leases are over. Those not sent yet vanish unseen, and so do those it never heard of.
-    pub(super) fn lose(&self, mut held: Vec<Held>) {
+    pub(super) fn lose(&self, held: Vec<Held>) {
         let mut state = self.lock();
-        held.retain(|held| state.release(held));
-        held.retain(|held| {
-            let unsent = state
-                .pending
-                .iter()
-                .position(|d| d.offset == held.offset && d.acquired == held.acquired);
-            unsent.and_then(|at| state.pending.remove(at)).is_none()
-        });
-        if state.pending.is_empty() {
+        let seen = state.leases.end(held);
+        if !state.leases.is_waiting() {
+            // Without credit nothing has changed: the message may be leased here again at once.
             state.stuck_since = None;
         }
         drop(state);
-        if !held.is_empty() {
-            self.tell(Notice::Lost(held));
+        if !seen.is_empty() {
+            self.tell(Notice::Lost(seen));
         }
     }
 
@@ -226,7 +255,7 @@ impl Connection {
         }
         state.closed = matches!(notice, Notice::Closed(_));
         if state.closed {
-            state.pending.clear();
+            state.leases.return_all();
         }
         state.notices.push_back(notice);
         drop(state);
@@ -240,6 +269,13 @@ impl Connection {
         state.messages = state.messages.saturating_add(more.messages);
         let bytes = i64::try_from(more.bytes).unwrap_or(i64::MAX);
         state.bytes = state.bytes.saturating_add(bytes);
+        if state.width == Width::Narrow && more.messages > 0 && !state.leases.is_waiting() {
+            // It takes messages faster than they come.
+            state.width = Width::Widening;
+        }
+        if state.has_credit() {
+            state.dry_since = None;
+        }
         drop(state);
         self.changed.notify_one();
     }
@@ -258,46 +294,54 @@ impl Connection {
         if state.closed {
             return Next::End;
         }
-        if state.messages == 0 || state.bytes <= 0 {
+        if state.abandoned || !state.has_credit() {
             return Next::Wait;
         }
-        if state.paused {
-            state.paused = false;
+        let next = match state.width {
+            Width::Closed => Width::Narrow,
+            Width::Widening => Width::Full,
+            width @ (Width::Narrow | Width::Full) => width,
+        };
+        if next != state.width {
+            state.width = next;
             return Next::Resume;
         }
-        if state.pending.is_empty() {
+        if !state.leases.is_waiting() {
             return Next::Wait;
         }
-        let count = usize::try_from(state.messages)
-            .unwrap_or(usize::MAX)
-            .min(DELIVERIES_MAX);
-        Next::Read(state.pending.iter().take(count).copied().collect())
+        let count = usize::try_from(state.messages).unwrap_or(usize::MAX);
+        let bytes = u64::try_from(state.bytes).unwrap_or_default();
+        Next::Read(state.leases.first(count.min(DELIVERIES_MAX)), bytes)
     }
 
     /// Pays for the first waiting delivery, if it is this one and there is credit; it must be sent
     /// then.
     pub(super) fn take(&self, delivery: &Delivery, bytes: u64, now: Instant) -> Taken {
         let mut state = self.lock();
-        if state.pending.front() != Some(delivery) {
+        if state.abandoned || !state.leases.is_first(delivery) {
             return Taken::Gone;
         }
-        if state.messages == 0 || state.bytes <= 0 {
+        if !state.has_credit() {
             return Taken::NoCredit;
         }
         state.messages -= 1;
         state.bytes = state
             .bytes
             .saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-        state.pending.pop_front();
-        state.stuck_since = (!state.pending.is_empty()).then_some(now);
-        Taken::Paid
+        let since = state.leases.send_first().map_or(now, |sent| sent.since);
+        state.stuck_since = None;
+        state.note_waiting(now);
+        Taken::Paid {
+            waited: now.saturating_duration_since(since),
+        }
     }
 
-    /// Drops the first waiting delivery if it is this one: its body cannot be read.
+    /// Drops the first waiting delivery if it is this one: its body cannot be read. It comes back
+    /// when its lease runs out.
     pub(super) fn skip(&self, delivery: &Delivery) {
         let mut state = self.lock();
-        if state.pending.front() == Some(delivery) {
-            state.pending.pop_front();
+        if state.leases.is_first(delivery) {
+            state.leases.return_first();
         }
     }
 
@@ -313,13 +357,16 @@ impl Connection {
             return Health::Good;
         }
         if now.saturating_duration_since(state.heard) >= ttl {
-            return Health::Silent { epoch: state.epoch };
+            return Health::Silent;
         }
-        let stuck = |since: Instant| now.saturating_duration_since(since) >= stall;
-        if !state.paused && state.stuck_since.is_some_and(stuck) {
-            state.paused = true;
-            state.stuck_since = None;
-            return Health::Stuck(state.pending.drain(..).collect());
+        let past = |since: Option<Instant>, max: Duration| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= max)
+        };
+        // Also of a window that is closed: what was leased before that was known comes later.
+        if past(state.stuck_since, stall) || past(state.dry_since, CREDIT_WAIT_MAX.min(stall)) {
+            state.width = Width::Closed;
+            (state.stuck_since, state.dry_since) = (None, None);
+            return Health::Stuck(state.leases.return_all());
         }
         Health::Good
     }
@@ -331,13 +378,20 @@ impl Connection {
 }
 
 impl State {
-    /// Forgets a lease; whether it knew of it.
-    fn release(&mut self, held: &Held) -> bool {
-        let known = self.holds.get(&held.offset) == Some(&held.acquired);
-        if known {
-            self.holds.remove(&held.offset);
+    const fn has_credit(&self) -> bool {
+        self.messages > 0 && self.bytes > 0
+    }
+
+    /// Something was leased or sent.
+    fn note_waiting(&mut self, now: Instant) {
+        if !self.leases.is_waiting() {
+            self.stuck_since = None;
+            return;
         }
-        known
+        self.stuck_since.get_or_insert(now);
+        if !self.has_credit() {
+            self.dry_since.get_or_insert(now);
+        }
     }
 }
 
@@ -345,179 +399,12 @@ impl State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// Yes, and it is paid for.
-    Paid,
+    Paid {
+        /// So much of its lease is over.
+        waited: Duration,
+    },
     /// Its lease is over, or it was given back.
     Gone,
     /// Not before there is more credit.
     NoCredit,
-}
-
-#[cfg(test)]
-mod tests {
-    use millrace_types::Offset;
-
-    use super::*;
-
-    const WINDOW: Window = Window {
-        messages: 10,
-        bytes: 1_000,
-    };
-
-    fn connection(messages: u64, bytes: u64, now: Instant) -> Connection {
-        let place = (ShardId::new(1), LogId::new(2));
-        Connection::new(
-            SessionId::new(3),
-            place,
-            WINDOW,
-            Credit { messages, bytes },
-            now,
-        )
-    }
-
-    fn delivery(offset: u64) -> Delivery {
-        Delivery {
-            offset: Offset::new(offset),
-            acquired: 1,
-            attempts: 0,
-            lease_ms: 1_000,
-        }
-    }
-
-    fn held(offset: u64) -> Held {
-        Held {
-            offset: Offset::new(offset),
-            acquired: 1,
-        }
-    }
-
-    #[test]
-    fn credit_in_messages_is_never_exceeded() {
-        let now = Instant::now();
-        let connection = connection(2, 1_000, now);
-        connection.deliver(&[delivery(0), delivery(1), delivery(2)], now);
-        let Next::Read(read) = connection.next() else {
-            panic!("nothing to read")
-        };
-        assert_eq!(read, [delivery(0), delivery(1)]);
-        for sent in &read {
-            assert_eq!(connection.take(sent, 1, now), Taken::Paid);
-        }
-        assert!(matches!(connection.next(), Next::Wait));
-        assert_eq!(connection.take(&delivery(2), 1, now), Taken::NoCredit);
-        connection.credit(
-            Credit {
-                messages: 1,
-                bytes: 0,
-            },
-            now,
-        );
-        assert!(matches!(connection.next(), Next::Read(read) if read == [delivery(2)]));
-    }
-
-    #[test]
-    fn one_large_message_overdraws_the_bytes_once_and_the_debt_is_paid_back() {
-        let now = Instant::now();
-        let connection = connection(10, 5, now);
-        connection.deliver(&[delivery(0), delivery(1)], now);
-        assert_eq!(connection.take(&delivery(0), 100, now), Taken::Paid);
-        assert_eq!(connection.take(&delivery(1), 1, now), Taken::NoCredit);
-        connection.credit(
-            Credit {
-                messages: 0,
-                bytes: 95,
-            },
-            now,
-        );
-        assert!(matches!(connection.next(), Next::Wait));
-        connection.credit(
-            Credit {
-                messages: 0,
-                bytes: 1,
-            },
-            now,
-        );
-        assert_eq!(connection.take(&delivery(1), 1, now), Taken::Paid);
-    }
-
-    #[test]
-    fn a_lease_lost_before_it_was_sent_is_never_mentioned() {
-        let now = Instant::now();
-        let connection = connection(9, 1_000, now);
-        connection.deliver(&[delivery(0), delivery(1)], now);
-        assert_eq!(connection.take(&delivery(0), 1, now), Taken::Paid);
-        connection.lose(vec![held(0), held(1)]);
-        assert_eq!(connection.take(&delivery(1), 1, now), Taken::Gone);
-        assert!(matches!(connection.next(), Next::Notice(Notice::Lost(lost)) if lost == [held(0)]));
-        assert!(matches!(connection.next(), Next::Wait));
-    }
-
-    #[test]
-    fn a_stuck_connection_gives_back_what_waits_and_resumes_when_it_takes_again() {
-        let now = Instant::now();
-        let (ttl, stall) = (Duration::from_secs(60), Duration::from_secs(10));
-        let connection = connection(0, 0, now);
-        assert_eq!(connection.health(now + stall, ttl, stall), Health::Good);
-        connection.deliver(&[delivery(0)], now);
-        assert_eq!(connection.health(now + stall / 2, ttl, stall), Health::Good);
-        let stuck = connection.health(now + stall, ttl, stall);
-        assert_eq!(stuck, Health::Stuck(vec![delivery(0)]));
-        assert_eq!(connection.health(now + stall, ttl, stall), Health::Good);
-        assert!(matches!(connection.next(), Next::Wait));
-        connection.credit(
-            Credit {
-                messages: 1,
-                bytes: 1,
-            },
-            now,
-        );
-        assert!(matches!(connection.next(), Next::Resume));
-        assert!(matches!(connection.next(), Next::Wait));
-    }
-
-    #[test]
-    fn a_silent_client_is_gone_and_any_sign_of_life_counts() {
-        let now = Instant::now();
-        let (ttl, stall) = (Duration::from_secs(30), Duration::from_secs(10));
-        let connection = connection(1, 1, now);
-        connection.attached(4, &[]);
-        connection.touch(now + ttl / 2);
-        assert_eq!(connection.health(now + ttl, ttl, stall), Health::Good);
-        let later = now + ttl + ttl / 2;
-        assert_eq!(
-            connection.health(later, ttl, stall),
-            Health::Silent { epoch: 4 }
-        );
-    }
-
-    #[test]
-    fn a_connection_hears_of_what_it_missed_and_of_nothing_twice() {
-        let now = Instant::now();
-        let connection = connection(9, 1_000, now);
-        connection.attached(1, &[held(7)]);
-        connection.deliver(&[delivery(0), delivery(1)], now);
-        assert_eq!(connection.take(&delivery(0), 1, now), Taken::Paid);
-        connection.settled([held(0)]);
-        assert_eq!(connection.holds(), 2);
-
-        connection.align(&[delivery(1), delivery(2)], now);
-        assert!(matches!(connection.next(), Next::Notice(Notice::Lost(lost)) if lost == [held(7)]));
-        let Next::Read(read) = connection.next() else {
-            panic!("nothing to read")
-        };
-        assert_eq!(read, [delivery(1), delivery(2)]);
-        connection.align(&[delivery(1), delivery(2)], now);
-        assert!(matches!(connection.next(), Next::Read(same) if same == read));
-    }
-
-    #[test]
-    fn nothing_follows_the_end() {
-        let now = Instant::now();
-        let connection = connection(1, 1, now);
-        let end = Refusal::new(millrace_types::ErrorCode::SessionExpired, "over");
-        connection.deliver(&[delivery(0)], now);
-        connection.tell(Notice::Closed(end));
-        connection.tell(Notice::Drain);
-        assert!(matches!(connection.next(), Next::Notice(Notice::Closed(_))));
-        assert!(matches!(connection.next(), Next::End));
-    }
 }

@@ -174,8 +174,8 @@ impl ConsumerEvents {
                 Next::End => return None,
                 Next::Wait => self.connection.changed().await,
                 Next::Resume => self.resume(),
-                Next::Read(deliveries) => {
-                    let delivered = self.read(deliveries).await;
+                Next::Read(deliveries, bytes_max) => {
+                    let delivered = self.read(deliveries, bytes_max).await;
                     if !delivered.is_empty() {
                         return Some(ConsumerEvent::Deliveries(delivered));
                     }
@@ -184,12 +184,12 @@ impl ConsumerEvents {
         }
     }
 
-    async fn read(&mut self, deliveries: Vec<Delivery>) -> Vec<Delivered> {
+    async fn read(&mut self, deliveries: Vec<Delivery>, bytes_max: u64) -> Vec<Delivered> {
         let reading = self.reading.get_or_insert_with(|| {
             let offsets = deliveries.iter().map(|delivery| delivery.offset).collect();
             let (bodies, queue) = (self.bodies.clone(), self.connection.queue);
-            let records =
-                Box::pin(async move { bodies.each(queue, offsets, ANSWER_BYTES_MAX).await });
+            let bytes_max = bytes_max.min(ANSWER_BYTES_MAX);
+            let records = Box::pin(async move { bodies.each(queue, offsets, bytes_max).await });
             Reading {
                 deliveries,
                 records,
@@ -205,7 +205,11 @@ impl ConsumerEvents {
                 Ok(record) => {
                     let bytes = record.message.len() as u64;
                     match self.connection.take(&delivery, bytes, now) {
-                        Taken::Paid => sent.push(self.delivered(&delivery, record)),
+                        Taken::Paid { waited } => {
+                            let mut delivered = self.delivered(&delivery, record);
+                            delivered.lease = delivered.lease.saturating_sub(waited);
+                            sent.push(delivered);
+                        }
                         Taken::Gone => {}
                         Taken::NoCredit => break,
                     }
@@ -214,7 +218,7 @@ impl ConsumerEvents {
                 Err(error) => {
                     let queue = self.connection.queue;
                     tracing::error!(%queue, offset = %delivery.offset, %error,
-                        "a message cannot be read; its lease will run out");
+                        "a message cannot be read; it comes back when its lease is over");
                     self.connection.skip(&delivery);
                     if matches!(error, ReadError::Corrupt { .. }) {
                         let refusal = self.bodies.unreadable(&error);

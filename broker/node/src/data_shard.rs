@@ -13,7 +13,7 @@ use bytes::Bytes;
 use millrace_engine::Shard;
 use millrace_engine::command::{Command, Entry, Held, Settle, Settlement};
 use millrace_engine::outcome::{Delivery, Effect, Outcome};
-use millrace_types::{ErrorCode, LogId, LogIndex, Refusal, SessionId, ShardId};
+use millrace_types::{Elapsed, ErrorCode, LogId, LogIndex, Refusal, SessionId, ShardId};
 use tokio::sync::watch;
 
 use super::checkpoint_plan::CheckpointPlan;
@@ -49,6 +49,8 @@ pub(super) struct DataShard {
     /// The partition that retention looked at last; `None` at the end of a round.
     trimmed: Option<LogId>,
     sweep: Sweep,
+    /// Leases that are due until then have been looked at: what was sent of them is noted.
+    noted: Elapsed,
 }
 
 impl DataShard {
@@ -61,7 +63,8 @@ impl DataShard {
         now: Instant,
     ) -> Self {
         let shard = &replica.shard;
-        let clock = Clock::new(shard.wall(), shard.elapsed(), now);
+        let shard_time = shard.elapsed();
+        let clock = Clock::new(shard.wall(), shard_time, now);
         let mut this = Self {
             id: shard.id(),
             node: Arc::clone(node),
@@ -75,6 +78,7 @@ impl DataShard {
             trims: 0,
             trimmed: None,
             sweep: Sweep::default(),
+            noted: shard_time,
             replica,
         };
         let partitions = this
@@ -100,8 +104,13 @@ impl DataShard {
         self.propose(Proposal::silent(self.id, Command::Lead), now, out);
     }
 
-    /// Puts a command on its way.
+    /// Puts a command on its way; what is due by its stamp ends with it.
     pub(super) fn propose(&mut self, proposal: Proposal, now: Instant, out: &mut Outbound) {
+        self.note_sent(now, out);
+        self.put_on_its_way(proposal, now, out);
+    }
+
+    fn put_on_its_way(&mut self, proposal: Proposal, now: Instant, out: &mut Outbound) {
         let stamp = self.clock.stamp(now, self.node.host.wall());
         let entry = Entry {
             stamp,

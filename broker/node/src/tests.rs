@@ -11,6 +11,7 @@ mod moving;
 mod restart;
 mod simulated;
 mod sweep;
+mod unsent;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -28,6 +28,8 @@ pub enum Mutant {
     ReplaySkipsEntry,
     /// A failure is not counted.
     AttemptsNotCounted,
+    /// The end of a lease that nobody was told of counts as a failure.
+    UnsentCounted,
     /// A checkpoint says that it covers an entry that is still on its way.
     CheckpointCoversMore,
     /// The scrubber reads and does not look.
@@ -64,7 +66,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that the simulation of one node finds.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AckBeforeSync,
         Self::DirectorySyncMissing,
         Self::TailCutTooFar,
@@ -77,6 +79,7 @@ impl Mutant {
         Self::SettledWrittenAsLive,
         Self::ReplaySkipsEntry,
         Self::AttemptsNotCounted,
+        Self::UnsentCounted,
         Self::CheckpointCoversMore,
         Self::ScrubberLooksAway,
         Self::MisreadTrusted,

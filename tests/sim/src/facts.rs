@@ -129,6 +129,10 @@ pub(crate) struct Facts {
     pub leases: Vec<Lease>,
     /// Leases by tag.
     pub tags: BTreeMap<Tag, usize>,
+    /// Calls by queue that may have been handed messages without saying so.
+    pub unanswered: BTreeMap<LogId, u32>,
+    /// What was sent over connections that nobody listened to any more.
+    pub unheard: BTreeMap<(LogId, u64), u32>,
     /// Every session by its id.
     pub sessions: BTreeMap<u64, Session>,
     /// What the disk did behind the node's back.

@@ -9,8 +9,8 @@ use millrace_types::{
 };
 
 use super::Queue;
-use super::ledger::Lease;
-use crate::command::{Held, Window};
+use super::ledger::{Exception, Lease, Sent, State};
+use crate::command::{Held, SentLeases, Window};
 use crate::limits::{ACQUIRE_MESSAGES_MAX, DELIVERIES_MAX, SESSION_TTL_MS_MAX, SESSIONS_MAX};
 use crate::outcome::{Delivery, Effect, Outcome};
 use crate::refusal;
@@ -33,7 +33,7 @@ impl Queue {
             let Some((session, offset, weight)) = self.next_taker() else {
                 return handed;
             };
-            let Some(delivery) = self.hand_out(session, self.lease_ms(None), now) else {
+            let Some(delivery) = self.hand_out(session, self.lease_ms(None), Sent::No, now) else {
                 return handed;
             };
             self.sessions.charge(session, offset, weight);
@@ -66,18 +66,26 @@ impl Queue {
             if bytes > wish.bytes_max && !taken.is_empty() {
                 break;
             }
-            taken.extend(self.hand_out(wish.owner, lease_ms, now));
+            // The outcome is the answer: nobody could say later whether it was given.
+            taken.extend(self.hand_out(wish.owner, lease_ms, Sent::Yes, now));
         }
         Outcome::Acquired(taken)
     }
 
-    fn hand_out(&mut self, owner: SessionId, lease_ms: u64, now: Elapsed) -> Option<Delivery> {
+    fn hand_out(
+        &mut self,
+        owner: SessionId,
+        lease_ms: u64,
+        sent: Sent,
+        now: Elapsed,
+    ) -> Option<Delivery> {
         let offset = self.ledger.front()?;
         let leased = self.ledger.lease_front(|weight| Lease {
             owner,
             deadline: now.plus_millis(lease_ms),
             lease_ms,
             weight,
+            sent,
         })?;
         Some(Delivery {
             offset,
@@ -153,13 +161,15 @@ impl Queue {
             let Some(exception) = self.ledger.exception(offset).copied() else {
                 continue;
             };
-            let super::ledger::State::Leased(lease) = exception.state else {
+            let State::Leased(lease) = exception.state else {
                 continue;
             };
             let (acquired, attempts) = (exception.acquired, exception.attempts);
             if claimed.remove(&Held { offset, acquired }) {
+                self.mark(offset, exception, lease, Sent::Yes);
                 continue;
             }
+            // One that an earlier connection has sent stays sent.
             self.extend(offset, exception, lease, now);
             again.push(Delivery {
                 offset,
@@ -187,12 +197,54 @@ impl Queue {
             None => return Outcome::Refused(refusal::session_expired(id)),
             Some(session) if session.epoch != epoch => {}
             Some(session) if session.connection != Connection::Attached => {}
-            Some(_) => self.detach(id, now),
+            Some(session) => {
+                let leases: Vec<_> = session.leases.keys().copied().collect();
+                self.detach(id, now);
+                for offset in leases {
+                    self.release_unsent(offset);
+                }
+            }
         }
         Outcome::Done
     }
 
-    /// Detaches every session: no connection of the past is left.
+    /// A connection has sent these to its client.
+    pub(crate) fn note_sent(&mut self, sent: &SentLeases) {
+        let session = self.sessions.get(sent.session);
+        if session.is_none_or(|session| session.epoch != sent.epoch) {
+            return;
+        }
+        for held in &sent.held {
+            let exception = self.ledger.exception(held.offset).copied();
+            let Some(exception) = exception.filter(|e| e.acquired == held.acquired) else {
+                continue;
+            };
+            if let State::Leased(lease) = exception.state
+                && lease.owner == sent.session
+            {
+                self.mark(held.offset, exception, lease, Sent::Yes);
+            }
+        }
+    }
+
+    fn mark(&mut self, offset: Offset, exception: Exception, lease: Lease, sent: Sent) {
+        if lease.sent != sent {
+            let state = State::Leased(Lease { sent, ..lease });
+            self.ledger.put(offset, Exception { state, ..exception });
+        }
+    }
+
+    fn release_unsent(&mut self, offset: Offset) {
+        if let Some(exception) = self.ledger.exception(offset)
+            && let State::Leased(lease) = exception.state
+            && lease.sent == Sent::No
+        {
+            self.release(offset);
+        }
+    }
+
+    /// Detaches every session: no connection of the past is left. What they had sent is not known,
+    /// so each keeps what it holds.
     pub(crate) fn detach_all(&mut self, now: Elapsed) {
         let ids: Vec<_> = self.sessions.ids().collect();
         for id in ids {

@@ -46,6 +46,15 @@ pub(crate) struct Lease {
     pub(crate) lease_ms: u64,
     /// Bytes charged to the owner.
     pub(crate) weight: u64,
+    pub(crate) sent: Sent,
+}
+
+/// Whether the holder is known to have been sent the message: only then is the end of the lease a
+/// failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Sent {
+    No,
+    Yes,
 }
 
 /// All messages of a queue.
@@ -167,6 +176,27 @@ impl Ledger {
             .first_key()
             .filter(|(at, _)| *at <= now)
             .map(|(_, offset)| offset)
+    }
+
+    /// Leases after one time and up to another, in order of their ends.
+    pub(crate) fn due_between(
+        &self,
+        after: Elapsed,
+        upto: Elapsed,
+    ) -> impl Iterator<Item = (Offset, &Exception, Lease)> {
+        let timers = self
+            .index
+            .timers
+            .after(Some((after, Offset::new(u64::MAX))));
+        let due = timers.map(|(key, ())| *key);
+        due.take_while(move |(at, _)| *at <= upto)
+            .filter_map(|(_, offset)| {
+                let exception = self.exceptions.get(&offset)?;
+                match exception.state {
+                    State::Leased(lease) => Some((offset, exception, lease)),
+                    State::Returned | State::Delayed { .. } | State::Dying => None,
+                }
+            })
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Elapsed> {

@@ -5,7 +5,7 @@ use alloc::string::String;
 use millrace_types::{DELAY_MS_MAX, Elapsed, LogId, NOTE_BYTES_MAX, Offset, Refusal, Stamp};
 
 use super::backoff::backoff_ms;
-use super::ledger::{Exception, Lease, State};
+use super::ledger::{Exception, Lease, Sent, State};
 use super::outbox::Dead;
 use super::{Queue, wanted};
 use crate::command::{Held, Settle, Settlement};
@@ -78,7 +78,12 @@ impl Queue {
                 self.end_lease(offset, lease);
                 self.reject(offset, exception, note, stamp);
             }
-            Settle::Extend => self.extend(offset, exception, lease, stamp.elapsed),
+            Settle::Extend => {
+                // Who names the lease was sent it.
+                let sent = Sent::Yes;
+                let lease = Lease { sent, ..lease };
+                self.extend(offset, exception, lease, stamp.elapsed);
+            }
         }
         Ok(())
     }
@@ -113,6 +118,10 @@ impl Queue {
                     let acquired = exception.acquired;
                     let lost = self.notes.lost.entry(lease.owner).or_default();
                     lost.push(Held { offset, acquired });
+                }
+                if lease.sent == Sent::No && !millrace_types::mutant!(UnsentCounted) {
+                    self.put_back(offset, exception, 0, stamp.elapsed);
+                    return;
                 }
                 let failure = Failure {
                     delay_ms: None,

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use millrace_engine::command::{Command, Entry, Settle, Settlement};
+use millrace_engine::command::{Command, Entry, SentLeases, Settle, Settlement};
 use millrace_engine::spec::QueueSpec;
 use millrace_engine::{Catalogue, CatalogueCommand, CatalogueEntry, DecodeError, Shard};
 use millrace_types::{Elapsed, LogIndex, SessionId, Stamp, Wall};
@@ -159,6 +159,13 @@ fn dead_letter_commands() -> Vec<Command> {
             queue: QUEUE,
             sources: vec![DEAD],
         },
+        Command::NoteSent {
+            sent: vec![SentLeases {
+                session: SessionId::new(11),
+                epoch: 2,
+                held: vec![held(1, 1), held(3, 1)],
+            }],
+        },
     ]
 }
 
@@ -304,13 +311,14 @@ fn the_golden_files_have_every_command_and_no_other_is_known() {
 
 #[test]
 fn a_length_that_no_bytes_follow_is_refused() {
-    // `Settle`, `AttachSession` and `ForgetDead` carry lists; a snapshot begins its maps after
+    // `Settle`, `AttachSession`, `ForgetDead` and `NoteSent` carry lists; a snapshot begins its maps after
     // five numbers.
     let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
     for head in [
         &[1, 0, 0, 16, 1][..],
         &[1, 0, 0, 11, 1, 1, 1],
         &[1, 0, 0, 21, 1],
+        &[1, 0, 0, 22],
     ] {
         let bytes = [head, &huge].concat();
         let error = Entry::decode(&bytes).unwrap_err();

@@ -97,6 +97,7 @@ fn an_expired_lease_is_a_failure_and_its_holder_hears_of_it() {
     let mut bench = Bench::new(queue_spec());
     bench.open(5, window(1));
     bench.publish(1);
+    bench.sent(5, vec![held(0, 1)]);
     bench.pass(29_999);
     assert_eq!(bench.queue().stats().in_flight, 1);
 
@@ -113,6 +114,53 @@ fn an_expired_lease_is_a_failure_and_its_holder_hears_of_it() {
     assert_eq!((view.state, view.attempts), (MessageState::Delayed, 1));
     let stale = bench.settle(5, held(0, 1), Settle::Accept);
     assert_eq!(refused(&stale), ErrorCode::StaleDelivery);
+}
+
+#[test]
+fn a_lease_that_runs_out_unsent_is_no_failure() {
+    let mut bench = Bench::new(queue_spec());
+    bench.open(5, window(1));
+    bench.publish(1);
+    for acquired in 2..9 {
+        let applied = bench.pass(30_000);
+        let lost = vec![held(0, acquired - 1)];
+        assert!(applied.effects.contains(&Effect::LeasesLost {
+            session: SessionId::new(5),
+            queue: QUEUE,
+            held: lost,
+        }));
+        assert_eq!(delivered(&applied, 5), [(0, acquired)]);
+    }
+    let view = bench.queue().state_of(at(0)).unwrap();
+    assert_eq!((view.state, view.attempts), (MessageState::InFlight, 0));
+}
+
+#[test]
+fn what_was_sent_counts_although_it_is_noted_when_it_is_due() {
+    let mut bench = Bench::new(queue_spec());
+    bench.open(5, window(2));
+    bench.publish(2);
+    bench.now += 30_000;
+    let due = bench
+        .shard
+        .unsent_due(Elapsed::from_millis(0), Elapsed::from_millis(30_000), 9);
+    assert_eq!(
+        due,
+        [0, 1].map(|offset| (SessionId::new(5), held(offset, 1)))
+    );
+    bench.sent(5, vec![held(1, 1)]);
+    let attempts = [0, 1].map(|offset| bench.queue().state_of(at(offset)).unwrap().attempts);
+    assert_eq!(attempts, [0, 1]);
+}
+
+#[test]
+fn a_client_that_extends_a_lease_has_been_sent_it() {
+    let mut bench = Bench::new(queue_spec());
+    bench.open(5, window(1));
+    bench.publish(1);
+    bench.settled(5, held(0, 1), Settle::Extend);
+    bench.pass(30_000);
+    assert_eq!(bench.queue().state_of(at(0)).unwrap().attempts, 1);
 }
 
 #[test]
@@ -181,6 +229,7 @@ fn more_than_one_entry_ends_what_one_cannot() {
         bench.publish(8_000);
     }
     assert_eq!(bench.queue().stats().in_flight, 24_000);
+    bench.sent(5, (0..24_000).map(|offset| held(offset, 1)).collect());
     bench.pass(30_000);
     assert!(bench.queue().stats().in_flight > 0);
     assert!(bench.shard.next_deadline().unwrap() <= bench.shard.elapsed());

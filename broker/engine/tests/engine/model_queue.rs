@@ -1,7 +1,7 @@
 //! Random commands go to a shard and to the napkin model; after each one they agree on every
 //! message, count, dead letter and deadline, and the shard is replaced by its own snapshot.
 
-use millrace_engine::command::{Command, Held, Settle, Settlement, Window};
+use millrace_engine::command::{Command, Held, SentLeases, Settle, Settlement, Window};
 use millrace_engine::outcome::{Applied, Delivery, Effect, Outcome};
 use millrace_engine::spec::QueueSpec;
 use millrace_engine::{Queue, Shard};
@@ -48,6 +48,11 @@ enum Step {
         bytes: u64,
     },
     Settle(Vec<(prop::sample::Index, Settle)>),
+    Sent {
+        session: u64,
+        stale: bool,
+        which: u64,
+    },
     Confirm(usize),
     Aim(Option<LogId>),
     Redirect(u64),
@@ -90,6 +95,8 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(session, stale)| Step::Detach { session, stale }),
         1 => (session.clone(), windows())
             .prop_map(|(session, window)| Step::SetWindow { session, window }),
+        3 => (session.clone(), prop::bool::weighted(0.1), any::<u64>())
+            .prop_map(|(session, stale, which)| Step::Sent { session, stale, which }),
         1 => session.prop_map(Step::Close),
         2 => (10..12_u64, 0..5_u32, 0..400_u64)
             .prop_map(|(owner, max, bytes)| Step::Acquire { owner, max, bytes }),
@@ -162,6 +169,11 @@ impl Pair {
             Step::AcceptDead { off, count } => self.accept_dead(*off, *count),
             Step::Acquire { owner, max, bytes } => self.acquire(*owner, *max, *bytes),
             Step::Settle(settles) => self.settle(settles),
+            Step::Sent {
+                session,
+                stale,
+                which,
+            } => self.note_sent(*session, *stale, *which),
             Step::Confirm(more) => {
                 let number = (self.naive.confirmed + more).min(self.naive.dead.len());
                 self.naive.confirm(number);
@@ -329,6 +341,27 @@ impl Pair {
         self.follow(applied, &[]);
     }
 
+    /// A connection, perhaps one of the past, has sent some of what its session ever held.
+    fn note_sent(&mut self, id: u64, stale: bool, which: u64) {
+        let session = self.naive.sessions.iter().find(|s| s.id == id);
+        let epoch = session.map_or(1, |session| session.epoch);
+        let own = self.leases.iter().filter(|(owner, _)| *owner == id);
+        let some = own.enumerate().filter(|(n, _)| which >> (n % 64) & 1 == 1);
+        let held: Vec<Held> = some.map(|(_, (_, held))| *held).collect();
+        if session.is_some() && !stale {
+            for held in &held {
+                self.naive.note_sent(id, *held);
+            }
+        }
+        let sent = SentLeases {
+            session: SessionId::new(id),
+            epoch: epoch + u32::from(stale),
+            held,
+        };
+        let applied = self.bench.apply(Command::NoteSent { sent: vec![sent] });
+        self.follow(applied, &[]);
+    }
+
     fn live(&mut self, step: &Step) {
         self.revision += 1;
         let (log, revision) = (QUEUE, self.revision);
@@ -404,11 +437,17 @@ impl Pair {
                     Step::Detach { stale: false, .. } if session.attached => {
                         session.attached = false;
                         session.until = now + naive::TTL_MS;
+                        self.naive.release_unsent(id);
                     }
                     _ => {}
                 }
             }
             (_, None) => unreachable!("{step:?}"),
+        }
+        if let Step::Attach { .. } = step {
+            for held in &claimed {
+                self.naive.note_sent(id, *held);
+            }
         }
         self.follow(applied, &claimed);
     }
@@ -487,7 +526,10 @@ impl Pair {
         let offset = usize::try_from(delivery.offset.get()).unwrap();
         let message = &mut self.naive.messages[offset];
         assert_eq!(message.acquired, delivery.acquired);
-        let naive::Place::Leased { owner, deadline } = &mut message.place else {
+        let naive::Place::Leased {
+            owner, deadline, ..
+        } = &mut message.place
+        else {
             panic!("{delivery:?} again, but {message:?}");
         };
         assert_eq!(*owner, session);

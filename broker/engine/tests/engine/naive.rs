@@ -8,8 +8,14 @@ use millrace_types::Offset;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Place {
     Ready,
-    Delayed { until: u64 },
-    Leased { owner: u64, deadline: u64 },
+    Delayed {
+        until: u64,
+    },
+    Leased {
+        owner: u64,
+        deadline: u64,
+        sent: bool,
+    },
     Dying,
     Done,
 }
@@ -101,7 +107,13 @@ impl Naive {
             (message.acquired, message.attempts)
         );
         let deadline = self.now + delivery.lease_ms;
-        message.place = Place::Leased { owner, deadline };
+        // What a call asked for is its answer; what a session is handed waits to be sent.
+        let sent = !self.sessions.iter().any(|session| session.id == owner);
+        message.place = Place::Leased {
+            owner,
+            deadline,
+            sent,
+        };
     }
 
     /// Follows all hand-outs of one command, which must be of the first messages there are.
@@ -152,9 +164,30 @@ impl Naive {
         due.sort_unstable();
         for (_, offset) in due {
             match self.messages[offset].place {
-                Place::Leased { .. } => self.fail(offset, None),
+                Place::Leased { sent: true, .. } => self.fail(offset, None),
                 _ => self.messages[offset].place = Place::Ready,
             }
+        }
+    }
+
+    /// What a session holds and was not sent comes back.
+    pub(crate) fn release_unsent(&mut self, id: u64) {
+        for message in &mut self.messages {
+            if matches!(message.place, Place::Leased { owner, sent: false, .. } if owner == id) {
+                message.place = Place::Ready;
+            }
+        }
+    }
+
+    /// A session was sent this, if it holds it.
+    pub(crate) fn note_sent(&mut self, id: u64, held: Held) {
+        let offset = usize::try_from(held.offset.get()).unwrap();
+        if let Some(message) = self.messages.get_mut(offset)
+            && message.acquired == held.acquired
+            && let Place::Leased { owner, sent, .. } = &mut message.place
+            && *owner == id
+        {
+            *sent = true;
         }
     }
 
@@ -213,6 +246,7 @@ impl Naive {
                 message.place = Place::Leased {
                     owner: by,
                     deadline,
+                    sent: true,
                 };
             }
         }

@@ -72,6 +72,7 @@ fn a_client_that_comes_back_gets_what_it_does_not_claim_under_the_same_tag() {
     let mut bench = Bench::new(queue_spec());
     bench.publish(3);
     bench.open(1, window(3));
+    bench.sent(1, vec![held(0, 1), held(1, 1), held(2, 1)]);
     bench.detach(1, 1);
     bench.settled(1, held(2, 1), Settle::Accept);
 
@@ -91,6 +92,7 @@ fn a_detached_session_keeps_its_leases_until_its_time_to_live_is_over() {
     });
     bench.publish(1);
     bench.open(1, window(1));
+    bench.sent(1, vec![held(0, 1)]);
     bench.detach(1, 1);
     assert_eq!(delivered(&bench.publish(1), 1), []);
 
@@ -103,6 +105,48 @@ fn a_detached_session_keeps_its_leases_until_its_time_to_live_is_over() {
     assert_eq!((view.state, view.attempts), (MessageState::Ready, 0));
     let gone = bench.attach(1, window(1), Vec::new());
     assert_eq!(refused(&gone), ErrorCode::SessionExpired);
+}
+
+#[test]
+fn a_detached_session_gives_back_at_once_what_it_was_not_sent() {
+    let mut bench = Bench::new(queue_spec());
+    bench.publish(2);
+    bench.open(1, window(2));
+    bench.open(2, window(2));
+    bench.sent(1, vec![held(0, 1)]);
+    let applied = bench.detach(1, 1);
+    assert_eq!(delivered(&applied, 2), [(1, 2)]);
+    let view = bench.queue().state_of(at(1)).unwrap();
+    assert_eq!(view.attempts, 0);
+    bench.pass(30_000);
+    assert_eq!(bench.queue().state_of(at(0)).unwrap().attempts, 1);
+}
+
+#[test]
+fn what_a_lost_leader_had_sent_is_what_clients_claim() {
+    let mut bench = Bench::new(queue_spec());
+    bench.publish(2);
+    bench.open(1, window(2));
+    bench.apply(Command::Lead);
+    bench.pass(20_000);
+    bench.attach(1, window(2), vec![held(0, 1)]);
+    bench.pass(10_000);
+    let attempts =
+        |bench: &Bench| [0, 1].map(|offset| bench.queue().state_of(at(offset)).unwrap().attempts);
+    assert_eq!(attempts(&bench), [1, 0]);
+    bench.pass(20_000);
+    assert_eq!(attempts(&bench), [1, 0]);
+}
+
+#[test]
+fn a_connection_of_the_past_cannot_say_what_was_sent() {
+    let mut bench = Bench::new(queue_spec());
+    bench.publish(1);
+    bench.open(1, window(1));
+    bench.attach(1, window(1), Vec::new());
+    bench.sent(1, vec![held(0, 1)]);
+    bench.pass(30_000);
+    assert_eq!(bench.queue().state_of(at(0)).unwrap().attempts, 0);
 }
 
 #[test]

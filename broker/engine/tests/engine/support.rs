@@ -1,6 +1,8 @@
 //! A shard with a clock, and short words for commands.
 
-use millrace_engine::command::{BatchHeader, Command, Entry, Held, Settle, Settlement, Window};
+use millrace_engine::command::{
+    BatchHeader, Command, Entry, Held, SentLeases, Settle, Settlement, Window,
+};
 use millrace_engine::outcome::{Applied, BodyChange, Delivery, Effect, Outcome};
 use millrace_engine::spec::{BoundPartition, Filter, PartitionSpec, QueueSpec, Target};
 use millrace_engine::{Queue, Shard};
@@ -195,6 +197,18 @@ impl Bench {
             window,
             held,
         })
+    }
+
+    /// The first connection of a session has sent these.
+    pub(crate) fn sent(&mut self, session: u64, held: Vec<Held>) -> Applied {
+        let session = SessionId::new(session);
+        let epoch = 1;
+        let sent = vec![SentLeases {
+            session,
+            epoch,
+            held,
+        }];
+        self.apply(Command::NoteSent { sent })
     }
 
     pub(crate) fn detach(&mut self, session: u64, epoch: u32) -> Applied {

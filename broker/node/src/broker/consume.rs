@@ -27,6 +27,9 @@ use crate::tag::Tag;
 use crate::view::ObjectKind;
 use crate::waiters::Waiter;
 
+/// A message that could not be read is tried again after this: those behind it come first.
+const UNREADABLE_DELAY_MS: u64 = 10_000;
+
 impl Broker {
     /// Takes messages from a queue, waiting for the first one; none is no error. Messages leased
     /// for a call that is dropped go back to the queue.
@@ -103,7 +106,7 @@ impl Broker {
         let records = bodies.each(queue, offsets, bytes_max).await;
         let read = records.len();
         let mut out = Vec::with_capacity(read);
-        let mut failed = None;
+        let (mut failed, mut unread) = (None, Vec::new());
         for (delivery, record) in leased.deliveries.iter().zip(records) {
             match record {
                 Ok(record) => {
@@ -126,12 +129,21 @@ impl Broker {
                 Err(ReadError::Discarded { .. }) => {}
                 Err(error) => {
                     tracing::error!(%queue, offset = %delivery.offset, %error,
-                        "a message cannot be read; its lease will run out");
+                        "a message cannot be read; it goes back");
+                    unread.push(*delivery);
                     failed = Some(bodies.unreadable(&error));
                 }
             }
         }
-        leased.deliveries.drain(..read);
+        let left_out = leased.deliveries.split_off(read);
+        // Waited for: a node that dies after its answer must not count these as failures.
+        for (unseen, delay_ms) in [(&left_out, 0), (&unread, UNREADABLE_DELAY_MS)] {
+            if let Some(command) = leased.release(unseen, delay_ms) {
+                // Refused or not: what happens then is what happens without it.
+                let _ends_anyway = self.node.start(shard, command, Bytes::new()).answer().await;
+            }
+        }
+        leased.deliveries.clear();
         match failed {
             Some(refusal) if out.is_empty() => Err(refusal),
             _ => {
@@ -186,39 +198,38 @@ impl Broker {
             messages: or_limit(open.in_flight.messages, in_flight_max),
             bytes: or_limit(open.in_flight.bytes, CONSUMER_BYTES_MAX),
         };
-        let (session, command) = match open.resume {
+        let connection = |session| {
+            let now = self.node.host.now();
+            Connection::new(session, (shard, queue), window, open.credit, now)
+        };
+        let (connection, command) = match open.resume {
             None => {
                 let session = self.random_session()?;
                 let ttl = self.node.options.session_ttl;
                 let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
                 let consumer = open.consumer;
-                (
+                let connection = connection(session);
+                let command = Command::OpenSession {
                     session,
-                    Command::OpenSession {
-                        session,
-                        queue,
-                        consumer,
-                        window,
-                        ttl_ms,
-                    },
-                )
+                    queue,
+                    consumer,
+                    window: connection.room(0),
+                    ttl_ms,
+                };
+                (connection, command)
             }
             Some(resume) => {
                 self.check_session(shard, queue, resume.session).await?;
                 let (session, held) = (resume.session, held(&resume, queue));
-                (
+                let connection = connection(session);
+                let command = Command::AttachSession {
                     session,
-                    Command::AttachSession {
-                        session,
-                        window,
-                        held,
-                    },
-                )
+                    window: connection.room(held.len()),
+                    held,
+                };
+                (connection, command)
             }
         };
-        let place = (shard, queue);
-        let now = self.node.host.now();
-        let connection = Connection::new(session, place, window, open.credit, now);
         let connection = Arc::new(connection);
         let bodies = self.bodies(shard)?;
         // Made before the command is applied: dropping it, should this call be dropped, detaches.
@@ -340,24 +351,32 @@ struct Leased {
     deliveries: Vec<Delivery>,
 }
 
-impl Drop for Leased {
-    fn drop(&mut self) {
-        if self.deliveries.is_empty() {
-            return;
+impl Leased {
+    /// Gives back what the caller has not seen, if there is anything.
+    fn release(&self, unseen: &[Delivery], delay_ms: u64) -> Option<Command> {
+        if unseen.is_empty() {
+            return None;
         }
-        let settlements = self.deliveries.iter().map(|delivery| Settlement {
+        let settlements = unseen.iter().map(|delivery| Settlement {
             owner: self.owner,
             held: Held {
                 offset: delivery.offset,
                 acquired: delivery.acquired,
             },
-            settle: Settle::Release { delay_ms: 0 },
+            settle: Settle::Release { delay_ms },
         });
-        let command = Command::Settle {
+        Some(Command::Settle {
             queue: self.queue,
             settlements: settlements.collect(),
-        };
-        self.node.propose(Proposal::silent(self.shard, command));
+        })
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if let Some(command) = self.release(&self.deliveries, 0) {
+            self.node.propose(Proposal::silent(self.shard, command));
+        }
     }
 }
 

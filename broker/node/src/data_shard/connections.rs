@@ -1,17 +1,21 @@
 //! Connections of consumers to sessions of the shard: attaching, detaching, and letting go of those
 //! that are silent or take nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use millrace_engine::command::{Command, Held, Settle, Settlement, Window};
+use millrace_engine::command::{Command, Held, SentLeases, Settle, Settlement, Window};
 use millrace_types::{ErrorCode, Refusal, SessionId};
 
 use super::DataShard;
 use crate::connection::{Connection, Health, Notice};
 use crate::input::Proposal;
 use crate::outbound::Outbound;
+
+/// Leases that are noted at once to have been sent. Those beyond, if there are as many, end without
+/// counting: a failure too few is better than one too many.
+const NOTED_MAX: usize = 100_000;
 
 /// How a connection begins.
 pub(super) struct Begun<'a> {
@@ -53,6 +57,8 @@ impl DataShard {
                 ErrorCode::SessionExpired,
                 "another connection has taken the session over",
             )));
+            // Whoever came back may not have heard of all of it yet.
+            self.note_all_sent(&old, epoch, now, out);
         }
     }
 
@@ -95,9 +101,59 @@ impl DataShard {
         let present = self.connections.get(&session);
         if present.is_some_and(|present| Arc::ptr_eq(present, connection)) {
             self.connections.remove(&session);
-            let epoch = connection.epoch();
-            let command = Command::DetachSession { session, epoch };
+            self.end(connection, now, out);
+        }
+    }
+
+    /// Detaches a connection that sends nothing more.
+    fn end(&mut self, connection: &Connection, now: Instant, out: &mut Outbound) {
+        let (session, epoch) = (connection.session, connection.epoch());
+        self.note_all_sent(connection, epoch, now, out);
+        let command = Command::DetachSession { session, epoch };
+        self.propose(Proposal::silent(self.id, command), now, out);
+    }
+
+    /// Says what a connection has sent that sends nothing more; `epoch` is its session's present
+    /// one.
+    fn note_all_sent(&mut self, from: &Connection, epoch: u32, now: Instant, out: &mut Outbound) {
+        let (session, held) = (from.session, from.sent());
+        if !held.is_empty() {
+            let sent = vec![SentLeases {
+                session,
+                epoch,
+                held,
+            }];
+            let command = Command::NoteSent { sent };
             self.propose(Proposal::silent(self.id, command), now, out);
+        }
+    }
+
+    /// Before a command is stamped, says which leases that are due by then were sent: their end is
+    /// a failure, that of the others is none. What is due again later is looked at again then.
+    pub(super) fn note_sent(&mut self, now: Instant, out: &mut Outbound) {
+        let (after, upto) = (self.noted, self.clock.elapsed(now));
+        let due = self.shard().next_deadline();
+        if upto <= after || due.is_none_or(|due| due > upto) {
+            return;
+        }
+        self.noted = upto;
+        let mut due: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
+        for (session, held) in self.shard().unsent_due(after, upto, NOTED_MAX) {
+            due.entry(session).or_default().push(held);
+        }
+        let sent = due.into_iter().filter_map(|(session, held)| {
+            let connection = self.connections.get(&session)?;
+            let (epoch, held) = (connection.epoch(), connection.split_sent(&held));
+            (!held.is_empty()).then_some(SentLeases {
+                session,
+                epoch,
+                held,
+            })
+        });
+        let sent: Vec<SentLeases> = sent.collect();
+        if !sent.is_empty() {
+            let command = Command::NoteSent { sent };
+            self.put_on_its_way(Proposal::silent(self.id, command), now, out);
         }
     }
 
@@ -108,7 +164,7 @@ impl DataShard {
         now: Instant,
         out: &mut Outbound,
     ) {
-        self.set_window(connection.session, connection.window, now, out);
+        self.set_window(connection.session, connection.room(0), now, out);
     }
 
     fn set_window(&mut self, session: SessionId, window: Window, now: Instant, out: &mut Outbound) {
@@ -139,14 +195,13 @@ impl DataShard {
             let session = connection.session;
             match health {
                 Health::Good => {}
-                Health::Silent { epoch } => {
+                Health::Silent => {
                     self.connections.remove(&session);
                     connection.tell(Notice::Closed(Refusal::new(
                         ErrorCode::SessionExpired,
                         format!("nothing was heard from the client for {} s", ttl.as_secs()),
                     )));
-                    let command = Command::DetachSession { session, epoch };
-                    self.propose(Proposal::silent(self.id, command), now, out);
+                    self.end(&connection, now, out);
                 }
                 Health::Stuck(unsent) => {
                     let closed = Window {

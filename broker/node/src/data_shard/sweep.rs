@@ -3,7 +3,7 @@
 //! would be missed until the next one.
 //!
 //! Deliveries come again by comparing what a session holds with what its connection knows of, not
-//! by waiting for the lease to end: that would count as a failure of a client that saw nothing. A
+//! by waiting for the lease to end: until then nobody would get the message. A
 //! connection is told only what it does not know of, so it gets nothing twice.
 
 use std::sync::Arc;

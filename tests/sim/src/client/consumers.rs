@@ -289,6 +289,7 @@ impl Listening {
             // Whoever has come back has said what it holds: what the old connection still brings
             // was not among it.
             if !self.is_present() {
+                self.unheard(&event);
                 break;
             }
             match event {
@@ -312,6 +313,18 @@ impl Listening {
         if self.is_present() {
             self.consumers.drop_connection(self.place);
         }
+    }
+
+    fn unheard(&self, event: &ConsumerEvent) {
+        let ConsumerEvent::Deliveries(delivered) = event else {
+            return;
+        };
+        self.client.lasting.watch.with(|state| {
+            for one in delivered {
+                let place = (self.log, one.offset.get());
+                *state.facts.unheard.entry(place).or_default() += 1;
+            }
+        });
     }
 
     fn is_present(&self) -> bool {

@@ -63,6 +63,9 @@ impl Client {
             wait: Duration::from_millis(wish.wait_ms),
             lease: wish.lease_ms.map(Duration::from_millis),
         };
+        self.lasting.watch.with(|state| {
+            *state.facts.unanswered.entry(log).or_default() += 1;
+        });
         let taking = Box::pin(self.broker.receive(receive));
         let taken = match wish.give_up_ms {
             None => taking.await,
@@ -72,6 +75,11 @@ impl Client {
             },
         };
         let call = self.lasting.call();
+        if taken.is_ok() {
+            self.lasting.watch.with(|state| {
+                *state.facts.unanswered.entry(log).or_default() -= 1;
+            });
+        }
         let taken = taken.unwrap_or_default();
         for one in &taken {
             self.delivered(log, None, (call, since_ms), one);

@@ -1,5 +1,5 @@
 //! Attempts never go down and count every failure: what a client was told has failed, and nothing
-//! that was released.
+//! that was released or that no client has seen.
 
 use super::Invariant;
 use crate::event::{Delivered, Event};
@@ -30,7 +30,7 @@ fn judge(facts: &Facts, delivered: &Delivered) -> Result<(), String> {
         attempts,
         ..
     } = *delivered;
-    let (mut failed, mut released) = (0, 0);
+    let (mut failed, mut released, mut kept) = (0, 0, 0);
     let seen = facts.seen.get(&(log, offset));
     let leases = seen.map(|seen| seen.leases.as_slice()).unwrap_or_default();
     for lease in leases.iter().map(|at| &facts.leases[*at]) {
@@ -46,9 +46,17 @@ fn judge(facts: &Facts, delivered: &Delivered) -> Result<(), String> {
         if lease.acquired < acquired {
             failed += u32::from(lease.done == Some(End::Retry));
             released += u32::from(lease.done == Some(End::Release));
+            kept += u32::from(lease.done != Some(End::Release));
         }
     }
     let most = acquired.saturating_sub(1 + released);
+    let unseen = facts.unanswered.get(&log).copied().unwrap_or_default()
+        + facts
+            .unheard
+            .get(&(log, offset))
+            .copied()
+            .unwrap_or_default();
+    let most = most.min(kept + unseen);
     if acquired == 0 || attempts < failed || attempts > most {
         return Err(format!(
             "offset {offset} of log {log} at hand-out {acquired} has failed {attempts} times, not \
