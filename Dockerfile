@@ -60,6 +60,8 @@ LABEL org.opencontainers.image.title="millrace" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 COPY --from=binaries /millrace /millrace-operator /
+# Large bodies go back to the system when they are freed: docs/decisions/2026-11-21-what-memory-counts.md
+ENV MALLOC_MMAP_THRESHOLD_=131072
 USER 65532:65532
 EXPOSE 7070 7072
 ENTRYPOINT ["/millrace"]

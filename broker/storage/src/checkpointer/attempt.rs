@@ -8,7 +8,7 @@ use bytes::Bytes;
 use millrace_types::{LogIndex, Term};
 
 use super::{CheckpointDone, Job, Snapshot};
-use crate::checkpoint;
+use crate::checkpoint::{self, Manifest};
 use crate::envelope::Replacement;
 use crate::error::{Action, DiskFailure};
 use crate::store::Store;
@@ -29,6 +29,10 @@ pub(super) struct Attempt {
 
 enum Stage {
     Bodies(Box<Spill>),
+    /// Each of these takes long with very many logs: a step for each.
+    List(Box<Spill>),
+    Encode(Box<Spill>, Manifest),
+    Begin(Box<Spill>, Manifest, Bytes),
     File(Box<Spill>, Replacement),
     /// Segments first, then older checkpoints.
     Remove(Vec<u64>),
@@ -99,11 +103,24 @@ impl Attempt {
                 match self.store.spill_step(&mut spill) {
                     Err(failure) => return Err(self.give_up(*spill, failure)),
                     Ok(false) => self.stage = Stage::Bodies(spill),
-                    Ok(true) => {
-                        let file = self.file(&mut spill);
-                        self.stage = Stage::File(spill, file);
-                    }
+                    Ok(true) => self.stage = Stage::List(spill),
                 }
+                Ok(Progress::More)
+            }
+            Stage::List(mut spill) => {
+                let manifest = self.store.manifest(&mut spill);
+                self.stage = Stage::Encode(spill, manifest);
+                Ok(Progress::More)
+            }
+            Stage::Encode(spill, manifest) => {
+                let snapshot = self.encode();
+                self.stage = Stage::Begin(spill, manifest, snapshot);
+                Ok(Progress::More)
+            }
+            Stage::Begin(spill, manifest, snapshot) => {
+                let (dir, shard) = (&self.store.dir, self.store.shard);
+                let file = checkpoint::begin(dir, shard, self.term, manifest, snapshot);
+                self.stage = Stage::File(spill, file);
                 Ok(Progress::More)
             }
             Stage::File(spill, mut file) => {
@@ -135,8 +152,7 @@ impl Attempt {
         }
     }
 
-    fn file(&mut self, spill: &mut Spill) -> Replacement {
-        let manifest = self.store.manifest(spill);
+    fn encode(&mut self) -> Bytes {
         let snapshot = match std::mem::replace(&mut self.snapshot, Snapshot::Encoded(Bytes::new()))
         {
             Snapshot::ToEncode(encode) => encode(),
@@ -144,8 +160,7 @@ impl Attempt {
         };
         // Kept in case there is no room and it is tried again.
         self.snapshot = Snapshot::Encoded(snapshot.clone());
-        let (dir, shard) = (&self.store.dir, self.store.shard);
-        checkpoint::begin(dir, shard, self.term, manifest, snapshot)
+        snapshot
     }
 
     fn give_up(&self, spill: Spill, failure: DiskFailure) -> Failed {
