@@ -12,9 +12,9 @@
 //! random for each use of a file: bytes of its earlier uses, or of a client's message, cannot pass
 //! for a batch. A frame's crc is seeded with nonce and sequence, so that a frame of an earlier
 //! batch at the same place cannot pass for one of a torn batch. `sequence` counts batches over all
-//! files, `ordinal` within the file, and `previous` is the number of the file written to before this
-//! one: if that is there, it holds batches. A batch without records is a seal: it says that the one before
-//! it was synced, and the next batch is written over it, under the same numbers.
+//! files, `ordinal` within the file, and `previous` is the number of the file written to before
+//! this one: if that is there, it holds batches. A batch without records is a seal: it says that
+//! the one before it was synced, and the next batch is written over it, under the same numbers.
 //!
 //! Decides what is a valid header or frame; does not decide what an invalid one means.
 

@@ -52,14 +52,7 @@ pub(crate) fn recover(
     }
     let numbers = scans.iter().map(|scan| number_of(scan).saturating_add(1));
     let number_next = numbers.max().unwrap_or(1).max(listing.number_next);
-    let followed: BTreeSet<u64> = scans.iter().map(|scan| scan.previous).collect();
-    let is_kept = |scan: &Scan| {
-        scan.header.is_err() || scan.first.is_some() || followed.contains(&number_of(scan))
-    };
-    let (mut kept, empty): (Vec<_>, Vec<_>) = scans.into_iter().partition(is_kept);
-    // By what they hold: a file for a large record is used before the one prepared earlier. A file
-    // with an unreadable header has no batches and holds back nothing but itself.
-    kept.sort_by_key(|scan| (scan.first, number_of(scan)));
+    let (mut kept, empty) = in_order(scans);
     let newest = kept.iter().map(number_of).max().unwrap_or(0);
 
     let last_used = kept.iter().rfind(|scan| scan.first.is_some());
@@ -111,6 +104,19 @@ pub(crate) fn recover(
         found,
         Replay::new(kept, pass.ignored, pass.bad, pass.shards),
     ))
+}
+
+/// Files that hold something, or should, in the order of what they hold: a file for a large record
+/// is used before the one prepared earlier. One with an unreadable header has no batches and holds
+/// back nothing but itself. And the others.
+fn in_order(scans: Vec<Scan>) -> (Vec<Scan>, Vec<Scan>) {
+    let followed: BTreeSet<u64> = scans.iter().map(|scan| scan.previous).collect();
+    let is_kept = |scan: &Scan| {
+        scan.header.is_err() || scan.first.is_some() || followed.contains(&number_of(scan))
+    };
+    let (mut kept, empty): (Vec<_>, Vec<_>) = scans.into_iter().partition(is_kept);
+    kept.sort_by_key(|scan| (scan.first, number_of(scan)));
+    (kept, empty)
 }
 
 fn number_of(scan: &Scan) -> u64 {

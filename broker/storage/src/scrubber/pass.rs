@@ -1,5 +1,5 @@
-//! One pass over the files of a store: the checkpoint, the headers of segments, then log by log, run
-//! by run.
+//! One pass over the files of a store: the checkpoint, the headers of segments, then log by log,
+//! run by run.
 
 use std::io;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Counts the bytes that bodies keep in memory, for as long as anybody needs them: a batch that was
-//! settled while it is written to a segment or sent to a slow socket, and a block that was read from
-//! one, of which perhaps a single message is still needed. Decides nothing.
+//! settled while it is written to a segment or sent to a slow socket, and a block that was read
+//! from one, of which perhaps a single message is still needed. Decides nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
