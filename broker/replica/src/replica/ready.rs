@@ -195,7 +195,7 @@ impl Replica {
 
     fn pass_one(&mut self, message: Message, last: Option<u64>, unsure: bool, ready: &mut Ready) {
         match last {
-            Some(number) if unsure || promises(&message.payload) => {
+            Some(number) if promises(&message.payload, unsure) => {
                 self.held.push_back((number, message));
             }
             _ => ready.messages.push(message),
@@ -253,13 +253,14 @@ impl Replica {
     }
 }
 
-/// Whether a message promises something that a crash must not make untrue.
-fn promises(payload: &Payload) -> bool {
+/// Whether a message promises something that a crash must not make untrue. A leader's do when its
+/// term is not synced.
+fn promises(payload: &Payload, unsure: bool) -> bool {
     match payload {
         Payload::Append { .. }
         | Payload::Heartbeat { .. }
         | Payload::Snapshot { .. }
-        | Payload::TimeoutNow => false,
+        | Payload::TimeoutNow => unsure,
         Payload::Accepted { .. } => !millrace_types::mutant!(AcceptedBeforeSync),
         Payload::Vote { .. } | Payload::VoteAnswer { .. } => {
             !millrace_types::mutant!(VotedBeforeSync)

@@ -154,7 +154,11 @@ impl Judge {
         let durable = disk.durable.hard_state.unwrap_or_default();
         let known = message.term.get() <= durable.term.get();
         let kept = match &message.payload {
-            Payload::Accepted { last, .. } => known && last.get() <= disk.durable.last(),
+            // Of an earlier term it may have been replaced in the same sync: as if it had been sent
+            // just before.
+            Payload::Accepted { last, .. } => {
+                durable.term > message.term || (known && last.get() <= disk.durable.last())
+            }
             Payload::VoteAnswer {
                 stage: Stage::Real,
                 verdict: Verdict::Granted,

@@ -11,6 +11,9 @@ use crate::disk::Disk;
 use crate::judge::{Judge, Judged};
 use crate::machine::Machine;
 
+/// Milliseconds between ticks of a clock that is right.
+pub(crate) const TICK: u64 = 10;
+
 /// What a node wants from the world after a turn.
 #[derive(Debug, Default)]
 pub(crate) struct Wants {
@@ -37,6 +40,8 @@ pub(crate) struct Node {
     /// Counts starts.
     pub(crate) life: u64,
     pub(crate) slow_disk: bool,
+    /// Milliseconds between its ticks, about: clocks differ.
+    pub(crate) tick: u64,
     pub(crate) slow_apply: bool,
     pub(crate) lost_log: bool,
     /// Its disk is lost: it never comes back.
@@ -67,6 +72,7 @@ impl Node {
             reads: BTreeMap::new(),
             life: 0,
             slow_disk: false,
+            tick: TICK,
             slow_apply: false,
             lost_log: false,
             is_gone: false,

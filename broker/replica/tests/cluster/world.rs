@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_replica::{
-    Change, Load, Members, Message, Payload, Recovered, Replica, Role, Seat, Status,
+    Change, Load, Members, Message, Payload, Recovered, Replica, Role, Seat, Stage, Status, Verdict,
 };
 use millrace_types::{NodeId, ReplicaId};
 
@@ -11,14 +11,14 @@ use crate::chance::Chance;
 use crate::disk::Disk;
 use crate::judge::{Judge, Judged, Promises};
 use crate::machine::Machine;
-use crate::node::Node;
+use crate::node::{Node, TICK};
 
-/// Milliseconds between ticks, about.
-const TICK: u64 = 10;
 /// With faults.
 const TROUBLE: u64 = 2_500;
 /// Without: everything has to come right within it.
 const PEACE: u64 = 6_000;
+/// How often it is looked whether it has.
+const LOOK: u64 = 250;
 /// Nodes ever, so that changes of members end.
 const NODES_MAX: usize = 9;
 
@@ -41,6 +41,7 @@ enum Event {
     Client,
     Fault,
     Restart(usize),
+    Campaign(usize),
     Heal,
 }
 
@@ -92,8 +93,14 @@ impl World {
         self.at(50, Event::Fault);
         self.until(TROUBLE)?;
         self.make_peace()?;
-        self.until(TROUBLE + PEACE)?;
-        self.check_peace()
+        let before = self.judge.acknowledged_last;
+        for look in 1..PEACE / LOOK {
+            self.until(TROUBLE + look * LOOK)?;
+            if self.check_peace(before).is_ok() {
+                return Ok(());
+            }
+        }
+        self.check_peace(before)
     }
 
     fn until(&mut self, end: u64) -> Judged {
@@ -125,7 +132,8 @@ impl World {
             Event::Tick(node) => {
                 if let Some(replica) = &mut self.nodes[node].replica {
                     replica.tick();
-                    let after = self.chance.between(TICK - 2, TICK + 2);
+                    let tick = self.nodes[node].tick;
+                    let after = self.chance.between(tick - 2, tick + 2);
                     self.at(after, Event::Tick(node));
                     if self.nodes[node].slow_apply {
                         let count = usize::try_from(self.chance.between(0, 5)).unwrap();
@@ -158,6 +166,7 @@ impl World {
             Event::Client => self.client(),
             Event::Fault => self.fault(),
             Event::Restart(node) => self.start(node),
+            Event::Campaign(node) => self.campaign(node),
             Event::Heal => {
                 self.cut.clear();
                 Ok(())
@@ -210,9 +219,47 @@ impl World {
             self.checkpoint(node);
         }
         for message in wants.messages {
+            let dies = self.dies_after(&message);
             self.send(node, message);
+            if dies {
+                self.crash(node, 8);
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    /// The best moment for a crash is after a promise.
+    fn dies_after(&mut self, message: &Message) -> bool {
+        let (of, times) = match &message.payload {
+            Payload::VoteAnswer {
+                stage: Stage::Real,
+                verdict: Verdict::Granted,
+            } => (2, 1),
+            Payload::Accepted { .. } | Payload::Append { .. } => (300, 1),
+            _ => (1, 0),
+        };
+        self.is_trouble() && self.chance.between(1, of) <= times
+    }
+
+    fn campaign(&mut self, node: usize) -> Judged {
+        if let Some(replica) = &mut self.nodes[node].replica {
+            replica.campaign();
+        }
+        self.pump(node)
+    }
+
+    /// The leader dies for a moment, and several want to follow it at once.
+    fn storm(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.crash(leader, 60);
+        }
+        for node in 0..self.nodes.len() {
+            let after = 90 + self.chance.between(0, 6);
+            if self.chance.percent(66) {
+                self.at(after, Event::Campaign(node));
+            }
+        }
     }
 
     fn checkpoint(&mut self, node: usize) {
@@ -236,6 +283,10 @@ impl World {
             let mut takes = self.chance.between(1, 6);
             if is_snapshot || (self.is_trouble() && self.chance.percent(5)) {
                 takes += self.chance.between(10, 150);
+            }
+            // Votes that cross each other.
+            if self.is_trouble() && matches!(message.payload, Payload::Vote { .. }) {
+                takes += self.chance.between(0, 12);
             }
             let message = message.clone();
             self.at(takes, Event::Deliver { message, machine });
@@ -320,11 +371,12 @@ impl World {
         self.at(after, Event::Fault);
         let count = self.nodes.len() as u64;
         let node = usize::try_from(self.chance.between(0, count - 1)).unwrap();
-        match self.chance.between(0, 13) {
-            0..=2 => self.crash(node),
+        match self.chance.between(0, 15) {
+            0 | 1 => self.crash(node, 400),
+            2 => self.storm(),
             3 => {
                 if let Some(leader) = self.leader() {
-                    self.crash(leader);
+                    self.crash(leader, 400);
                 }
             }
             4 | 5 => self.cut_off(node),
@@ -344,12 +396,8 @@ impl World {
                     return self.pump(leader);
                 }
             }
-            10 => {
-                if let Some(replica) = &mut self.nodes[node].replica {
-                    replica.campaign();
-                    return self.pump(node);
-                }
-            }
+            10 => return self.campaign(node),
+            13 | 14 => self.nodes[node].tick = self.chance.between(TICK / 2, TICK * 4),
             11 | 12 => return self.change_members(),
             _ => return self.wipe(node),
         }
@@ -376,7 +424,8 @@ impl World {
         self.heal_later();
     }
 
-    fn crash(&mut self, node: usize) {
+    /// Ends a node, for so long at most.
+    fn crash(&mut self, node: usize, most: u64) {
         if self.nodes[node].replica.is_none() {
             return;
         }
@@ -385,7 +434,7 @@ impl World {
         self.nodes[node].stop();
         let chance = &mut self.chance;
         self.nodes[node].disk.crash(chance);
-        let after = self.chance.between(5, 400);
+        let after = self.chance.between(1, most);
         self.at(after, Event::Restart(node));
     }
 
@@ -464,7 +513,7 @@ impl World {
             return Ok(());
         }
         if millrace_types::mutant!(IdUsedAgain) {
-            self.crash(node);
+            self.crash(node, 400);
             let members = self.nodes[node].disk.durable.point.members.clone();
             let founding = Recovered::founding(members).map_err(|error| error.to_string())?;
             self.nodes[node].disk = Disk::founded(&founding);
@@ -499,6 +548,7 @@ impl World {
         self.cut.clear();
         for node in 0..self.nodes.len() {
             self.nodes[node].slow_disk = false;
+            self.nodes[node].tick = TICK;
             self.nodes[node].slow_apply = false;
             self.start(node)?;
             self.nodes[node].apply(usize::MAX, &mut self.judge)?;
@@ -508,7 +558,7 @@ impl World {
     }
 
     /// There is a leader, everybody who belongs has everything, and what was acknowledged is there.
-    fn check_peace(&mut self) -> Judged {
+    fn check_peace(&self, before: u64) -> Judged {
         let leader = self.leader().ok_or("nobody leads")?;
         let (mut replicas, mut found) = (Vec::new(), BTreeMap::new());
         if let Some(replica) = &self.nodes[leader].replica {
@@ -525,7 +575,7 @@ impl World {
         }
         let upto = self.nodes[leader].machine.applied;
         let recent = self.judge.acknowledged_last;
-        if recent + 40 < upto {
+        if recent <= before || recent + 40 < upto {
             return Err(format!("nothing is acknowledged after {recent} of {upto}"));
         }
         for id in replicas {
