@@ -83,13 +83,13 @@ pub enum OpenError {
         /// The last entry.
         last: LogIndex,
     },
-    /// The hard state is older than the log.
-    #[error("the hard state is of term {term}, the log of term {last}")]
-    Term {
-        /// The hard state's.
-        term: Term,
-        /// The last entry's.
-        last: Term,
+    /// The log has lost entries: it was written down as committed after they were.
+    #[error("entry {commit} is committed, but the log ends at {last}")]
+    Commit {
+        /// What the hard state says.
+        commit: LogIndex,
+        /// The last entry.
+        last: LogIndex,
     },
     /// raft-rs refuses it; the checks above are meant to come first.
     #[error("the consensus library refuses to start: {0}")]

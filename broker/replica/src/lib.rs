@@ -10,7 +10,7 @@
 //! (`docs/decisions/2026-11-21-replica-on-raft-rs.md`).
 //!
 //! How to drive one: give it inputs (`tick`, `step`, `propose`, …), then take `ready` until there
-//! is none. Of each: write `write` as one append, in the order hard state, snapshot point, entries,
+//! is none. Of each: write `write` as one append, in the order snapshot point, entries, hard state,
 //! and call `synced` when it is durable; send `messages`; apply `committed` and call `applied`. All
 //! three may run at the same time, and the next `ready` may be taken meanwhile.
 

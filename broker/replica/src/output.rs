@@ -23,19 +23,21 @@ pub struct HardState {
     pub commit: LogIndex,
 }
 
-/// What is to be made durable, as one append and in this order.
+/// What is to be made durable, as one append: the snapshot's point, then the entries, then the hard
+/// state. Of an append that was not synced a crash may leave a beginning; a commit must never be
+/// left without the entries it speaks of, for what it would find in their place was not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// For `synced`.
     pub number: ReadyNumber,
-    /// The new hard state.
-    pub hard_state: Option<HardState>,
     /// The state that came with a `Snapshot` message takes the place of everything: log and state
     /// machine. `synced` says that both have it.
     pub install: Option<Point>,
     /// Entries; the first index may be one that is there already, which then replaces that entry
     /// and everything behind it.
     pub entries: Vec<Entry>,
+    /// The new hard state.
+    pub hard_state: Option<HardState>,
 }
 
 /// What to do next.

@@ -103,23 +103,27 @@ impl Recovered {
         if last.term.get() > NUMBER_MAX {
             return Err(OpenError::Point { mark: last });
         }
-        let term = self.hard_state.map_or(last.term, |state| state.term);
-        if term < last.term || term.get() > NUMBER_MAX {
-            let last = last.term;
-            return Err(OpenError::Term { term, last });
+        let found = self.hard_state.unwrap_or_default();
+        if found.term.get() > NUMBER_MAX {
+            return Err(OpenError::Point { mark: last });
+        }
+        if found.commit > last.index {
+            let (commit, last) = (found.commit, last.index);
+            return Err(OpenError::Commit { commit, last });
         }
         Ok(())
     }
 
-    /// The hard state to go on from. Nobody was told of entries that a crash took from the end, so
-    /// a commit beyond the last one is brought back to it.
+    /// The hard state to go on from. A crash may have left entries and taken the term that was
+    /// written behind them: the term is theirs then, and nobody was told of a vote in it.
     pub(crate) fn hard_state(&self) -> HardState {
-        let last = self.last();
-        let found = self.hard_state.unwrap_or(HardState {
-            term: last.term,
-            ..HardState::default()
-        });
-        let commit = found.commit.max(self.applied).min(last.index);
-        HardState { commit, ..found }
+        let term = self.last().term;
+        let found = self.hard_state.unwrap_or_default();
+        let is_later = term > found.term;
+        HardState {
+            term: term.max(found.term),
+            vote: found.vote.filter(|_| !is_later),
+            commit: found.commit.max(self.applied),
+        }
     }
 }

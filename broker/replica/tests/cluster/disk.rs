@@ -87,11 +87,11 @@ impl Disk {
 
     pub(crate) fn write(&mut self, write: Write, installs: Option<Machine>) {
         let mut records = Vec::new();
-        records.extend(write.hard_state.map(Record::HardState));
         if let Some(point) = write.install {
             records.push(Record::Install(point, installs.unwrap()));
         }
         records.extend(write.entries.into_iter().map(Record::Entry));
+        records.extend(write.hard_state.map(Record::HardState));
         for record in &records {
             self.view.add(record.clone());
         }

@@ -371,7 +371,7 @@ impl World {
         self.at(after, Event::Fault);
         let count = self.nodes.len() as u64;
         let node = usize::try_from(self.chance.between(0, count - 1)).unwrap();
-        match self.chance.between(0, 15) {
+        match self.chance.between(0, 16) {
             0 | 1 => self.crash(node, 400),
             2 => self.storm(),
             3 => {
@@ -398,6 +398,13 @@ impl World {
             }
             10 => return self.campaign(node),
             13 | 14 => self.nodes[node].tick = self.chance.between(TICK / 2, TICK * 4),
+            15 => {
+                // It does not notice for a while that others lead.
+                if let Some(leader) = self.leader() {
+                    self.nodes[leader].tick = TICK * 4;
+                    self.cut_off(leader);
+                }
+            }
             11 | 12 => return self.change_members(),
             _ => return self.wipe(node),
         }
