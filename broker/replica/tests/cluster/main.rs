@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too, are tests")]
 
+mod alone;
 mod chance;
 mod disk;
 mod hostile;

@@ -56,3 +56,21 @@ fn no_acknowledged_entry_is_lost_and_all_replicas_agree() {
     );
     assert!(elections > 0 && acknowledged > 0 && reads > 0 && installs > 0);
 }
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let trace = |seed| {
+        let (world, broken) = run(seed, Promises::Judged);
+        assert_eq!(broken, None);
+        let digests: Vec<_> = world.nodes.iter().map(|node| node.machine.digest).collect();
+        (
+            world.judge.elections,
+            world.judge.acknowledged,
+            world.judge.reads,
+            digests,
+        )
+    };
+    for seed in 0..10 {
+        assert_eq!(trace(seed), trace(seed), "seed {seed}");
+    }
+}
