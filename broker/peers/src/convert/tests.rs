@@ -20,7 +20,7 @@ use crate::message::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
 
 const ENDS: (ReplicaId, ReplicaId) = (ReplicaId::new(11), ReplicaId::new(12));
 
-fn raft(payload: Payload) -> ShardMessage {
+fn raft_message(payload: Payload) -> ShardMessage {
     let (from, to) = ENDS;
     ShardMessage {
         shard: ShardId::new(3),
@@ -43,105 +43,105 @@ fn entry(kind: EntryKind, header: &'static [u8], body: &'static [u8]) -> Entry {
     }
 }
 
-/// One of every kind of message, by name.
-fn messages() -> Vec<(&'static str, ShardMessage)> {
-    let index = LogIndex::new;
-    let (from, to) = ENDS;
-    let members = [
-        (ReplicaId::new(1), NodeId::new(21)),
-        (ReplicaId::new(2), NodeId::new(22)),
-    ];
-    let point = Point {
-        mark: Mark::new(40, 5),
-        members: Members::founders(members).unwrap(),
-    };
-    let commit = Mark::new(39, 4);
+type Named<T> = Vec<(&'static str, T)>;
+
+/// How far somebody knows the log to be committed.
+const COMMIT: LogIndex = LogIndex::new(40);
+
+fn of_the_log() -> Named<Payload> {
     let append = Payload::Append {
         prev: Mark::new(41, 6),
-        commit: index(40),
+        commit: COMMIT,
         entries: vec![
             entry(EntryKind::Lead, b"", b""),
             entry(EntryKind::Command, b"head", b"body"),
             entry(EntryKind::Members, b"change", b""),
         ],
     };
-    let rejected = Payload::Rejected {
-        prev: index(41),
-        hint: Mark::new(30, 2),
-        commit: index(29),
+    let accepted = Payload::Accepted {
+        last: LogIndex::new(42),
+        commit: COMMIT,
     };
-    let heartbeat = |round| (index(40), Round(round));
-    let (commit_of_leader, round) = heartbeat(9);
+    let rejected = Payload::Rejected {
+        prev: LogIndex::new(41),
+        hint: Mark::new(30, 2),
+        commit: COMMIT,
+    };
+    let members = [(1, 21), (2, 22)];
+    let members = members.map(|(replica, node)| (ReplicaId::new(replica), NodeId::new(node)));
+    let point = Point {
+        mark: Mark::new(40, 5),
+        members: Members::founders(members).unwrap(),
+    };
+    vec![
+        ("append", append),
+        ("accepted", accepted),
+        ("rejected", rejected),
+        ("snapshot", Payload::Snapshot { point }),
+    ]
+}
+
+fn of_elections() -> Named<Payload> {
+    let (commit, round) = (COMMIT, Round(9));
     let vote = |stage| Payload::Vote {
         stage,
         last: Mark::new(42, 6),
-        commit,
+        commit: Mark::new(39, 4),
     };
     let answer = |stage, verdict| Payload::VoteAnswer { stage, verdict };
-    let mut all: Vec<_> = [
-        ("append", append),
-        (
-            "accepted",
-            Payload::Accepted {
-                last: index(42),
-                commit: index(40),
-            },
-        ),
-        ("rejected", rejected),
-        (
-            "heartbeat",
-            Payload::Heartbeat {
-                commit: commit_of_leader,
-                round,
-            },
-        ),
+    let refused = Verdict::Refused {
+        commit: Mark::new(39, 4),
+    };
+    vec![
+        ("heartbeat", Payload::Heartbeat { commit, round }),
         (
             "heartbeat_answer",
-            Payload::HeartbeatAnswer {
-                commit: commit_of_leader,
-                round,
-            },
+            Payload::HeartbeatAnswer { commit, round },
         ),
         ("vote_pre", vote(Stage::Pre)),
         ("vote_real", vote(Stage::Real)),
         ("vote_transfer", vote(Stage::Transfer)),
         ("vote_granted", answer(Stage::Pre, Verdict::Granted)),
-        (
-            "vote_refused",
-            answer(Stage::Real, Verdict::Refused { commit }),
-        ),
-        ("snapshot", Payload::Snapshot { point }),
+        ("vote_refused", answer(Stage::Real, refused)),
         ("timeout_now", Payload::TimeoutNow),
     ]
-    .into_iter()
-    .map(|(name, payload)| (name, raft(payload)))
-    .collect();
+}
+
+/// One of every kind of message, by name.
+fn messages() -> Named<ShardMessage> {
     let shard = ShardId::new(3);
-    let chunk = SnapshotChunk {
+    let (from, to) = ENDS;
+    let chunk = Body::Chunk(SnapshotChunk {
         from,
         to,
         id: 77,
         offset: 10,
         total: 14,
         data: Bytes::from_static(b"data"),
-    };
+    });
     let ack = |next| {
-        let body = Body::Ack(SnapshotAck {
+        Body::Ack(SnapshotAck {
             from,
             to,
             id: 77,
             next,
-        });
-        ShardMessage { shard, body }
+        })
     };
-    let body = Body::Chunk(chunk);
-    all.push(("chunk", ShardMessage { shard, body }));
-    all.push(("ack", ack(Next::From(14))));
-    all.push(("ack_refused", ack(Next::Refused)));
+    let raft = of_the_log().into_iter().chain(of_elections());
+    let mut all: Vec<_> = raft
+        .map(|(name, payload)| (name, raft_message(payload)))
+        .collect();
+    for (name, body) in [
+        ("chunk", chunk),
+        ("ack", ack(Next::From(14))),
+        ("ack_refused", ack(Next::Refused)),
+    ] {
+        all.push((name, ShardMessage { shard, body }));
+    }
     all
 }
 
-fn frames() -> Vec<(&'static str, Frame)> {
+fn frames() -> Named<Frame> {
     let hello = Hello {
         identity: Identity {
             cluster_id: "c1".to_owned(),
@@ -309,7 +309,7 @@ proptest! {
             header: vec![1; header].into(),
             body: vec![2; body].into(),
         };
-        let message = raft(Payload::Append {
+        let message = raft_message(Payload::Append {
             prev: Mark::new(1, 1),
             commit: LogIndex::new(1),
             entries: sizes.into_iter().map(entry).collect(),
