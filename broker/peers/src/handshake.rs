@@ -14,7 +14,7 @@ pub const PROTOCOL_VERSIONS: RangeInclusive<u32> = 1..=1;
 /// Who a node is, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The cluster.
+    /// The cluster; a node that is of none yet has no peers.
     pub cluster_id: String,
     /// The node.
     pub node: NodeId,
@@ -97,7 +97,8 @@ impl Identity {
 
     fn same_cluster(&self, hello: &Hello) -> Result<(), Refusal> {
         let theirs = &hello.identity;
-        if theirs.cluster_id == self.cluster_id {
+        // Nodes that are of no cluster yet have nothing to say to each other.
+        if theirs.cluster_id == self.cluster_id && !self.cluster_id.is_empty() {
             return Ok(());
         }
         let text = format!(
@@ -189,6 +190,16 @@ mod tests {
 
         let hello = us.hello(NodeId::new(3), Lane::Appends);
         assert_eq!(reason(us.judge_caller(hello)), Reason::Itself);
+    }
+
+    #[test]
+    fn nodes_of_no_cluster_are_not_of_the_same_one() {
+        let nowhere = |number| Identity {
+            cluster_id: String::new(),
+            ..node(number, 1..=1)
+        };
+        let hello = nowhere(2).hello(NodeId::new(1), Lane::Votes);
+        assert_eq!(reason(nowhere(1).judge_caller(hello)), Reason::Cluster);
     }
 
     #[test]

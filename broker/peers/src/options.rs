@@ -30,8 +30,8 @@ pub struct QueueLimits {
 /// Times.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// To connect and to be answered: longer than a round trip around the world and a busy
-    /// machine's pause, shorter than anybody's patience.
+    /// To connect and to be answered: many round trips around the world, and short enough that an
+    /// address nobody has any more, where nothing answers at all, is soon looked up again.
     pub dial_within: Duration,
     /// Until the first frame of a stream that came in: it holds one of few places.
     pub hello_within: Duration,
@@ -45,8 +45,8 @@ pub struct Timing {
     pub ping_every: Duration,
     /// A quiet connection is asked for a sign of life this often,
     pub keep_alive_every: Duration,
-    /// and given up when none comes within this: Raft has elected another leader long before, what
-    /// this finds is a connection whose other end is gone without a word.
+    /// and given up when none comes within this. It finds a connection whose other end is gone
+    /// without a word; until then a node that is back under another address hears nothing of us.
     pub keep_alive_within: Duration,
 }
 
@@ -89,14 +89,14 @@ impl QueueLimits {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            dial_within: Duration::from_secs(5),
+            dial_within: Duration::from_secs(2),
             hello_within: Duration::from_secs(5),
             backoff_first: Duration::from_millis(50),
             backoff_longest: Duration::from_secs(1),
             refused_retry: Duration::from_secs(10),
             ping_every: Duration::from_secs(1),
-            keep_alive_every: Duration::from_secs(5),
-            keep_alive_within: Duration::from_secs(5),
+            keep_alive_every: Duration::from_secs(2),
+            keep_alive_within: Duration::from_secs(3),
         }
     }
 }

@@ -1,15 +1,17 @@
-//! Who may steer the broker: holders of the control token. The token is a file that may change
-//! under us (a Secret mounted in a pod): it is looked at again at most once a second, and whenever
-//! a caller brings another token than ours. Never logs a token.
+//! Who may steer the broker, or be a node of its cluster: holders of the control token. It is a
+//! file that may change under us (a Secret mounted in a pod): it is looked at again at most once a
+//! second, whenever a caller brings another token than ours, and whenever we show it to a peer.
+//! Never logs a token.
 
 use std::fs;
 use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use millrace_peers::Credential;
 use millrace_types::{ErrorCode, Refusal};
 use tracing::warn;
 
@@ -92,6 +94,23 @@ impl Guard {
     }
 }
 
+/// The nodes of a cluster know each other by the same token.
+impl Credential for Guard {
+    fn token(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Open => None,
+            Self::Token(file) => Some(file.token()),
+        }
+    }
+
+    fn accepts(&self, token: Option<&[u8]>) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Token(file) => token.is_some_and(|given| file.matches(given)),
+        }
+    }
+}
+
 impl TokenFile {
     /// Reads the token for the first time.
     ///
@@ -105,9 +124,16 @@ impl TokenFile {
         })
     }
 
+    /// The token as it is now.
+    fn token(&self) -> Vec<u8> {
+        // A connection is rarely made, and a refusal of one lasts: better a look too many.
+        let mut seen = self.lock();
+        self.look_again(&mut seen);
+        seen.token.clone()
+    }
+
     fn matches(&self, given: &[u8]) -> bool {
-        // A poisoned lock still holds a whole token: it is replaced in one assignment.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.lock();
         if seen.looked.elapsed() >= LOOK_EVERY {
             self.look_again(&mut seen);
         }
@@ -116,6 +142,11 @@ impl TokenFile {
         }
         self.look_again(&mut seen);
         equal(&seen.token, given)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        // A poisoned lock still holds a whole token: it is replaced in one assignment.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the file if it is another one than was read; keeps the old token if that fails, since
@@ -222,6 +253,24 @@ mod tests {
         fs::rename(dir.path().join("next"), &path).unwrap();
         guard.check(Some(b"Bearer second")).unwrap();
         guard.check(Some(b"Bearer first")).unwrap_err();
+    }
+
+    #[test]
+    fn peers_are_shown_the_token_of_now_and_have_to_show_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "first\n").unwrap();
+        let guard = guard(&path);
+        assert_eq!(guard.token().as_deref(), Some(b"first".as_slice()));
+        fs::write(dir.path().join("next"), "second").unwrap();
+        fs::rename(dir.path().join("next"), &path).unwrap();
+        assert_eq!(guard.token().as_deref(), Some(b"second".as_slice()));
+        assert!(guard.accepts(Some(b"second")));
+        for wrong in [None, Some(b"".as_slice()), Some(b"first"), Some(b"seconds")] {
+            assert!(!guard.accepts(wrong));
+        }
+        assert_eq!(Guard::Open.token(), None);
+        assert!(Guard::Open.accepts(None));
     }
 
     #[test]

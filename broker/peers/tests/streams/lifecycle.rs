@@ -64,6 +64,16 @@ async fn a_peer_with_a_new_address_is_dialled_there_at_once() {
 }
 
 #[tokio::test]
+async fn an_address_may_be_a_name() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    let address = format!("localhost:{}", two.address.port());
+    one.peers.set_address(NodeId::new(2), address).unwrap();
+    one.connected(2).await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_sent_while_a_connection_is_made_goes_when_it_is_there() {
     let (one, two) = (Node::start(1).await, Node::start(2).await);
     assert_eq!(one.send(2, Lane::Votes, vec![ack(1, 1)]), 1);

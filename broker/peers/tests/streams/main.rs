@@ -8,5 +8,6 @@ mod delivery;
 mod handshake;
 mod hostile;
 mod lifecycle;
+mod link;
 mod slow;
 mod support;
