@@ -65,6 +65,10 @@ async fn a_peer_that_stops_reading_costs_its_queue_and_others_go_on() {
     let lane = one.lane(2, Lane::Appends);
     assert_eq!(lane.dropped_messages, told);
     assert!(lane.queued_bytes <= limits.bytes_max, "{lane:?}");
+    // Beyond the queue: the window, and a chunk at each end that is just being written or read.
+    let received = stuck.lane(1, Lane::Appends).incoming.received_bytes;
+    let under_way = lane.sent_bytes - received;
+    assert!(under_way <= 8 << 20, "{under_way} bytes under way");
     assert_eq!(one.inbox.unreachable(3, Lane::Appends), 0);
     // It is slow, not gone: what waited arrives.
     stuck.inbox.open();
