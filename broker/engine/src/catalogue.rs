@@ -26,6 +26,7 @@ use millrace_types::{Address, ErrorCode, LogId, LogIndex, Refusal, ShardId, Stam
 use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
+use crate::pool::Pool;
 use crate::refusal;
 use change::{Change, Changed};
 use index::Index;
@@ -113,6 +114,7 @@ pub struct Catalogue {
     /// removed them, too.
     removed: BTreeMap<(ShardId, LogId), u64>,
     index: Index,
+    specs: Pool<DeclaredSpec>,
 }
 
 impl Catalogue {
@@ -213,9 +215,7 @@ impl Catalogue {
         topology.configured.insert(shard, revision);
         self.removed
             .retain(|(of, _), removed| *of != shard || *removed > revision);
-        let mut index = core::mem::take(&mut self.index);
-        index.done(shard, |log, owner| self.is_untold(log, owner, revision));
-        self.index = index;
+        self.index.done(shard, revision);
         Ok(true)
     }
 }

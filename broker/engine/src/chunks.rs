@@ -2,6 +2,7 @@
 //! one of them changes. A copy of a million entries is some thousand pointers, and the first change
 //! afterwards copies one chunk, so that a state can be frozen without holding up its worker.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -18,9 +19,13 @@ const CHUNK_MIN: usize = CHUNK_MAX / 4;
 /// Merged chunks have room left, or the next insertion would split them again.
 const MERGED_MAX: usize = CHUNK_MAX / 4 * 3;
 
-/// The map.
+/// The map. One that is empty costs a pointer: a queue has nine, and of many queues most are idle.
 #[derive(Clone)]
-pub(crate) struct Chunks<K, V> {
+pub(crate) struct Chunks<K, V>(Option<Box<Filled<K, V>>>);
+
+/// What a map that is not empty has.
+#[derive(Clone)]
+struct Filled<K, V> {
     /// None is empty.
     chunks: Vec<Arc<Chunk<K, V>>>,
     len: usize,
@@ -39,22 +44,35 @@ impl<K, V> Default for Chunks<K, V> {
 
 impl<K, V> Chunks<K, V> {
     pub(crate) const fn new() -> Self {
-        Self {
-            chunks: Vec::new(),
-            len: 0,
-        }
+        Self(None)
     }
 
-    pub(crate) const fn len(&self) -> usize {
-        self.len
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |filled| filled.len)
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.is_none()
+    }
+
+    fn chunks(&self) -> &[Arc<Chunk<K, V>>] {
+        self.0.as_ref().map_or(&[], |filled| &filled.chunks)
+    }
+
+    fn chunks_mut(&mut self) -> &mut [Arc<Chunk<K, V>>] {
+        self.0.as_mut().map_or(&mut [], |filled| &mut filled.chunks)
+    }
+
+    /// What becomes another map with the next change; one that is empty gets something to fill.
+    fn fill(&mut self) -> &mut Filled<K, V> {
+        self.0.get_or_insert_with(|| {
+            let (chunks, len) = (Vec::new(), 0);
+            Box::new(Filled { chunks, len })
+        })
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> + Clone {
-        let entries = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        let entries = self.chunks().iter().flat_map(|chunk| chunk.iter());
         entries.map(|(key, value)| (key, value))
     }
 
@@ -81,12 +99,12 @@ impl<K, V> Chunks<K, V> {
     }
 
     pub(crate) fn first(&self) -> Option<(&K, &V)> {
-        let (key, value) = self.chunks.first()?.front()?;
+        let (key, value) = self.chunks().first()?.front()?;
         Some((key, value))
     }
 
     pub(crate) fn last(&self) -> Option<(&K, &V)> {
-        let (key, value) = self.chunks.last()?.back()?;
+        let (key, value) = self.chunks().last()?.back()?;
         Some((key, value))
     }
 }
@@ -94,7 +112,7 @@ impl<K, V> Chunks<K, V> {
 impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         let (chunk, at) = self.find(key).ok()?;
-        let (_, value) = self.chunks.get(chunk)?.get(at)?;
+        let (_, value) = self.chunks().get(chunk)?.get(at)?;
         Some(value)
     }
 
@@ -105,13 +123,20 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
     /// The value, to be changed.
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let (chunk, at) = self.find(key).ok()?;
-        let (_, value) = Arc::make_mut(self.chunks.get_mut(chunk)?).get_mut(at)?;
+        let (_, value) = Arc::make_mut(self.chunks_mut().get_mut(chunk)?).get_mut(at)?;
         Some(value)
+    }
+
+    /// All values, to be changed.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        let chunks = self.chunks_mut().iter_mut().map(Arc::make_mut);
+        let entries = chunks.flat_map(|chunk| chunk.iter_mut());
+        entries.map(|(key, value)| (&*key, value))
     }
 
     /// The last value, to be changed.
     pub(crate) fn last_mut(&mut self) -> Option<(K, &mut V)> {
-        let (key, value) = Arc::make_mut(self.chunks.last_mut()?).back_mut()?;
+        let (key, value) = Arc::make_mut(self.chunks_mut().last_mut()?).back_mut()?;
         Some((*key, value))
     }
 
@@ -119,22 +144,23 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let (chunk, at) = match self.find(&key) {
             Ok((chunk, at)) => {
-                let (_, old) = Arc::make_mut(self.chunks.get_mut(chunk)?).get_mut(at)?;
+                let (_, old) = Arc::make_mut(self.chunks_mut().get_mut(chunk)?).get_mut(at)?;
                 return Some(core::mem::replace(old, value));
             }
             Err(place) => place,
         };
-        self.len += 1;
-        let last = self.chunks.len().saturating_sub(1);
-        let Some(entries) = self.chunks.get_mut(chunk) else {
-            self.chunks.push(Arc::new(Chunk::from([(key, value)])));
+        let Filled { chunks, len } = self.fill();
+        *len += 1;
+        let last = chunks.len().saturating_sub(1);
+        let Some(entries) = chunks.get_mut(chunk) else {
+            chunks.push(Arc::new(Chunk::from([(key, value)])));
             return None;
         };
         if entries.len() < CHUNK_MAX {
             Arc::make_mut(entries).insert(at, (key, value));
         } else if chunk == last && at == entries.len() {
             // Keys mostly grow: full chunks stay full.
-            self.chunks.push(Arc::new(Chunk::from([(key, value)])));
+            chunks.push(Arc::new(Chunk::from([(key, value)])));
         } else {
             let entries = Arc::make_mut(entries);
             let mut second = entries.split_off(CHUNK_MAX / 2);
@@ -142,7 +168,7 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
                 Some(at) => second.insert(at, (key, value)),
                 None => entries.insert(at, (key, value)),
             }
-            self.chunks.insert(chunk + 1, Arc::new(second));
+            chunks.insert(chunk + 1, Arc::new(second));
         }
         None
     }
@@ -150,16 +176,19 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
     /// Takes a value out.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let (chunk, at) = self.find(key).ok()?;
-        let (_, value) = Arc::make_mut(self.chunks.get_mut(chunk)?).remove(at)?;
-        self.len -= 1;
-        self.tidy(chunk);
+        let (_, value) = Arc::make_mut(self.chunks_mut().get_mut(chunk)?).remove(at)?;
+        let filled = self.fill();
+        filled.tidy(chunk);
+        if filled.len == 0 {
+            self.0 = None;
+        }
         Some(value)
     }
 
     /// Entries from a key on.
     pub(crate) fn from(&self, key: K) -> impl Iterator<Item = (&K, &V)> {
         let (chunk, at) = self.find(&key).unwrap_or_else(|place| place);
-        let chunks = self.chunks.get(chunk..).unwrap_or_default();
+        let chunks = self.chunks().get(chunk..).unwrap_or_default();
         let entries = chunks.iter().flat_map(|chunk| chunk.iter());
         entries.skip(at).map(|(key, value)| (key, value))
     }
@@ -171,7 +200,7 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
             Some(Ok((chunk, at))) => (chunk, at + 1),
             Some(Err(place)) => place,
         };
-        let chunks = self.chunks.get(chunk..).unwrap_or_default();
+        let chunks = self.chunks().get(chunk..).unwrap_or_default();
         let entries = chunks.iter().flat_map(|chunk| chunk.iter());
         entries.skip(at).map(|(key, value)| (key, value))
     }
@@ -182,15 +211,18 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
             Ok(place) => place,
             Err((chunk, at)) => (chunk, at.checked_sub(1)?),
         };
-        let (key, value) = self.chunks.get(chunk)?.get(at)?;
+        let (key, value) = self.chunks().get(chunk)?.get(at)?;
         Some((key, value))
     }
 
     /// Where a key is, or would be put: its chunk, and its place in that.
     fn find(&self, key: &K) -> Result<(usize, usize), (usize, usize)> {
         let begins_after = |chunk: &Arc<Chunk<K, V>>| chunk.front().is_some_and(|(k, _)| k <= key);
-        let chunk = self.chunks.partition_point(begins_after).saturating_sub(1);
-        let Some(entries) = self.chunks.get(chunk) else {
+        let chunk = self
+            .chunks()
+            .partition_point(begins_after)
+            .saturating_sub(1);
+        let Some(entries) = self.chunks().get(chunk) else {
             return Err((0, 0));
         };
         match entries.binary_search_by(|(k, _)| k.cmp(key)) {
@@ -198,9 +230,12 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
             Err(at) => Err((chunk, at)),
         }
     }
+}
 
-    /// Drops a chunk that is empty, and merges one that is small.
+impl<K: Copy + Ord, V: Clone> Filled<K, V> {
+    /// After an entry of a chunk went: drops the chunk if it is empty, and merges one that is small.
     fn tidy(&mut self, chunk: usize) {
+        self.len -= 1;
         let len = |at: usize| self.chunks.get(at).map(|chunk| chunk.len());
         let Some(own) = len(chunk).filter(|own| *own < CHUNK_MIN) else {
             return;
@@ -233,7 +268,7 @@ impl<K: Copy + Ord> ChunkSet<K> {
 
 impl<K: PartialEq, V: PartialEq> PartialEq for Chunks<K, V> {
     fn eq(&self, other: &Self) -> bool {
-        self.len == other.len && self.iter().eq(other.iter())
+        self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
 
@@ -257,7 +292,7 @@ impl<K: Copy + Ord, V: Clone> FromIterator<(K, V)> for Chunks<K, V> {
 
 impl<K: Serialize, V: Serialize> Serialize for Chunks<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(Counted(self.iter(), self.len))
+        serializer.collect_map(Counted(self.iter(), self.len()))
     }
 }
 
@@ -328,10 +363,10 @@ mod tests {
         assert_eq!(chunks.first(), plain.first_key_value());
         assert_eq!(chunks.last(), plain.last_key_value());
         let small = |chunk: &&Arc<Chunk<u16, u32>>| chunk.len() <= CHUNK_MAX / 8;
-        let pairs = chunks.chunks.windows(2);
+        let pairs = chunks.chunks().windows(2);
         let wasted = pairs.filter(|pair| pair.iter().all(|chunk| small(&chunk)));
         assert_eq!(wasted.count(), 0, "neighbours that could be one");
-        assert!(chunks.chunks.iter().all(|chunk| !chunk.is_empty()));
+        assert!(chunks.chunks().iter().all(|chunk| !chunk.is_empty()));
     }
 
     proptest! {
@@ -390,7 +425,7 @@ mod tests {
         let mut chunks: Chunks<u32, u32> = (0..10_000).map(|n| (n, n)).collect();
         let copy = chunks.clone();
         *chunks.get_mut(&5_000).unwrap() += 1;
-        let both = chunks.chunks.iter().zip(&copy.chunks);
+        let both = chunks.chunks().iter().zip(copy.chunks());
         let own = both.filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
         assert_eq!(own, 1);
         assert_eq!(copy.get(&5_000), Some(&5_000));

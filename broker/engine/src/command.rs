@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use millrace_types::{Address, Count, LogId, Offset, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{PartitionSpec, QueueSpec};
+use crate::spec::{DeadLetters, PartitionSpec, QueueSpec};
 
 /// A command with the time it was proposed at: an entry's whole header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum Command {
         revision: u64,
         /// What is declared.
         spec: QueueSpec,
+        /// What becomes of those that die in it.
+        dead_letters: DeadLetters,
     },
     /// Creates or changes a partition of a topic, or thaws an orphan.
     ConfigurePartition {
@@ -185,8 +187,10 @@ pub enum Command {
         first: Offset,
     },
     /// First entry of every leader, also after a restart: connections of the past are gone, so all
-    /// sessions are detached and their time to live starts now. Everything outstanding becomes an
-    /// effect again. A command, because replay has to detach where the leader did.
+    /// sessions are detached and their time to live starts: some with this entry, the others with
+    /// those that follow, and each before anything else happens in its queue. A command, because
+    /// replay has to detach where the leader did. What is outstanding a leader finds by looking
+    /// (`Shard::outstanding`).
     Lead,
     /// Takes no dead letter of `source` below `number` any more and says which have arrived
     /// (`Outcome::Numbered`): those after are free to go to another queue. Answered by a removed

@@ -14,6 +14,7 @@ pub mod command;
 mod limits;
 pub mod outcome;
 mod partition;
+mod pool;
 mod queue;
 mod refusal;
 pub mod routing;
@@ -25,8 +26,8 @@ pub mod spec;
 pub use catalogue::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry};
 pub use codec::DecodeError;
 pub use limits::{
-    ACQUIRE_MESSAGES_MAX, DELIVERIES_MAX, SESSION_TTL_MS_MAX, SESSIONS_MAX, SETTLEMENTS_MAX,
-    SOURCES_MAX,
+    ACQUIRE_MESSAGES_MAX, CONFIGURE_BYTES_MAX, DELIVERIES_MAX, DETACHED_MAX, SESSION_TTL_MS_MAX,
+    SESSIONS_MAX, SETTLEMENTS_MAX, SOURCES_MAX,
 };
 pub use partition::Partition;
 pub use queue::Queue;

@@ -12,9 +12,12 @@
 //! | cursors of a queue | `BINDINGS_MAX` topics, `PARTITIONS_MAX` each | refused when declared |
 //! | messages of a partition | declared retention, twice it while a queue lags | trimmed |
 //! | removed queues that know what arrived | `SOURCES_MAX` each, until forgotten | |
-//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX` and others | goes on with the next |
+//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, `DETACHED_MAX` | goes on with the next |
 
-use millrace_types::Count;
+use millrace_types::{
+    BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, Count, HEADER_NAME_BYTES_MAX,
+    NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, PARTITIONS_MAX, SUBJECT_BYTES_MAX,
+};
 
 /// Sessions of one queue: each costs memory on every replica, and a turn looks at all with room.
 pub const SESSIONS_MAX: usize = 10_000;
@@ -26,9 +29,29 @@ pub const ACQUIRE_MESSAGES_MAX: Count = 1000;
 pub const SETTLEMENTS_MAX: usize = 10_000;
 /// Longest time to live of a session: a client that is gone for a day is gone.
 pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
+/// An encoded number at most, and a text's or a list's length: what varints of 64 bits take.
+const NUMBER_BYTES_MAX: usize = 10;
+/// An encoded address at most.
+const ADDRESS_BYTES_MAX: usize = 3 * NUMBER_BYTES_MAX + NAMESPACE_BYTES_MAX + NAME_BYTES_MAX;
+/// An encoded filter at most.
+const FILTER_BYTES_MAX: usize = 3 * NUMBER_BYTES_MAX
+    + SUBJECT_BYTES_MAX
+    + CONDITIONS_MAX * (3 * NUMBER_BYTES_MAX + HEADER_NAME_BYTES_MAX + CONDITION_VALUE_BYTES_MAX);
+/// An encoded `ConfigureQueue` at most, the largest command without a body: each filter once, each
+/// partition of each topic a number, and some twenty numbers besides.
+pub const CONFIGURE_BYTES_MAX: usize = 2 * ADDRESS_BYTES_MAX
+    + 32 * NUMBER_BYTES_MAX
+    + BINDINGS_MAX
+        * (ADDRESS_BYTES_MAX
+            + 2 * NUMBER_BYTES_MAX
+            + FILTER_BYTES_MAX
+            + PARTITIONS_MAX as usize * NUMBER_BYTES_MAX);
 /// Leases, delays and sessions that one entry ends at most, so that none holds its worker for
 /// long. The rest stays due: `next_deadline` lies in the past, so a `Tick` follows at once.
 pub(crate) const EXPIRIES_MAX: u32 = 10_000;
+/// Sessions of a past leader's connections that one entry looks at, for the same reason and with
+/// the same remedy. Those of a queue go together, so that it may be more by `SESSIONS_MAX`.
+pub const DETACHED_MAX: usize = 1_000;
 /// Messages that one operation hands to sessions at most, for the same reason and with the same
 /// remedy. A few milliseconds' work.
 pub const DELIVERIES_MAX: u32 = 10_000;

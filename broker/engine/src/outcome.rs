@@ -16,7 +16,7 @@ pub struct Applied {
     /// What becomes of bodies: every replica does this, on replay too.
     pub bodies: Vec<BodyChange>,
     /// What the leader does; followers and replay drop it. None is needed for correctness:
-    /// `resume` finds every outstanding one again.
+    /// `outstanding` finds every one again.
     pub effects: Vec<Effect>,
 }
 

@@ -12,6 +12,7 @@ mod ledger;
 mod outbox;
 mod settle;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,9 +25,10 @@ use crate::command::Held;
 use crate::outcome::{
     BodyChange, DeadLetter, Delivery, Effect, MessageView, QueueStats, Room, SessionView,
 };
+use crate::pool::Pool;
 use crate::session::Sessions;
 use crate::shard::Changes;
-use crate::spec::{QueueSpec, Target};
+use crate::spec::{DeadLetters, QueueSpec};
 use ledger::Ledger;
 use outbox::Outbox;
 
@@ -41,6 +43,7 @@ pub struct Queue {
     address: Address,
     revision: u64,
     spec: Arc<QueueSpec>,
+    dead_letters: DeadLetters,
     frozen: bool,
     ledger: Ledger,
     sessions: Sessions,
@@ -49,13 +52,25 @@ pub struct Queue {
     cursors: BTreeMap<LogId, Offset>,
     /// How far each queue has come that sends dead letters here.
     arrivals: Arrivals,
+    /// Leaders that the shard had when something happened last.
+    leaders: u64,
     /// A transfer or dead letter was refused, and waits for room or the end of the frost.
     starved: bool,
     /// The last operation handed out as much as one may, and more could be: computed.
     #[serde(skip)]
     unfinished: bool,
+    /// Nothing most of the time.
     #[serde(skip)]
-    notes: Notes,
+    notes: Option<Box<Notes>>,
+}
+
+/// What is declared of a queue.
+pub(crate) struct Configuration<'a> {
+    pub(crate) address: &'a Address,
+    /// Topology revision that asked for it.
+    pub(crate) revision: u64,
+    pub(crate) spec: Arc<QueueSpec>,
+    pub(crate) dead_letters: DeadLetters,
 }
 
 /// What happened since the last `flush`.
@@ -72,21 +87,23 @@ struct Notes {
 }
 
 impl Queue {
-    pub(crate) fn new(log: LogId, address: Address, revision: u64, spec: QueueSpec) -> Self {
+    pub(crate) fn new(log: LogId, configuration: &Configuration<'_>) -> Self {
         let mut queue = Self {
             log,
-            address,
-            revision,
-            spec: Arc::new(spec),
+            address: configuration.address.clone(),
+            revision: configuration.revision,
+            spec: Arc::clone(&configuration.spec),
+            dead_letters: configuration.dead_letters,
             frozen: false,
             ledger: Ledger::default(),
             sessions: Sessions::default(),
             outbox: Outbox::default(),
             cursors: BTreeMap::new(),
             arrivals: Arrivals::default(),
+            leaders: 0,
             starved: false,
             unfinished: false,
-            notes: Notes::default(),
+            notes: None,
         };
         queue.bind();
         queue
@@ -94,21 +111,16 @@ impl Queue {
 
     /// Takes over what is declared now; an orphan thaws, and its leases start anew because its
     /// frozen time does not count. Older revisions are ignored.
-    pub(crate) fn configure(
-        &mut self,
-        address: &Address,
-        revision: u64,
-        spec: &QueueSpec,
-        now: Elapsed,
-    ) {
-        if revision < self.revision {
+    pub(crate) fn configure(&mut self, configuration: &Configuration<'_>, now: Elapsed) {
+        if configuration.revision < self.revision {
             return;
         }
-        self.address = address.clone();
-        self.revision = revision;
-        self.spec = Arc::new(spec.clone());
+        self.address = configuration.address.clone();
+        self.revision = configuration.revision;
+        self.spec = Arc::clone(&configuration.spec);
+        self.dead_letters = configuration.dead_letters;
         self.bind();
-        self.outbox.aim(wanted(&self.spec));
+        self.outbox.aim(self.dead_letters.target());
         if self.frozen {
             self.frozen = false;
             self.restart_leases(now);
@@ -127,15 +139,19 @@ impl Queue {
     /// and its queues together loses nothing that is published in between.
     fn bind(&mut self) {
         let old = core::mem::take(&mut self.cursors);
-        for binding in &self.spec.bindings {
-            let cursor = old.get(&binding.log).copied().unwrap_or_default();
-            self.cursors.insert(binding.log, cursor);
+        for partition in self.spec.partitions() {
+            let cursor = old.get(&partition).copied().unwrap_or_default();
+            self.cursors.insert(partition, cursor);
         }
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
     }
 
     /// Hands out what can be handed out and says what has happened since the last time.
     pub(crate) fn flush(&mut self, stamp: Stamp, changes: &mut Changes) {
-        let mut notes = core::mem::take(&mut self.notes);
+        let mut notes = self.notes.take().unwrap_or_default();
         let deliveries = self.deliver(stamp.elapsed);
         let queue = self.log;
         notes.settled.sort_unstable();
@@ -230,8 +246,9 @@ impl Queue {
     }
 
     /// Makes a state from disk whole, or finds that it cannot be one.
-    pub(crate) fn restore(&mut self) -> Result<(), DecodeError> {
+    pub(crate) fn restore(&mut self, specs: &mut Pool<QueueSpec>) -> Result<(), DecodeError> {
         let wrong = DecodeError::Inconsistent;
+        self.spec = specs.share(&self.spec);
         self.ledger.restore()?;
         if millrace_types::mutant!(LeaseNotPersisted) {
             self.ledger.forget_leases();
@@ -284,7 +301,7 @@ impl Queue {
 
     /// What is declared.
     #[must_use]
-    pub fn spec(&self) -> &QueueSpec {
+    pub const fn spec(&self) -> &Arc<QueueSpec> {
         &self.spec
     }
 
@@ -326,6 +343,17 @@ impl Queue {
         self.cursors.get(&partition).copied()
     }
 
+    /// How many partitions it is bound to.
+    pub(crate) fn bound_len(&self) -> usize {
+        self.cursors.len()
+    }
+
+    /// The same of every bound partition, in order of their logs.
+    pub fn cursors(&self) -> impl Iterator<Item = (LogId, Offset)> {
+        let cursors = self.cursors.iter();
+        cursors.map(|(partition, cursor)| (*partition, *cursor))
+    }
+
     /// Up to `max` dead letters that have not arrived, from a number on.
     #[must_use]
     pub fn dead_letters(&self, from_number: u64, max: usize) -> Vec<DeadLetter> {
@@ -358,7 +386,7 @@ impl Queue {
     /// queue is the dead-letter queue now.
     #[must_use]
     pub fn recalls_dead_letters(&self) -> bool {
-        self.outbox.target() != wanted(&self.spec)
+        self.outbox.target() != self.dead_letters.target()
     }
 
     /// The number that the next dead letter gets.
@@ -470,17 +498,14 @@ impl Queue {
         offsets.into_iter().flatten().filter_map(lease).collect()
     }
 
+    pub(crate) fn sessions_len(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Its sessions, in order of id.
     pub fn sessions(&self) -> impl Iterator<Item = SessionView> {
         self.sessions.views()
     }
-}
-
-/// The present dead-letter queue, if there is one and it is known.
-fn wanted(spec: &QueueSpec) -> Option<LogId> {
-    spec.dead_letter
-        .as_ref()
-        .and_then(|target: &Target| target.log)
 }
 
 /// Ranges that cover sorted offsets.

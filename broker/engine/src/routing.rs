@@ -6,7 +6,7 @@ mod pattern;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use millrace_types::{HEADER_NAME_BYTES_MAX, HEADERS_MAX};
+use millrace_types::{CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, HEADER_NAME_BYTES_MAX};
 use thiserror::Error;
 
 pub use pattern::{PATTERN_WORDS_MAX, Pattern, PatternError};
@@ -20,11 +20,14 @@ pub enum FilterError {
     #[error(transparent)]
     Pattern(#[from] PatternError),
     /// Too many header conditions.
-    #[error("{0} header conditions are more than {HEADERS_MAX}")]
+    #[error("{0} header conditions are more than {CONDITIONS_MAX}")]
     Conditions(usize),
     /// A header name is empty or too long.
     #[error("header name {0:?} is not of 1 to {HEADER_NAME_BYTES_MAX} bytes")]
     HeaderName(String),
+    /// The value wanted of a header is too long.
+    #[error("the value of header {0:?} has more than {CONDITION_VALUE_BYTES_MAX} bytes")]
+    HeaderValue(String),
 }
 
 /// A filter made ready to be asked.
@@ -41,12 +44,16 @@ impl Matcher {
     /// # Errors
     /// When its pattern or a header name is wrong.
     pub fn new(filter: &Filter) -> Result<Self, FilterError> {
-        if filter.headers.len() > HEADERS_MAX {
+        if filter.headers.len() > CONDITIONS_MAX {
             return Err(FilterError::Conditions(filter.headers.len()));
         }
         for condition in &filter.headers {
             if condition.name.is_empty() || condition.name.len() > HEADER_NAME_BYTES_MAX {
                 return Err(FilterError::HeaderName(condition.name.to_string()));
+            }
+            let value_bytes = condition.value.as_ref().map_or(0, String::len);
+            if value_bytes > CONDITION_VALUE_BYTES_MAX {
+                return Err(FilterError::HeaderValue(condition.name.to_string()));
             }
         }
         Ok(Self {
@@ -135,5 +142,17 @@ mod tests {
     fn a_nameless_header_condition_is_refused() {
         let error = Matcher::new(&filter(false, &[("", None)])).unwrap_err();
         assert_eq!(error, FilterError::HeaderName("".into()));
+    }
+
+    #[test]
+    fn conditions_are_so_many_and_so_long_at_most() {
+        let longest = "x".repeat(CONDITION_VALUE_BYTES_MAX);
+        let condition = ("region", Some(longest.as_str()));
+        Matcher::new(&filter(true, &[condition; CONDITIONS_MAX])).unwrap();
+        let many = Matcher::new(&filter(true, &[condition; CONDITIONS_MAX + 1]));
+        let conditions = CONDITIONS_MAX + 1;
+        assert_eq!(many, Err(FilterError::Conditions(conditions)));
+        let longer = Matcher::new(&filter(true, &[("region", Some(&(longest + "x")))]));
+        assert_eq!(longer, Err(FilterError::HeaderValue("region".into())));
     }
 }

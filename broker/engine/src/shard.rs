@@ -16,11 +16,13 @@ use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
 use crate::chunks::Chunks;
 use crate::codec::DecodeError;
 use crate::command::{BatchHeader, Command, Entry, Held, SentLeases};
-use crate::limits::EXPIRIES_MAX;
+use crate::limits::{DETACHED_MAX, EXPIRIES_MAX};
 use crate::outcome::{Applied, BodyChange, Effect, Outcome};
 use crate::partition::Partition;
+use crate::pool::Pool;
 use crate::queue::{Arrivals, Move, Queue, Wish};
 use crate::refusal;
+use crate::spec::QueueSpec;
 
 pub use snapshot::Frozen;
 
@@ -36,6 +38,11 @@ pub struct Shard {
     configured: u64,
     queues: Logs<Queue>,
     partitions: Logs<Partition>,
+    /// How many leaders there were. Sessions of a queue in which nothing has happened under the
+    /// present one have connections of the past.
+    leaders: u64,
+    /// The session from which on such queues are still to be found.
+    detaching: Option<SessionId>,
     /// What has arrived in removed dead-letter queues, until their sources know.
     departed: BTreeMap<LogId, Arrivals>,
     /// Which queue each session is of; computed from the queues.
@@ -44,6 +51,7 @@ pub struct Shard {
     deadlines: BTreeSet<(Elapsed, LogId)>,
     /// The same by queue.
     scheduled: BTreeMap<LogId, Elapsed>,
+    specs: Pool<QueueSpec>,
 }
 
 /// What a command has done so far, besides the state.
@@ -67,10 +75,13 @@ impl Shard {
             configured: 0,
             queues: Chunks::new(),
             partitions: Chunks::new(),
+            leaders: 0,
+            detaching: None,
             departed: BTreeMap::new(),
             sessions: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             scheduled: BTreeMap::new(),
+            specs: Pool::new(),
         }
     }
 
@@ -88,6 +99,7 @@ impl Shard {
         }
         self.expire(&mut changes);
         let outcome = self.dispatch(&entry.command, &mut changes);
+        self.detach_some(&mut changes);
         Applied {
             outcome,
             bodies: changes.bodies,
@@ -157,7 +169,11 @@ impl Shard {
                 Some(partition) => partition.trim(*first, changes),
                 None => Outcome::Refused(refusal::no_such_partition(*partition)),
             },
-            Command::Lead => self.lead(changes),
+            Command::Lead => {
+                self.leaders = self.leaders.saturating_add(1);
+                self.detaching = Some(SessionId::default());
+                Outcome::Done
+            }
         }
     }
 
@@ -283,6 +299,7 @@ impl Shard {
         let Some(queue) = own(&mut self.queues, log) else {
             return Outcome::Refused(refusal::no_such_queue(log));
         };
+        queue.follow(self.leaders, self.stamp.elapsed);
         let outcome = operation(queue, changes);
         let before = changes.effects.len();
         queue.flush(self.stamp, changes);
@@ -335,41 +352,40 @@ impl Shard {
         }
     }
 
-    fn lead(&mut self, changes: &mut Changes) -> Outcome {
-        let now = self.stamp.elapsed;
-        // Only these have anything to detach: of many queues, most have none.
-        let logs: BTreeSet<LogId> = self.sessions.values().copied().collect();
-        for log in logs {
-            self.on_queue(log, changes, |queue, _| {
-                queue.detach_all(now);
-                Outcome::Done
-            });
+    /// Goes on to detach sessions whose connections a past leader had.
+    fn detach_some(&mut self, changes: &mut Changes) {
+        let (mut next, mut left) = (self.detaching.take(), DETACHED_MAX);
+        while let Some(from) = next {
+            let Some((&session, &log)) = self.sessions.range(from..).next() else {
+                return;
+            };
+            if left == 0 {
+                self.detaching = Some(session);
+                return;
+            }
+            let behind = |queue: &&Queue| queue.leaders() < self.leaders;
+            let detached = self.queue(log).filter(behind).map(Queue::sessions_len);
+            if detached.is_some() {
+                self.on_queue(log, changes, |_, _| Outcome::Done);
+            }
+            left = left.saturating_sub(detached.unwrap_or(1));
+            next = session.get().checked_add(1).map(SessionId::new);
         }
-        changes.effects.extend(self.resume());
-        Outcome::Done
     }
 
-    /// Everything that a leader may have to do, from the state alone. `Command::Lead` answers it
-    /// too; deliveries are not among it, because sessions get theirs again when they attach.
-    #[must_use]
-    pub fn resume(&self) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for queue in self.queues.values() {
-            queue.outstanding(&mut effects);
-        }
-        effects
-    }
-
-    /// The same of up to `max` queues and partitions after one, in order of log id, and what
-    /// partitions hold; the last one looked at, `None` when none is left. Whoever asks again and
-    /// again finds every effect that was lost. Deliveries are compared by session
+    /// Everything that a leader may have to do, from the state alone, of about `max` queues and
+    /// partitions after one, in order of log id, and what partitions hold; the last one looked at,
+    /// `None` when none is left. A partition that a queue is bound to counts, too. Whoever asks
+    /// again and again finds every effect that was lost, and a new leader those of the past.
+    /// Deliveries are not among them: sessions get theirs again when they attach, and are compared
     /// (`Queue::session_leases`).
     #[must_use]
     pub fn outstanding(&self, after: Option<LogId>, max: usize) -> (Vec<Effect>, Option<LogId>) {
         let mut queues = self.queues.after(after).peekable();
         let mut partitions = self.partitions.after(after).peekable();
-        let (mut effects, mut last) = (Vec::new(), None);
-        for _ in 0..max {
+        let (mut effects, mut last, mut left) = (Vec::new(), None, max);
+        while left > 0 {
+            left -= 1;
             let queue = queues.peek().map(|(log, _)| **log);
             let partition = partitions.peek().map(|(log, _)| **log);
             if partition.is_none_or(|log| queue.is_some_and(|queue| queue < log)) {
@@ -377,6 +393,7 @@ impl Shard {
                     return (effects, None);
                 };
                 queue.outstanding(&mut effects);
+                left = left.saturating_sub(queue.bound_len());
                 last = Some(*log);
             } else if let Some((log, partition)) = partitions.next() {
                 let (log, end) = (*log, partition.end());
@@ -391,6 +408,9 @@ impl Shard {
     /// could not end all that was due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Elapsed> {
+        if self.detaching.is_some() {
+            return Some(Elapsed::default());
+        }
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 }
@@ -514,6 +534,8 @@ impl Shard {
             applied: self.applied,
             stamp: self.stamp,
             configured: self.configured,
+            leaders: self.leaders,
+            detaching: self.detaching,
             queues: self.queues.clone(),
             partitions: self.partitions.clone(),
             departed: self.departed.clone(),

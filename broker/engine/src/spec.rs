@@ -7,11 +7,12 @@ use alloc::vec::Vec;
 use millrace_types::{Address, LogId};
 use serde::{Deserialize, Serialize};
 
-/// A queue. Addresses that do not resolve are absent here and a problem in the catalogue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A queue, except for what only one can have: of many queues, most have one of a few specs.
+/// Addresses that do not resolve are absent here and a problem in the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QueueSpec {
-    /// One for each partition of each bound topic. A binding that vanishes loses its cursor.
-    pub bindings: Vec<BoundPartition>,
+    /// One for each bound topic. A partition that vanishes loses its cursor.
+    pub bindings: Vec<BoundTopic>,
     /// Length of a lease.
     pub lease_ms: u64,
     /// Deliveries in flight over all consumers.
@@ -30,35 +31,52 @@ pub struct QueueSpec {
     pub bytes_max: Option<u64>,
     /// One encoded message.
     pub message_bytes_max: u32,
-    /// Where dead letters go. `None` for an implicit dead-letter queue: there, deliveries are not
-    /// counted out and a rejected message is dropped.
-    pub dead_letter: Option<Target>,
 }
 
-/// A queue as the target of dead letters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
+impl QueueSpec {
+    /// The bound partitions of all topics.
+    pub fn partitions(&self) -> impl Iterator<Item = LogId> {
+        let topics = self.bindings.iter();
+        topics.flat_map(|topic| topic.partitions.iter().copied())
+    }
+}
+
+/// What becomes of a queue's dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeadLetters {
+    /// There are none: deliveries are not counted out and a rejected message is dropped. So it is
+    /// in an implicit dead-letter queue.
+    Dropped,
+    /// They wait while the address of their queue does not resolve.
+    Waiting,
+    /// They go to this queue.
+    To(LogId),
+}
+
+impl DeadLetters {
+    /// The queue they go to.
+    #[must_use]
+    pub const fn target(self) -> Option<LogId> {
+        match self {
+            Self::To(log) => Some(log),
+            Self::Dropped | Self::Waiting => None,
+        }
+    }
+}
+
+/// A topic that a queue is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BoundTopic {
     /// For people.
-    pub address: Address,
-    /// Which; `None` while the address does not resolve: dead letters wait.
-    pub log: Option<LogId>,
-}
-
-/// A partition a queue is bound to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoundPartition {
-    /// Of the topic, for people.
     pub topic: Address,
-    /// Number of the partition.
-    pub partition: u32,
-    /// The partition's life.
-    pub log: LogId,
-    /// A message matches when any of these does.
+    /// The lives of its partitions, by number.
+    pub partitions: Vec<LogId>,
+    /// A message of any partition matches when any of these does.
     pub filters: Vec<Filter>,
 }
 
 /// One binding's condition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Filter {
     /// Subject pattern.
     pub pattern: String,
@@ -69,7 +87,7 @@ pub struct Filter {
 }
 
 /// A condition on a header.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HeaderCondition {
     /// Of the header.
     pub name: String,
@@ -78,7 +96,7 @@ pub struct HeaderCondition {
 }
 
 /// A partition of a topic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartitionSpec {
     /// Messages older than this may go; `None`: no bound.
     pub age_ms_max: Option<u64>,
@@ -108,13 +126,6 @@ pub(crate) mod testing {
             messages_max: None,
             bytes_max: None,
             message_bytes_max: 1 << 20,
-            dead_letter: Some(Target {
-                address: Address::Queue {
-                    namespace: "test".into(),
-                    name: "dead".into(),
-                },
-                log: Some(LogId::new(99)),
-            }),
         }
     }
 }

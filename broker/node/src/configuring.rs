@@ -2,15 +2,16 @@
 //! shard's disk before the next is sent, so that neither worker is held up however much there is,
 //! and clients' commands come in between.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::vec;
 
 use bytes::Bytes;
-use millrace_engine::Catalogue;
 use millrace_engine::catalogue::Untold;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
-use millrace_types::{Refusal, ShardId};
+use millrace_engine::{CONFIGURE_BYTES_MAX, Catalogue};
+use millrace_storage::JOURNAL_RECORD_BYTES_MAX;
+use millrace_types::{LogId, Refusal, ShardId};
 
 use super::input::{Caller, Input, Proposal};
 use super::node::Node;
@@ -20,15 +21,18 @@ use super::reply::Reply;
 /// between do not count.
 const PORTION_MAX: usize = 256;
 
+/// Whatever is declared, a journal record has room for it.
+const _: () = assert!((CONFIGURE_BYTES_MAX as u64) < JOURNAL_RECORD_BYTES_MAX);
+
 /// One shard on its way to a revision.
 #[derive(Debug)]
 pub(super) struct Round {
     shard: ShardId,
-    /// What it has done in the end.
-    revision: u64,
-    /// What it lacked when the round began. It is told what there is to say when its turn comes: a
-    /// log that changes meanwhile is told twice, none is told too late.
-    untold: vec::IntoIter<Untold>,
+    /// What it has done at the beginning, and in the end.
+    revisions: Range<u64>,
+    /// The log that it was told of last. It is told what there is to say when a log's turn comes:
+    /// one that changes meanwhile is perhaps told twice, none is told too late.
+    told: Option<LogId>,
     over: bool,
 }
 
@@ -37,15 +41,15 @@ impl Round {
     pub(super) fn new(catalogue: &Catalogue, shard: ShardId, done: u64) -> Self {
         Self {
             shard,
-            revision: catalogue.revision(),
-            untold: catalogue.untold(shard, done).into_iter(),
+            revisions: done..catalogue.revision(),
+            told: None,
             over: false,
         }
     }
 
     /// The revision that the shard is brought to.
     pub(super) const fn revision(&self) -> u64 {
-        self.revision
+        self.revisions.end
     }
 
     /// Whether everything has been sent.
@@ -73,16 +77,17 @@ impl Round {
 
     /// Never empty.
     fn portion(&mut self, catalogue: &Catalogue) -> Vec<Command> {
-        let mut portion = Vec::new();
-        while portion.len() < PORTION_MAX {
-            let Some(untold) = self.untold.next() else {
-                self.over = true;
-                portion.push(Command::Configured {
-                    revision: self.revision,
-                });
-                break;
-            };
-            portion.extend(catalogue.command_for(self.shard, &untold));
+        let done = self.revisions.start;
+        let untold = catalogue.untold(self.shard, done, self.told, PORTION_MAX);
+        self.told = untold.last().map(Untold::log);
+        let commands = untold.iter();
+        let commands = commands.filter_map(|log| catalogue.command_for(self.shard, log));
+        let mut portion: Vec<Command> = commands.collect();
+        if untold.len() < PORTION_MAX || portion.is_empty() {
+            self.over = true;
+            portion.push(Command::Configured {
+                revision: self.revisions.end,
+            });
         }
         portion
     }

@@ -4,6 +4,7 @@
 mod connections;
 mod sweep;
 mod upkeep;
+mod waking;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
 use connections::Begun;
 use sweep::Sweep;
+use waking::Waking;
 
 /// One data shard and those who wait for it.
 pub(super) struct DataShard {
@@ -51,6 +53,7 @@ pub(super) struct DataShard {
     sweep: Sweep,
     /// Leases that are due until then have been looked at: what was sent of them is noted.
     noted: Elapsed,
+    waking: Waking,
 }
 
 impl DataShard {
@@ -79,6 +82,7 @@ impl DataShard {
             trimmed: None,
             sweep: Sweep::default(),
             noted: shard_time,
+            waking: Waking::default(),
             replica,
         };
         let partitions = this
@@ -99,8 +103,9 @@ impl DataShard {
         &self.replica.shard
     }
 
-    /// First command of a leader.
+    /// First command of a leader; what is outstanding is found from here on.
     pub(super) fn lead(&mut self, now: Instant, out: &mut Outbound) {
+        self.sweep.begin(now);
         self.propose(Proposal::silent(self.id, Command::Lead), now, out);
     }
 
@@ -317,7 +322,7 @@ impl DataShard {
             }
             Effect::Appended { log, .. } => {
                 if self.publish_extent(log) {
-                    self.wake_bound(log);
+                    self.waking.add(log);
                 }
             }
             Effect::TransferDue { queue } => {
@@ -371,7 +376,7 @@ impl DataShard {
             }
             Pumps::room(&self.node, log);
         } else if self.replica.shard.partition(log).is_some() {
-            self.wake_bound(log);
+            self.waking.add(log);
         } else {
             for waiter in self.waiters.take(log, u64::MAX) {
                 let gone = Refusal::new(ErrorCode::NoSuchQueue, "the queue was removed");
@@ -380,21 +385,18 @@ impl DataShard {
         }
     }
 
-    fn wake_bound(&self, partition: LogId) {
-        for queue in self.node.logs.bound_queues(partition) {
-            if let Some(shard) = self.node.logs.shard(queue) {
-                Pumps::wake(&self.node, Job::Transfer { shard, queue });
-            }
+    /// Wakes some of those that are bound to what has grown.
+    fn wake_bound(&mut self) {
+        for (queue, shard) in self.waking.next(&self.node.logs) {
+            Pumps::wake(&self.node, Job::Transfer { shard, queue });
         }
     }
 
     /// Tells the others that a log is here, how it is bound, or that it is gone.
     fn publish_log(&mut self, log: LogId) {
         if let Some(queue) = self.replica.shard.queue(log) {
-            let bindings = queue.spec().bindings.iter();
-            let cursors =
-                bindings.filter_map(|b| queue.cursor(b.log).map(|cursor| (b.log, cursor)));
-            self.node.logs.set_queue(self.id, log, cursors.collect());
+            let cursors = queue.cursors().collect();
+            self.node.logs.set_queue(self.id, log, cursors);
         } else if let Some(partition) = self.replica.shard.partition(log) {
             let extent = partition.first()..partition.end();
             self.extents

@@ -3,7 +3,7 @@
 //! which own what they publish here; never an authority over them.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use millrace_types::{LogId, Offset, ShardId};
@@ -119,13 +119,28 @@ impl Logs {
         self.read().extents.get(&log).map(watch::Sender::subscribe)
     }
 
-    /// The queues bound to a partition.
-    pub(super) fn bound_queues(&self, partition: LogId) -> Vec<LogId> {
+    /// Up to `max` queues after one that are bound to a partition, and where they live, in order.
+    pub(super) fn bound_queues(
+        &self,
+        partition: LogId,
+        after: Option<LogId>,
+        max: usize,
+    ) -> Vec<(LogId, ShardId)> {
         let maps = self.read();
-        maps.bound
-            .get(&partition)
-            .map(|q| q.keys().copied().collect())
-            .unwrap_or_default()
+        let after = (
+            after.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        let bound = maps.bound.get(&partition).into_iter();
+        let queues = bound.flat_map(|queues| queues.range(after)).take(max);
+        // A queue that is bound has a shard.
+        let place = |(queue, _): (&LogId, _)| Some((*queue, *maps.shards.get(queue)?));
+        queues.filter_map(place).collect()
+    }
+
+    /// How many queues are bound to a partition.
+    pub(super) fn bound_len(&self, partition: LogId) -> usize {
+        self.read().bound.get(&partition).map_or(0, BTreeMap::len)
     }
 
     /// The queues bound to a partition that have not come to its end, in order.
@@ -205,7 +220,7 @@ mod tests {
         assert_eq!(logs.lowest_cursor(log(9)), Some(at(7)));
         logs.remove(log(2));
         assert_eq!(logs.lowest_cursor(log(9)), None);
-        assert!(logs.bound_queues(log(8)).is_empty());
+        assert!(logs.bound_queues(log(8), None, 9).is_empty());
         assert_eq!(logs.shard(log(1)), Some(SHARD));
     }
 

@@ -26,6 +26,10 @@ const STEP_BYTES_MAX: u64 = 1 << 20;
 /// Messages of one step.
 const STEP_MESSAGES_MAX: usize = 1_000;
 
+/// Pumps that room in a queue wakes at a time: more than are at work, and a fraction of a
+/// millisecond. Those that move something on wake the next.
+const ROOM_WAKES_MAX: usize = 256;
+
 /// How often a pump that waits for room on the disk looks again.
 const ROOM_LOOK: Duration = Duration::from_millis(500);
 
@@ -85,6 +89,20 @@ struct State {
     waiting: BTreeMap<LogId, BTreeSet<Job>>,
     /// Why pumps do not go on.
     blocked: BTreeMap<Job, Problem>,
+}
+
+impl State {
+    /// Some of those that wait for room in a queue.
+    fn take_waiting(&mut self, queue: LogId) -> BTreeSet<Job> {
+        let Some(mut waiting) = self.waiting.remove(&queue) else {
+            return BTreeSet::new();
+        };
+        if let Some(beyond) = waiting.iter().nth(ROOM_WAKES_MAX).copied() {
+            let rest = waiting.split_off(&beyond);
+            self.waiting.insert(queue, rest);
+        }
+        waiting
+    }
 }
 
 impl Pumps {
@@ -147,8 +165,8 @@ impl Pumps {
 
     /// A queue has, or may have, room: dead letters that wait for it move on.
     pub(super) fn room(node: &Arc<Node>, queue: LogId) {
-        let waiting = node.pumps.lock().waiting.remove(&queue).unwrap_or_default();
-        for job in waiting {
+        let woken = node.pumps.lock().take_waiting(queue);
+        for job in woken {
             Self::wake(node, job);
         }
     }

@@ -21,6 +21,10 @@ pub const SUBJECT_BYTES_MAX: usize = 255;
 pub const HEADERS_MAX: usize = 64;
 /// Name of a header, in bytes.
 pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// Header conditions of one binding: each is looked for in every message of the topic.
+pub const CONDITIONS_MAX: usize = 16;
+/// Value of a header condition, in bytes: 255 characters of the longest kind.
+pub const CONDITION_VALUE_BYTES_MAX: usize = 4 * 255;
 /// Message id, correlation id, reply-to, content type, traceparent and consumer name, in bytes.
 pub const TEXT_BYTES_MAX: usize = 128;
 /// Note of a settlement, in bytes: a reason for people, not a stack trace.

@@ -68,10 +68,10 @@ impl<'a> Change<'a> {
         let address = &declared.address;
         let old = self.catalogue.topology.objects.get(address).cloned();
         let placed = Placed {
-            address: address.clone(),
+            address: Arc::new(address.clone()),
             uid: declared.uid.clone(),
             generation: declared.generation,
-            spec: declared.spec.clone(),
+            spec: self.catalogue.specs.share(&declared.spec),
             placement: self.place(&declared.spec, old.as_deref()),
             state: PlacedState::Active,
             wire: declared.wire.clone(),
@@ -173,8 +173,11 @@ impl<'a> Change<'a> {
                 catalogue.index.forget(lane.shard, lane.log);
                 catalogue.removed.insert((lane.shard, lane.log), revision);
             }
-            for lane in &told.news {
-                catalogue.index.tell(lane.shard, lane.log, address);
+            let objects = &catalogue.topology.objects;
+            if let Some(owner) = objects.get(address).map(|placed| &placed.address) {
+                for lane in &told.news {
+                    catalogue.index.tell(*lane, owner, revision);
+                }
             }
             if !told.news.is_empty() {
                 catalogue
@@ -229,7 +232,7 @@ fn told(catalogue: &Catalogue, before: &Before, address: &Address) -> Told {
 fn affected(catalogue: &Catalogue, before: &Before) -> BTreeSet<Address> {
     let objects = &catalogue.topology.objects;
     let scene = Scene::now(objects);
-    let (mut front, mut found) = (Vec::new(), BTreeSet::new());
+    let (mut front, mut found, mut climbed) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for (address, old) in before {
         if outward(old.as_deref()) != outward(scene.declared(address)) {
             front.push(address.clone());
@@ -240,8 +243,9 @@ fn affected(catalogue: &Catalogue, before: &Before) -> BTreeSet<Address> {
         let mut next = Vec::new();
         for address in &front {
             for referrer in catalogue.index.referrers(address) {
+                found.insert(referrer.clone());
                 // Nothing follows for others from what a queue is bound to.
-                if found.insert(referrer.clone()) && address.is_queue() {
+                if address.is_queue() && climbed.insert(referrer.clone()) {
                     next.push(referrer.clone());
                 }
             }
@@ -257,7 +261,7 @@ fn outward(placed: Option<&Placed>) -> (Vec<LogId>, Option<Address>) {
     let Some(placed) = placed else {
         return (Vec::new(), None);
     };
-    let next = match &placed.spec {
+    let next = match &*placed.spec {
         DeclaredSpec::Queue(queue) => problem::dead_letter_target(&placed.address, queue),
         DeclaredSpec::Topic(_) => None,
     };

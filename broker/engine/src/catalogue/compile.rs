@@ -11,13 +11,19 @@ use super::placed::{Lane, Part, Placed, PlacedState};
 use super::problem;
 use super::topology::Scene;
 use crate::command::Command;
-use crate::spec::{BoundPartition, Filter, PartitionSpec, QueueSpec, Target};
+use crate::spec::{BoundTopic, DeadLetters, Filter, PartitionSpec, QueueSpec};
 
 /// What a shard knows about an active log.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum LogSpec {
-    Queue(QueueSpec),
-    Partition { number: u32, spec: PartitionSpec },
+    Queue {
+        spec: QueueSpec,
+        dead_letters: DeadLetters,
+    },
+    Partition {
+        number: u32,
+        spec: PartitionSpec,
+    },
 }
 
 /// What a shard has to know about one log of an object; `None` when the object is frozen.
@@ -25,12 +31,15 @@ pub(super) fn spec(scene: &Scene<'_>, placed: &Placed, part: Part) -> Option<Log
     if placed.state == PlacedState::Orphaned {
         return None;
     }
-    match (&placed.spec, part) {
-        (DeclaredSpec::Queue(queue), Part::Dead) => Some(LogSpec::Queue(dead_letter_spec(queue))),
-        (DeclaredSpec::Queue(queue), _) => {
-            let spec = queue_spec(scene, &placed.address, queue);
-            Some(LogSpec::Queue(spec))
-        }
+    match (&*placed.spec, part) {
+        (DeclaredSpec::Queue(queue), Part::Dead) => Some(LogSpec::Queue {
+            spec: dead_letter_spec(queue),
+            dead_letters: DeadLetters::Dropped,
+        }),
+        (DeclaredSpec::Queue(queue), _) => Some(LogSpec::Queue {
+            spec: queue_spec(scene, queue),
+            dead_letters: dead_letters(scene, &placed.address, queue),
+        }),
         (DeclaredSpec::Topic(topic), Part::Partition(number)) => Some(LogSpec::Partition {
             number,
             spec: topic.partition.clone(),
@@ -47,14 +56,15 @@ pub(super) fn command(scene: &Scene<'_>, placed: &Placed, lane: Lane) -> Command
         Part::Dead => placed.address.dead_letter(),
         Part::Queue | Part::Partition(_) => None,
     };
-    let address = address.unwrap_or_else(|| placed.address.clone());
+    let address = address.unwrap_or_else(|| Address::clone(&placed.address));
     match spec(scene, placed, lane.part) {
         None => Command::Freeze { log, revision },
-        Some(LogSpec::Queue(spec)) => Command::ConfigureQueue {
+        Some(LogSpec::Queue { spec, dead_letters }) => Command::ConfigureQueue {
             log,
             address,
             revision,
             spec,
+            dead_letters,
         },
         Some(LogSpec::Partition { number, spec }) => Command::ConfigurePartition {
             log,
@@ -66,18 +76,20 @@ pub(super) fn command(scene: &Scene<'_>, placed: &Placed, lane: Lane) -> Command
     }
 }
 
-fn queue_spec(scene: &Scene<'_>, address: &Address, queue: &DeclaredQueue) -> QueueSpec {
+fn queue_spec(scene: &Scene<'_>, queue: &DeclaredQueue) -> QueueSpec {
     QueueSpec {
         bindings: bindings(scene, queue),
         messages_max: queue.limits.messages_max,
         bytes_max: queue.limits.bytes_max,
         message_bytes_max: queue.limits.message_bytes_max,
-        dead_letter: problem::dead_letter_target(address, queue).map(|target| Target {
-            log: problem::dead_letter_log(scene, address, &target),
-            address: target,
-        }),
         ..dead_letter_spec(queue)
     }
+}
+
+fn dead_letters(scene: &Scene<'_>, address: &Address, queue: &DeclaredQueue) -> DeadLetters {
+    let target = problem::dead_letter_target(address, queue);
+    let log = target.and_then(|target| problem::dead_letter_log(scene, address, &target));
+    log.map_or(DeadLetters::Waiting, DeadLetters::To)
 }
 
 /// The implicit dead-letter queue of a queue: consumed the same way, bound to nothing.
@@ -94,29 +106,24 @@ fn dead_letter_spec(queue: &DeclaredQueue) -> QueueSpec {
         messages_max: limits.messages_max,
         bytes_max: limits.bytes_max,
         message_bytes_max: limits.message_bytes_max,
-        dead_letter: None,
     }
 }
 
-/// One for each partition of each bound topic, with all filters on that topic. An orphaned
-/// topic stays bound: its cursors must be there when it returns.
-fn bindings(scene: &Scene<'_>, queue: &DeclaredQueue) -> Vec<BoundPartition> {
+/// One for each bound topic, with all filters on it. An orphaned topic stays bound: its cursors
+/// must be there when it returns.
+fn bindings(scene: &Scene<'_>, queue: &DeclaredQueue) -> Vec<BoundTopic> {
     let mut topics: BTreeMap<&Address, Vec<Filter>> = BTreeMap::new();
     for binding in &queue.bindings {
         let filters = topics.entry(&binding.topic).or_default();
         filters.push(binding.filter.clone());
     }
-    let mut bound = Vec::new();
-    for (topic, filters) in topics {
-        let partitions = scene.declared(topic).map_or(&[][..], Placed::partitions);
-        for ((_, log), partition) in partitions.iter().zip(0_u32..) {
-            bound.push(BoundPartition {
-                topic: topic.clone(),
-                partition,
-                log: *log,
-                filters: filters.clone(),
-            });
-        }
-    }
-    bound
+    let bound = topics.into_iter().filter_map(|(topic, filters)| {
+        let partitions = scene.declared(topic)?.partitions().iter();
+        Some(BoundTopic {
+            topic: topic.clone(),
+            partitions: partitions.map(|(_, log)| *log).collect(),
+            filters,
+        })
+    });
+    bound.collect()
 }

@@ -35,7 +35,7 @@ pub struct Removed {
 }
 
 /// What kind of object, and all about it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DeclaredSpec {
     /// A queue.
     Queue(DeclaredQueue),
@@ -44,7 +44,7 @@ pub enum DeclaredSpec {
 }
 
 /// A queue, with names where `QueueSpec` has log ids.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeclaredQueue {
     /// Several of one topic add up: a message matches when any does.
     pub bindings: Vec<DeclaredBinding>,
@@ -69,7 +69,7 @@ pub struct DeclaredQueue {
 }
 
 /// A binding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeclaredBinding {
     /// Of a topic.
     pub topic: Address,
@@ -78,7 +78,7 @@ pub struct DeclaredBinding {
 }
 
 /// What a queue may hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeclaredLimits {
     /// Unsettled messages; `None`: no limit.
     pub messages_max: Option<u64>,
@@ -89,7 +89,7 @@ pub struct DeclaredLimits {
 }
 
 /// Where a queue's dead letters go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeclaredDeadLetter {
     /// A queue; `None`: the implicit one, which exists either way.
     pub queue: Option<Address>,
@@ -98,7 +98,7 @@ pub struct DeclaredDeadLetter {
 }
 
 /// A topic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeclaredTopic {
     /// Grow only.
     pub partitions: u32,
@@ -109,7 +109,7 @@ pub struct DeclaredTopic {
 }
 
 /// What becomes of the messages when the resource is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DeletionPolicy {
     /// Kept and frozen until the resource returns.
     Orphan,

@@ -3,12 +3,14 @@
 //! snapshot.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use millrace_types::{Address, LogId, ShardId};
 
 use super::declared::DeclaredSpec;
-use super::placed::Placed;
+use super::placed::{Lane, Placed};
 use super::topology::Topology;
 
 /// See above.
@@ -18,8 +20,17 @@ pub(super) struct Index {
     /// not, and without the implicit dead-letter queue, to which only its own queue refers.
     referrers: BTreeMap<Address, BTreeSet<Address>>,
     loads: BTreeMap<ShardId, usize>,
-    /// By shard: logs that changed after what it has done, and whose they are.
-    untold: BTreeMap<ShardId, BTreeMap<LogId, Address>>,
+    /// By shard: logs that changed after what it has done.
+    untold: BTreeMap<ShardId, BTreeMap<LogId, Change>>,
+}
+
+/// A change of a log that its shard has to be told about.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Change {
+    /// Whose log it is.
+    pub(super) owner: Arc<Address>,
+    /// The revision that made it.
+    pub(super) told: u64,
 }
 
 impl Index {
@@ -29,7 +40,7 @@ impl Index {
             index.add(placed);
             for lane in placed.lanes() {
                 if lane.told > topology.done(lane.shard) {
-                    index.tell(lane.shard, lane.log, &placed.address);
+                    index.tell(lane, &placed.address, lane.told);
                 }
             }
         }
@@ -39,7 +50,7 @@ impl Index {
     pub(super) fn add(&mut self, placed: &Placed) {
         for to in references(&placed.spec) {
             let from = self.referrers.entry(to.clone()).or_default();
-            from.insert(placed.address.clone());
+            from.insert(Address::clone(&placed.address));
         }
         for lane in placed.lanes() {
             *self.loads.entry(lane.shard).or_default() += 1;
@@ -91,10 +102,11 @@ impl Index {
         self.loads.values().sum()
     }
 
-    /// A shard has to be told about a log.
-    pub(super) fn tell(&mut self, shard: ShardId, log: LogId, address: &Address) {
-        let untold = self.untold.entry(shard).or_default();
-        untold.insert(log, address.clone());
+    /// A shard has to be told about a log, as of a revision.
+    pub(super) fn tell(&mut self, lane: Lane, owner: &Arc<Address>, told: u64) {
+        let owner = Arc::clone(owner);
+        let untold = self.untold.entry(lane.shard).or_default();
+        untold.insert(lane.log, Change { owner, told });
     }
 
     /// A log is gone.
@@ -107,20 +119,29 @@ impl Index {
         }
     }
 
-    /// A shard has done something: keeps what it has still to be told.
-    pub(super) fn done(&mut self, shard: ShardId, is_untold: impl Fn(LogId, &Address) -> bool) {
+    /// A shard has done everything up to a revision: keeps what it has still to be told.
+    pub(super) fn done(&mut self, shard: ShardId, revision: u64) {
         if let Some(untold) = self.untold.get_mut(&shard) {
-            untold.retain(|log, address| is_untold(*log, address));
+            untold.retain(|_, change| change.told > revision);
             if untold.is_empty() {
                 self.untold.remove(&shard);
             }
         }
     }
 
-    /// The logs that a shard has to be told about, and whose they are.
-    pub(super) fn untold(&self, shard: ShardId) -> impl Iterator<Item = (LogId, &Address)> {
-        let untold = self.untold.get(&shard).into_iter().flatten();
-        untold.map(|(log, address)| (*log, address))
+    /// The logs after one that a shard has to be told about, in order.
+    pub(super) fn untold(
+        &self,
+        shard: ShardId,
+        after: Option<LogId>,
+    ) -> impl Iterator<Item = (LogId, &Change)> {
+        let from = (
+            after.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        let untold = self.untold.get(&shard).into_iter();
+        let untold = untold.flat_map(move |untold| untold.range(from));
+        untold.map(|(log, change)| (*log, change))
     }
 }
 

@@ -83,6 +83,14 @@ impl Objects {
         }
     }
 
+    /// Changes all of them.
+    pub(super) fn for_each_mut(&mut self, mut change: impl FnMut(&mut Placed)) {
+        let parts = self.parts.iter_mut().map(Arc::make_mut);
+        parts
+            .flatten()
+            .for_each(|placed| change(Arc::make_mut(placed)));
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Placed> {
         self.parts.iter().flat_map(|part| part.iter()).map(|p| &**p)
     }
@@ -91,7 +99,7 @@ impl Objects {
     pub(super) fn iter_after(&self, address: &Address) -> impl Iterator<Item = &Placed> {
         let from = self.part_of(address);
         let parts = self.parts.get(from..).unwrap_or_default().iter();
-        let behind = move |placed: &&Placed| placed.address <= *address;
+        let behind = move |placed: &&Placed| *placed.address <= *address;
         parts
             .flat_map(|part| part.iter())
             .map(|p| &**p)
@@ -101,14 +109,14 @@ impl Objects {
     /// The part that has, or would have, an address: the last one that does not begin behind it.
     fn part_of(&self, address: &Address) -> usize {
         let begins = |part: &Arc<Vec<Arc<Placed>>>| {
-            part.first().is_none_or(|first| first.address <= *address)
+            part.first().is_none_or(|first| *first.address <= *address)
         };
         self.parts.partition_point(begins).saturating_sub(1)
     }
 }
 
 fn find(part: &[Arc<Placed>], address: &Address) -> Result<usize, usize> {
-    part.binary_search_by(|placed| placed.address.cmp(address))
+    part.binary_search_by(|placed| (*placed.address).cmp(address))
 }
 
 /// Cuts a part in two. One that grew at its end stays nearly full: objects that are declared in
@@ -179,10 +187,10 @@ mod tests {
     fn placed(name: u32, generation: i64) -> Arc<Placed> {
         let place = Place::new(LogId::new(1));
         Arc::new(Placed {
-            address: address(name),
+            address: Arc::new(address(name)),
             uid: "uid".into(),
             generation,
-            spec: DeclaredSpec::Queue(queue()),
+            spec: Arc::new(DeclaredSpec::Queue(queue())),
             placement: Placement::Queue {
                 shard: ShardId::new(1),
                 queue: place,

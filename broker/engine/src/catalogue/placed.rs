@@ -3,6 +3,7 @@
 //! own besides.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -14,12 +15,14 @@ use super::declared::DeclaredSpec;
 /// A declared object and where it lives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Placed {
-    pub(super) address: Address,
+    /// Shared with the index and with whoever has to tell of it.
+    pub(super) address: Arc<Address>,
     /// Of its resource.
     pub(super) uid: String,
     /// Of its resource.
     pub(super) generation: i64,
-    pub(super) spec: DeclaredSpec,
+    /// Shared with those declared alike.
+    pub(super) spec: Arc<DeclaredSpec>,
     pub(super) placement: Placement,
     pub(super) state: PlacedState,
     /// The encoded `TopologyObject`.
@@ -149,7 +152,7 @@ impl Placed {
 
     /// The object as it looks under its own address.
     pub(super) fn object(&self) -> Object<'_> {
-        let kind = match (&self.placement, &self.spec) {
+        let kind = match (&self.placement, &*self.spec) {
             (Placement::Queue { shard, queue, .. }, spec) => ObjectKind::Queue {
                 shard: *shard,
                 log: queue.log,
@@ -171,7 +174,7 @@ impl Placed {
     pub(super) fn dead_letter_object(&self) -> Option<Object<'_>> {
         static NOT_DECLARED: Bytes = Bytes::new();
         let (Placement::Queue { shard, dead, .. }, DeclaredSpec::Queue(queue)) =
-            (&self.placement, &self.spec)
+            (&self.placement, &*self.spec)
         else {
             return None;
         };

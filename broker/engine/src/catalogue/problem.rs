@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use millrace_types::{Address, LogId};
 
 use super::declared::{DeclaredQueue, DeclaredSpec};
-use super::placed::{Placed, PlacedState};
+use super::placed::PlacedState;
 use super::topology::Scene;
 
 /// Dead-letter queues that may follow one another. A longer chain is taken for a cycle: each hop
@@ -48,12 +48,10 @@ impl ProblemKind {
 }
 
 pub(super) fn problems(scene: &Scene<'_>, address: &Address) -> Vec<Problem> {
-    let Some(Placed {
-        spec: DeclaredSpec::Queue(queue),
-        state: PlacedState::Active,
-        ..
-    }) = scene.declared(address)
-    else {
+    let Some(placed) = scene.declared(address) else {
+        return Vec::new();
+    };
+    let (DeclaredSpec::Queue(queue), PlacedState::Active) = (&*placed.spec, placed.state) else {
         return Vec::new();
     };
     let is_there = |address: &Address| scene.object(address).is_some_and(|o| !o.orphaned);
@@ -108,7 +106,7 @@ fn is_cycle(scene: &Scene<'_>, address: &Address, target: &Address) -> bool {
             return true;
         }
         // Nothing is declared under the address of an implicit one: a chain ends there.
-        let next = match scene.declared(&at).map(|placed| &placed.spec) {
+        let next = match scene.declared(&at).map(|placed| &*placed.spec) {
             Some(DeclaredSpec::Queue(queue)) => dead_letter_target(&at, queue),
             Some(DeclaredSpec::Topic(_)) | None => None,
         };

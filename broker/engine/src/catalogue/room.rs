@@ -36,7 +36,7 @@ pub(super) fn check(
         ..Sums::default()
     };
     let is_deleted = |placed: &Placed| {
-        gone.contains(&placed.address) && placed.spec.deletion() == DeletionPolicy::Delete
+        gone.contains(&*placed.address) && placed.spec.deletion() == DeletionPolicy::Delete
     };
     for placed in gone.iter().filter_map(|address| objects.get(address)) {
         if is_deleted(placed) {

@@ -13,6 +13,7 @@ use super::placed::{Placed, Placement};
 use super::topology::Topology;
 use super::{Address, Catalogue};
 use crate::codec::{self, DecodeError};
+use crate::pool::Pool;
 
 /// Format of the catalogue's snapshot.
 const VERSION: u8 = 1;
@@ -52,14 +53,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
     let Frozen {
         applied,
         last_log,
-        topology,
+        mut topology,
         removed,
     } = codec::decode(VERSION, bytes)?;
+    let mut specs = Pool::new();
+    let share = |placed: &mut Placed| placed.spec = specs.share(&placed.spec);
+    topology.objects.for_each_mut(share);
     let mut seen = BTreeSet::new();
     let mut last: Option<&Address> = None;
     for placed in topology.objects.iter() {
         check(placed)?;
-        if last.is_some_and(|last| *last >= placed.address) {
+        if last.is_some_and(|last| *last >= *placed.address) {
             return Err(DecodeError::Inconsistent("objects are not in order"));
         }
         last = Some(&placed.address);
@@ -80,12 +84,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
         topology,
         removed,
         index,
+        specs,
     })
 }
 
 fn check(placed: &Placed) -> Result<(), DecodeError> {
     let fits = matches!(
-        (&placed.address, &placed.spec, &placed.placement),
+        (&*placed.address, &*placed.spec, &placed.placement),
         (
             Address::Queue { .. },
             DeclaredSpec::Queue(_),

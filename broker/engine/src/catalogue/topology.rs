@@ -94,13 +94,13 @@ impl Topology {
     /// Everything declared or kept, in order of addresses: queues, then topics. Implicit
     /// dead-letter queues are left out: each queue has one.
     pub fn iter(&self) -> impl Iterator<Item = (&Address, Object<'_>)> {
-        self.objects.iter().map(|p| (&p.address, p.object()))
+        self.objects.iter().map(|p| (&*p.address, p.object()))
     }
 
     /// The same from behind an address on.
     pub fn iter_after(&self, address: &Address) -> impl Iterator<Item = (&Address, Object<'_>)> {
         let after = self.objects.iter_after(address);
-        after.map(|placed| (&placed.address, placed.object()))
+        after.map(|placed| (&*placed.address, placed.object()))
     }
 
     /// Whether an object, or the dead-letter queue of one, has this log. Looks at all of them.

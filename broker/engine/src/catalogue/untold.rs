@@ -1,5 +1,6 @@
 //! What data shards have still to be told about their logs.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use millrace_types::{Address, LogId, ShardId};
@@ -14,43 +15,61 @@ use crate::command::Command;
 pub struct Untold {
     log: LogId,
     /// Whose it is; `None` when it was removed.
-    owner: Option<Address>,
+    owner: Option<Arc<Address>>,
+}
+
+impl Untold {
+    /// Which log.
+    #[must_use]
+    pub const fn log(&self) -> LogId {
+        self.log
+    }
 }
 
 impl Catalogue {
-    /// The logs of a data shard that changed after what it did last, in order of log id. Once it
-    /// has been told what `command_for` makes of each, at whatever time, it has done everything up
-    /// to the revision of now.
+    /// Up to `max` logs of a data shard after one that changed after what it did last, in order of
+    /// log id; fewer at the end. Once it has been told what `command_for` makes of each, page by
+    /// page, it has done everything up to the revision at which the first page was made.
     #[must_use]
-    pub fn untold(&self, shard: ShardId, applied: u64) -> Vec<Untold> {
-        let range = (shard, LogId::new(0))..=(shard, LogId::new(u64::MAX));
+    pub fn untold(
+        &self,
+        shard: ShardId,
+        applied: u64,
+        after: Option<LogId>,
+        max: usize,
+    ) -> Vec<Untold> {
+        let first = after.map_or(0, |after| after.get().saturating_add(1));
+        let range = (shard, LogId::new(first))..=(shard, LogId::new(u64::MAX));
         let removed = self.removed.range(range);
         let removed = removed.filter(|(_, revision)| **revision > applied);
         let mut untold: Vec<Untold> = removed
+            .take(max)
             .map(|((_, log), _)| Untold {
                 log: *log,
                 owner: None,
             })
             .collect();
         if applied >= self.topology.done(shard) {
-            let changed = self.index.untold(shard);
-            let changed = changed.filter(|(log, owner)| self.is_untold(*log, owner, applied));
-            untold.extend(changed.map(|(log, owner)| Untold {
+            let changed = self.index.untold(shard, after);
+            let changed = changed.filter(|(_, change)| change.told > applied);
+            untold.extend(changed.take(max).map(|(log, change)| Untold {
                 log,
-                owner: Some(owner.clone()),
+                owner: Some(Arc::clone(&change.owner)),
             }));
         } else {
             // It has done less than it once said, which only a test can make happen.
             for placed in self.topology.objects.iter() {
                 let lanes = placed.lanes();
-                let changed = lanes.filter(|lane| lane.shard == shard && lane.told > applied);
+                let of_shard = lanes.filter(|lane| lane.shard == shard && lane.log.get() >= first);
+                let changed = of_shard.filter(|lane| lane.told > applied);
                 untold.extend(changed.map(|lane| Untold {
                     log: lane.log,
-                    owner: Some(placed.address.clone()),
+                    owner: Some(Arc::clone(&placed.address)),
                 }));
             }
         }
         untold.sort_unstable_by_key(|untold| untold.log);
+        untold.truncate(max);
         untold
     }
 
@@ -77,14 +96,8 @@ impl Catalogue {
         if applied >= revision {
             return Vec::new();
         }
-        let untold = self.untold(shard, applied);
+        let untold = self.untold(shard, applied, None, usize::MAX);
         let commands = untold.iter().filter_map(|log| self.command_for(shard, log));
         commands.chain([Command::Configured { revision }]).collect()
-    }
-
-    pub(super) fn is_untold(&self, log: LogId, owner: &Address, applied: u64) -> bool {
-        let placed = self.topology.objects.get(owner);
-        let lane = placed.and_then(|placed| placed.lane(log));
-        lane.is_some_and(|lane| lane.told > applied)
     }
 }

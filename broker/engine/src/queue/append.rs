@@ -137,7 +137,7 @@ impl Queue {
             offsets: first..end,
         });
         changes.effects.push(Effect::Appended { log, end });
-        self.notes.woken = true;
+        self.notes().woken = true;
         Outcome::Appended(first..end)
     }
 

@@ -179,9 +179,10 @@ impl Queue {
             });
         }
         if !again.is_empty() {
-            self.notes.redelivered.push(Effect::Deliver {
+            let queue = self.log;
+            self.notes().redelivered.push(Effect::Deliver {
                 session: id,
-                queue: self.log,
+                queue,
                 deliveries: again,
             });
         }
@@ -243,13 +244,23 @@ impl Queue {
         }
     }
 
-    /// Detaches every session: no connection of the past is left. What they had sent is not known,
+    /// Comes before anything else that happens: detaches every session if there is another leader
+    /// since, because no connection of the past is left. What they had sent is not known,
     /// so each keeps what it holds.
-    pub(crate) fn detach_all(&mut self, now: Elapsed) {
+    pub(crate) fn follow(&mut self, leaders: u64, now: Elapsed) {
+        if self.leaders == leaders {
+            return;
+        }
+        self.leaders = leaders;
         let ids: Vec<_> = self.sessions.ids().collect();
         for id in ids {
             self.detach(id, now);
         }
+    }
+
+    /// Leaders that the shard had when something happened last.
+    pub(crate) const fn leaders(&self) -> u64 {
+        self.leaders
     }
 
     fn detach(&mut self, id: SessionId, now: Elapsed) {
@@ -276,6 +287,6 @@ impl Queue {
         for offset in session.leases.keys() {
             self.release(*offset);
         }
-        self.notes.closed.push(id);
+        self.notes().closed.push(id);
     }
 }

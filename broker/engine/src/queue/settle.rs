@@ -4,14 +4,15 @@ use alloc::string::String;
 
 use millrace_types::{DELAY_MS_MAX, Elapsed, LogId, NOTE_BYTES_MAX, Offset, Refusal, Stamp};
 
+use super::Queue;
 use super::backoff::backoff_ms;
 use super::ledger::{Exception, Lease, Sent, State};
 use super::outbox::Dead;
-use super::{Queue, wanted};
 use crate::command::{Held, Settle, Settlement};
 use crate::limits::SETTLEMENTS_MAX;
 use crate::outcome::Outcome;
 use crate::refusal;
+use crate::spec::DeadLetters;
 
 /// Why a message failed.
 struct Failure<'a> {
@@ -116,7 +117,7 @@ impl Queue {
                 self.end_lease(offset, lease);
                 if self.sessions.get(lease.owner).is_some() {
                     let acquired = exception.acquired;
-                    let lost = self.notes.lost.entry(lease.owner).or_default();
+                    let lost = self.notes().lost.entry(lease.owner).or_default();
                     lost.push(Held { offset, acquired });
                 }
                 if lease.sent == Sent::No && !millrace_types::mutant!(UnsentCounted) {
@@ -172,12 +173,12 @@ impl Queue {
     /// Frees the holder's slot; the message's next state is put by the caller.
     fn end_lease(&mut self, offset: Offset, lease: Lease) {
         self.sessions.discharge(lease.owner, offset, lease.weight);
-        self.notes.woken = true;
+        self.notes().woken = true;
     }
 
     fn finish(&mut self, offset: Offset) {
         self.ledger.settle(offset);
-        self.notes.settled.push(offset);
+        self.notes().settled.push(offset);
     }
 
     fn put_back(&mut self, offset: Offset, exception: Exception, delay_ms: u64, now: Elapsed) {
@@ -187,7 +188,7 @@ impl Queue {
                 until: now.plus_millis(delay_ms),
             },
         };
-        self.notes.woken = true;
+        self.notes().woken = true;
         self.ledger.put(offset, Exception { state, ..exception });
     }
 
@@ -198,7 +199,7 @@ impl Queue {
             attempts,
             ..exception
         };
-        if self.spec.dead_letter.is_some() && attempts >= self.spec.deliveries_max {
+        if self.dead_letters != DeadLetters::Dropped && attempts >= self.spec.deliveries_max {
             let rejected = false;
             self.die(offset, exception, rejected, why.note, stamp);
             return;
@@ -210,7 +211,7 @@ impl Queue {
     }
 
     fn reject(&mut self, offset: Offset, exception: Exception, note: &str, stamp: Stamp) {
-        if self.spec.dead_letter.is_none() {
+        if self.dead_letters == DeadLetters::Dropped {
             self.finish(offset);
             return;
         }
@@ -238,8 +239,8 @@ impl Queue {
             note: String::from(note),
             died_at: stamp.wall,
         };
-        self.outbox.push(dead, wanted(&self.spec));
-        self.notes.died = true;
+        self.outbox.push(dead, self.dead_letters.target());
+        self.notes().died = true;
     }
 
     /// Dead letters numbered below this have arrived.
@@ -247,7 +248,7 @@ impl Queue {
         if let Err(refusal) = self.check_dead_letter(number) {
             return Outcome::Refused(refusal);
         }
-        for dead in self.outbox.confirm(number, wanted(&self.spec)) {
+        for dead in self.outbox.confirm(number, self.dead_letters.target()) {
             self.finish(dead.offset);
         }
         Outcome::Numbered(self.outbox.first())
@@ -262,8 +263,8 @@ impl Queue {
             for dead in self.outbox.confirm(arrived, Some(from)) {
                 self.finish(dead.offset);
             }
-            self.outbox.redirect(wanted(&self.spec));
-            self.notes.died = self.outbox.len() > 0;
+            self.outbox.redirect(self.dead_letters.target());
+            self.notes().died = self.outbox.len() > 0;
         }
         Outcome::Numbered(self.outbox.first())
     }

@@ -9,7 +9,7 @@ use super::{Changes, Shard, own};
 use crate::command::Command;
 use crate::outcome::{BodyChange, Effect, Outcome};
 use crate::partition::{Configuration, Partition};
-use crate::queue::Queue;
+use crate::queue::{self, Queue};
 use crate::refusal;
 
 impl Shard {
@@ -57,9 +57,16 @@ impl Shard {
             address,
             revision,
             spec,
+            dead_letters,
         } = command
         else {
             return;
+        };
+        let configuration = queue::Configuration {
+            address,
+            revision: *revision,
+            spec: self.specs.share(spec),
+            dead_letters: *dead_letters,
         };
         let (log, now) = (*log, self.stamp.elapsed);
         if !self.queues.contains_key(&log) {
@@ -67,11 +74,11 @@ impl Shard {
                 // Said again after the log was removed.
                 return;
             }
-            let queue = Queue::new(log, address.clone(), *revision, spec.clone());
+            let queue = Queue::new(log, &configuration);
             self.queues.insert(log, Arc::new(queue));
         }
         self.on_queue(log, changes, |queue, _| {
-            queue.configure(address, *revision, spec, now);
+            queue.configure(&configuration, now);
             Outcome::Done
         });
         changes.effects.push(Effect::Reconfigured { log });

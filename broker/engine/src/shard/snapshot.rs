@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use millrace_types::{LogId, LogIndex, ShardId, Stamp};
+use millrace_types::{LogId, LogIndex, SessionId, ShardId, Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Logs, Shard};
@@ -24,6 +24,8 @@ pub struct Frozen {
     pub(super) applied: LogIndex,
     pub(super) stamp: Stamp,
     pub(super) configured: u64,
+    pub(super) leaders: u64,
+    pub(super) detaching: Option<SessionId>,
     pub(super) queues: Logs<Queue>,
     pub(super) partitions: Logs<Partition>,
     pub(super) departed: BTreeMap<LogId, Arrivals>,
@@ -58,6 +60,7 @@ impl Frozen {
         shard.applied = self.applied;
         shard.stamp = self.stamp;
         shard.configured = self.configured;
+        (shard.leaders, shard.detaching) = (self.leaders, self.detaching);
         shard.departed = self.departed;
         for (log, partition) in self.partitions.iter() {
             partition.check()?;
@@ -66,22 +69,26 @@ impl Frozen {
             }
         }
         shard.partitions = self.partitions;
-        for (log, queue) in self.queues.iter() {
-            let (log, mut queue) = (*log, Arc::clone(queue));
-            if queue.log() != log {
+        let mut queues = self.queues;
+        for (log, queue) in queues.iter_mut() {
+            if queue.log() != *log {
                 return Err(DecodeError::Inconsistent("a queue has another log id"));
             }
-            let restored = Arc::make_mut(&mut queue);
-            restored.restore()?;
-            for view in restored.sessions() {
-                if shard.sessions.insert(view.session, log).is_some() {
+            if queue.leaders() > shard.leaders {
+                return Err(DecodeError::Inconsistent(
+                    "a queue has a leader yet to come",
+                ));
+            }
+            let queue = Arc::make_mut(queue);
+            queue.restore(&mut shard.specs)?;
+            for view in queue.sessions() {
+                if shard.sessions.insert(view.session, *log).is_some() {
                     return Err(DecodeError::Inconsistent("a session is of two queues"));
                 }
             }
-            let deadline = restored.next_deadline();
-            shard.schedule(log, deadline);
-            shard.queues.insert(log, queue);
+            shard.schedule(*log, queue.next_deadline());
         }
+        shard.queues = queues;
         Ok(shard)
     }
 }

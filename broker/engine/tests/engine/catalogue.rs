@@ -5,7 +5,7 @@ use millrace_engine::catalogue::{
     DeclaredTopic, DeletionPolicy, Object, ProblemKind, Removed,
 };
 use millrace_engine::command::Command;
-use millrace_engine::spec::{Filter, HeaderCondition};
+use millrace_engine::spec::{DeadLetters, Filter, HeaderCondition};
 use millrace_engine::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry};
 use millrace_types::{ErrorCode, LogId, LogIndex, Refusal, ShardId, Stamp};
 
@@ -200,12 +200,15 @@ fn a_shard_is_told_what_it_lacks_and_nothing_else() {
     assert_eq!(told.len(), 3);
     assert!(matches!(
         &told[0],
-        Command::ConfigureQueue { log: l, revision: 1, spec, .. }
-            if *l == log && spec.dead_letter.as_ref().unwrap().log == Some(LogId::new(2))
+        Command::ConfigureQueue { log: l, revision: 1, dead_letters, .. }
+            if *l == log && *dead_letters == DeadLetters::To(LogId::new(2))
     ));
     assert!(matches!(
         &told[1],
-        Command::ConfigureQueue { spec, .. } if spec.dead_letter.is_none()
+        Command::ConfigureQueue {
+            dead_letters: DeadLetters::Dropped,
+            ..
+        }
     ));
     assert_eq!(told[2], Command::Configured { revision: 2 });
     assert_eq!(desk.commands(1, 1), [Command::Configured { revision: 2 }]);
@@ -242,7 +245,7 @@ fn a_topic_that_appears_later_is_bound_then() {
     assert_eq!(desk.problems("queue/t/a"), []);
     let told = desk.commands(1, 1);
     let bindings = told.iter().find_map(|command| match command {
-        Command::ConfigureQueue { spec, .. } => Some(spec.bindings.len()),
+        Command::ConfigureQueue { spec, .. } => Some(spec.partitions().count()),
         _ => None,
     });
     assert_eq!((told.len(), bindings), (4, Some(2)));
@@ -288,7 +291,7 @@ fn an_orphan_is_frozen_and_adopted_with_its_logs_by_any_uid() {
     let bindings: Vec<_> = told
         .iter()
         .filter_map(|command| match command {
-            Command::ConfigureQueue { spec, .. } => Some(spec.bindings.len()),
+            Command::ConfigureQueue { spec, .. } => Some(spec.partitions().count()),
             _ => None,
         })
         .collect();
@@ -377,10 +380,14 @@ fn dead_letters_wait_for_a_queue_that_is_not_there_and_never_run_in_circles() {
         let log = desk.log(name).1;
         let told = desk.commands(1, 0);
         let found = told.into_iter().find_map(|command| match command {
-            Command::ConfigureQueue { log: l, spec, .. } if l == log => spec.dead_letter,
+            Command::ConfigureQueue {
+                log: l,
+                dead_letters,
+                ..
+            } if l == log => Some(dead_letters),
             _ => None,
         });
-        found.unwrap().log
+        found.unwrap().target()
     };
     desk.change(vec![dying_into("queue/t/a", "queue/t/b")], Vec::new())
         .unwrap();

@@ -4,11 +4,19 @@
 use std::collections::BTreeMap;
 
 use millrace_engine::catalogue::{
-    BOUND_QUEUES_MAX, DELTA_BYTES_MAX, DELTA_OBJECTS_MAX, Declared, LOGS_MAX, OBJECTS_MAX, Removed,
+    BOUND_QUEUES_MAX, DELTA_BYTES_MAX, DELTA_OBJECTS_MAX, Declared, DeclaredBinding, DeclaredSpec,
+    LOGS_MAX, OBJECTS_MAX, Removed, Untold,
 };
-use millrace_engine::command::Command;
-use millrace_engine::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry};
-use millrace_types::{ErrorCode, LogId, LogIndex, Refusal, ShardId, Stamp};
+use millrace_engine::command::{Command, Entry};
+use millrace_engine::spec::{Filter, HeaderCondition};
+use millrace_engine::{
+    CONFIGURE_BYTES_MAX, Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry,
+};
+use millrace_types::{
+    BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, ErrorCode, HEADER_NAME_BYTES_MAX,
+    LogId, LogIndex, NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, PARTITIONS_MAX, Refusal,
+    SUBJECT_BYTES_MAX, ShardId, Stamp,
+};
 use proptest::prelude::*;
 
 use crate::catalogue::{binding, bound_to, deleted, queue, queue_with, removed, topic};
@@ -40,6 +48,22 @@ impl Large {
             upserts,
             removals,
         })
+    }
+
+    /// Everything, in pages.
+    fn untold(&self, shard: ShardId, applied: u64) -> Vec<Untold> {
+        const PAGE: usize = 7;
+        let mut all: Vec<Untold> = Vec::new();
+        loop {
+            let after = all.last().map(Untold::log);
+            let page = self.0.untold(shard, applied, after, PAGE);
+            let is_last = page.len() < PAGE;
+            all.extend(page);
+            if is_last {
+                assert_eq!(all, self.0.untold(shard, applied, None, usize::MAX));
+                return all;
+            }
+        }
     }
 
     /// Page by page.
@@ -98,12 +122,12 @@ fn a_shard_that_has_done_everything_is_told_what_a_delta_changed_and_nothing_els
         .unwrap();
     let revision = large.0.revision();
     for shard in (1..=SHARDS).map(ShardId::new) {
-        assert_eq!(large.0.untold(shard, 0).len(), 2_000);
+        assert_eq!(large.untold(shard, 0).len(), 2_000);
         large.apply(CatalogueCommand::ShardConfigured { shard, revision });
-        assert!(large.0.untold(shard, revision).is_empty());
+        assert!(large.untold(shard, revision).is_empty());
     }
     large.change(vec![queue("queue/t/one-more")], Vec::new());
-    let untold = (1..=SHARDS).map(|shard| large.0.untold(ShardId::new(shard), revision).len());
+    let untold = (1..=SHARDS).map(|shard| large.untold(ShardId::new(shard), revision).len());
     assert_eq!(untold.sum::<usize>(), 2);
 }
 
@@ -172,6 +196,63 @@ fn queues_bound_to_one_topic_are_limited() {
     large.change(again, Vec::new()).outcome.unwrap();
 }
 
+/// A text of so many bytes.
+fn longest(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+/// As many bindings as there may be, to topics of as many partitions, with the longest filters.
+fn largest_queue(topic: impl Fn(usize) -> String) -> Declared {
+    let condition = HeaderCondition {
+        name: longest(HEADER_NAME_BYTES_MAX),
+        value: Some(longest(CONDITION_VALUE_BYTES_MAX)),
+    };
+    let filter = Filter {
+        pattern: longest(SUBJECT_BYTES_MAX),
+        headers: vec![condition; CONDITIONS_MAX],
+        any: true,
+    };
+    let name = |text: &str| format!("queue/{}/{text}", longest(NAMESPACE_BYTES_MAX));
+    let declared = queue_with(&name(&longest(NAME_BYTES_MAX)), |queue| {
+        queue.dead_letter.queue = Some(address(&name("other")));
+        queue.bindings = (0..BINDINGS_MAX)
+            .map(|n| DeclaredBinding {
+                topic: address(&topic(n)),
+                filter: filter.clone(),
+            })
+            .collect();
+    });
+    let uid = "uid".into();
+    Declared { uid, ..declared }
+}
+
+#[test]
+fn the_largest_queue_that_can_be_declared_fits_an_entry() {
+    // All bindings of one topic, and each of another one.
+    let names: [fn(usize) -> String; 2] = [
+        |_| format!("topic/{}/x", longest(NAMESPACE_BYTES_MAX)),
+        |n| format!("topic/{}/x{n}", longest(NAMESPACE_BYTES_MAX)),
+    ];
+    for name in names {
+        let mut large = Large::new();
+        let topics = (0..BINDINGS_MAX).map(|n| topic(&name(n), PARTITIONS_MAX));
+        for topic in topics {
+            large.change(vec![topic], Vec::new()).outcome.unwrap();
+        }
+        let queue = vec![largest_queue(name)];
+        large.change(queue, Vec::new()).outcome.unwrap();
+        let shards = (1..=SHARDS).map(ShardId::new);
+        let commands = shards.flat_map(|shard| large.0.commands_for(shard, 0));
+        let entries = commands.map(|command| Entry {
+            stamp: Stamp::default(),
+            command,
+        });
+        let longest = entries.map(|entry| entry.encode().len()).max().unwrap();
+        assert!(longest <= CONFIGURE_BYTES_MAX, "{longest} bytes");
+        assert!(longest > CONFIGURE_BYTES_MAX / 2, "{longest} bytes");
+    }
+}
+
 /// What a shard knows of its logs.
 type Known = BTreeMap<LogId, Command>;
 
@@ -197,12 +278,17 @@ fn learn(known: &mut Known, command: Command) {
         }
         Command::Freeze { log, .. } => Command::Freeze { log, revision: 0 },
         Command::ConfigureQueue {
-            log, address, spec, ..
+            log,
+            address,
+            spec,
+            dead_letters,
+            ..
         } => Command::ConfigureQueue {
             log,
             address,
             revision: 0,
             spec,
+            dead_letters,
         },
         Command::ConfigurePartition {
             log,
@@ -282,6 +368,8 @@ proptest! {
             let revision = large.0.revision();
             for (shard, _) in (1..).map(ShardId::new).zip(asked).filter(|(_, asked)| *asked) {
                 let (done, logs) = known.entry(shard).or_default();
+                large.untold(shard, *done);
+                large.untold(shard, 0);
                 for command in large.0.commands_for(shard, *done) {
                     if let Some((_, told)) = log_of(&command) {
                         prop_assert!(told > *done && told <= revision);
@@ -303,6 +391,37 @@ proptest! {
             prop_assert_eq!(Catalogue::restore(&large.0.snapshot()), Ok(large.0.clone()));
         }
     }
+}
+
+#[test]
+fn who_sends_into_a_circle_hears_of_its_end_though_a_topic_on_the_way_appears_with_it() {
+    let into = |name: &str, target: &str| {
+        queue_with(name, |queue| {
+            queue.dead_letter.queue = Some(address(target));
+        })
+    };
+    let mut way = into("queue/t/way", "queue/t/a");
+    if let DeclaredSpec::Queue(queue) = &mut way.spec {
+        queue.bindings.push(binding("topic/t/x", "#"));
+    }
+    let mut large = Large::new();
+    let declared = vec![
+        into("queue/t/a", "queue/t/b"),
+        into("queue/t/b", "queue/t/a"),
+        way,
+        into("queue/t/sender", "queue/t/way"),
+    ];
+    large.change(declared, Vec::new()).outcome.unwrap();
+    let before = large.0.revision();
+    let end = vec![queue("queue/t/b"), topic("topic/t/x", 1)];
+    large.change(end, Vec::new()).outcome.unwrap();
+    let sender = large.0.topology().lookup(&address("queue/t/sender"));
+    let (shard, log) = sender.unwrap().queue().unwrap();
+    let told = large.0.commands_for(shard, before);
+    let told = told
+        .iter()
+        .any(|command| log_of(command).is_some_and(|(l, _)| l == log));
+    assert!(told, "its dead letters wait for ever");
 }
 
 #[test]

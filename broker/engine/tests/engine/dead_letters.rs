@@ -2,11 +2,12 @@
 
 use millrace_engine::command::{Command, Settle};
 use millrace_engine::outcome::{Applied, Effect, MessageState, Outcome};
-use millrace_engine::spec::QueueSpec;
+use millrace_engine::spec::{DeadLetters, QueueSpec};
 use millrace_types::{ErrorCode, LogId, Wall};
 
 use crate::support::{
-    Bench, DEAD, EPOCH, QUEUE, at, batch, configure, discarded, held, queue_spec, refused, retry,
+    Bench, DEAD, EPOCH, QUEUE, at, batch, configure, configure_to, discarded, held, queue_spec,
+    refused, retry,
 };
 
 fn reject(note: &str) -> Settle {
@@ -132,11 +133,9 @@ fn a_full_target_refuses_and_says_when_it_has_room() {
 
 #[test]
 fn nothing_dies_by_count_in_an_implicit_dead_letter_queue_and_a_reject_drops() {
-    let spec = QueueSpec {
-        dead_letter: None,
-        ..queue_spec()
-    };
-    let mut bench = Bench::new(spec);
+    let mut bench = Bench::new(queue_spec());
+    let (name, dropped) = ("queue/test/jobs", DeadLetters::Dropped);
+    bench.apply(configure_to(dropped, QUEUE, name, 2, queue_spec()));
     bench.publish(1);
     for acquired in 1..20 {
         bench.acquire(7, 1);
@@ -165,9 +164,9 @@ const OTHER: LogId = LogId::new(5);
 
 /// The queue's declaration from `revision` on: its dead letters go to this queue.
 fn aim(bench: &mut Bench, revision: u64, target: Option<LogId>) -> Applied {
-    let mut spec = queue_spec();
-    spec.dead_letter.as_mut().unwrap().log = target;
-    bench.apply(configure(QUEUE, "queue/test/jobs", revision, spec))
+    let target = target.map_or(DeadLetters::Waiting, DeadLetters::To);
+    let name = "queue/test/jobs";
+    bench.apply(configure_to(target, QUEUE, name, revision, queue_spec()))
 }
 
 /// A queue with so many dead letters, and a second queue they could go to.

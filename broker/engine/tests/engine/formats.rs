@@ -35,7 +35,7 @@ fn message_commands() -> Vec<Command> {
             "queue/test/jobs",
             2,
             QueueSpec {
-                bindings: vec![bound(PARTITION)],
+                bindings: vec![bound(&[PARTITION])],
                 messages_max: Some(100),
                 ..queue_spec()
             },

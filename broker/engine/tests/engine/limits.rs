@@ -52,7 +52,7 @@ fn a_full_queue_names_itself_and_its_limit() {
 #[test]
 fn a_batch_is_neither_empty_nor_boundless() {
     let mut bench = Bench::new(QueueSpec {
-        bindings: vec![bound(PARTITION)],
+        bindings: vec![bound(&[PARTITION])],
         ..queue_spec()
     });
     let bad = [
@@ -246,7 +246,7 @@ fn a_dead_letter_queue_has_only_so_many_sources() {
 #[test]
 fn a_routed_message_larger_than_its_queue_is_let_in_alone() {
     let mut bench = Bench::new(QueueSpec {
-        bindings: vec![bound(PARTITION)],
+        bindings: vec![bound(&[PARTITION])],
         bytes_max: Some(500),
         ..queue_spec()
     });

@@ -3,13 +3,13 @@
 
 use millrace_engine::command::{Command, Held, SentLeases, Settle, Settlement, Window};
 use millrace_engine::outcome::{Applied, Delivery, Effect, Outcome};
-use millrace_engine::spec::QueueSpec;
+use millrace_engine::spec::{DeadLetters, QueueSpec};
 use millrace_engine::{Queue, Shard};
 use millrace_types::{Elapsed, LogId, SessionId};
 use proptest::prelude::*;
 
 use crate::naive::{self, Naive, Session};
-use crate::support::{Bench, DEAD, PARTITION, QUEUE, at, batch, bound, configure, queue_spec};
+use crate::support::{Bench, DEAD, PARTITION, QUEUE, at, batch, bound, configure_to, queue_spec};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -112,7 +112,7 @@ fn steps() -> impl Strategy<Value = Step> {
 
 fn spec() -> QueueSpec {
     QueueSpec {
-        bindings: vec![bound(PARTITION)],
+        bindings: vec![bound(&[PARTITION])],
         lease_ms: naive::LEASE_MS,
         in_flight_max: u32::try_from(naive::IN_FLIGHT_MAX).unwrap(),
         deliveries_max: naive::DELIVERIES_MAX,
@@ -368,11 +368,12 @@ impl Pair {
         if let Step::Aim(wanted) = step {
             self.wanted = *wanted;
         }
-        let mut spec = spec();
-        spec.dead_letter.as_mut().unwrap().log = self.wanted;
+        let wanted = self.wanted.map_or(DeadLetters::Waiting, DeadLetters::To);
         let command = match step {
             Step::Freeze => Command::Freeze { log, revision },
-            Step::Thaw | Step::Aim(_) => configure(log, "queue/test/jobs", revision, spec),
+            Step::Thaw | Step::Aim(_) => {
+                configure_to(wanted, log, "queue/test/jobs", revision, spec())
+            }
             _ => Command::Lead,
         };
         let applied = self.bench.apply(command);

@@ -36,7 +36,7 @@ fn an_orphan_takes_and_gives_nothing() {
     });
     assert_eq!(refused(&applied), ErrorCode::Orphaned);
     assert_eq!(bench.queue().stats().ready, 2);
-    assert!(bench.shard.resume().is_empty());
+    assert!(bench.outstanding().is_empty());
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn what_an_older_revision_says_is_ignored() {
     ] {
         bench.apply(command);
     }
-    assert_eq!(bench.queue().spec(), &newer);
+    assert_eq!(**bench.queue().spec(), newer);
     assert!(!bench.queue().is_frozen());
 
     bench.apply(Command::Remove {

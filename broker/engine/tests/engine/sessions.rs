@@ -2,9 +2,12 @@
 
 use millrace_engine::command::{Command, Settle, Window};
 use millrace_engine::outcome::{Effect, MessageState, Outcome};
-use millrace_types::{ErrorCode, SessionId};
+use millrace_engine::{DETACHED_MAX, Queue};
+use millrace_types::{Elapsed, ErrorCode, LogId, SessionId};
 
-use crate::support::{Bench, QUEUE, at, delivered, held, queue_spec, refused, retry, window};
+use crate::support::{
+    Bench, QUEUE, at, batch, configure, delivered, held, queue_spec, refused, retry, window,
+};
 
 #[test]
 fn a_publish_hands_messages_to_waiting_sessions_in_turn() {
@@ -187,8 +190,9 @@ fn a_new_leader_detaches_everybody_and_names_what_is_outstanding() {
     bench.open(1, window(1));
     bench.kill_one();
     let applied = bench.apply(Command::Lead);
+    assert_eq!(applied.effects, []);
     assert_eq!(
-        applied.effects,
+        bench.outstanding(),
         [
             Effect::Available {
                 queue: QUEUE,
@@ -197,11 +201,69 @@ fn a_new_leader_detaches_everybody_and_names_what_is_outstanding() {
             Effect::DeadLettersDue { queue: QUEUE },
         ]
     );
-    assert_eq!(applied.effects, bench.shard.resume());
     let session = bench.queue().sessions().next().unwrap();
     assert!(!session.attached);
     let applied = bench.attach(1, window(1), Vec::new());
     assert_eq!(delivered(&applied, 1), [(0, 1)]);
+}
+
+/// Its sessions take turns with those of the others.
+fn many_queues(bench: &mut Bench, queues: u64, sessions: u64) -> Vec<LogId> {
+    let logs: Vec<LogId> = (0..queues).map(|n| LogId::new(100 + n)).collect();
+    for log in &logs {
+        let name = format!("queue/test/q{log}");
+        bench.apply(configure(*log, &name, 1, queue_spec()));
+    }
+    for (session, log) in (1..=sessions).zip(logs.iter().cycle()) {
+        bench.apply(Command::OpenSession {
+            session: SessionId::new(session),
+            queue: *log,
+            consumer: "c".into(),
+            window: window(1),
+            ttl_ms: 1_000,
+        });
+    }
+    logs
+}
+
+#[test]
+fn a_new_leader_detaches_some_sessions_with_each_entry_and_first_where_something_happens() {
+    let mut bench = Bench::new(queue_spec());
+    let count = 3 * DETACHED_MAX as u64;
+    let logs = many_queues(&mut bench, count, count);
+    let attached = |bench: &Bench| {
+        let sessions = bench.shard.queues().flat_map(Queue::sessions);
+        sessions.filter(|session| session.attached).count()
+    };
+    assert_eq!(attached(&bench), 3 * DETACHED_MAX);
+    bench.apply(Command::Lead);
+    assert_eq!(attached(&bench), 2 * DETACHED_MAX);
+    assert_eq!(bench.shard.next_deadline(), Some(Elapsed::default()));
+
+    // Nobody is there to take it, though its session was not looked at yet.
+    let last = *logs.last().unwrap();
+    let publish = Command::Publish {
+        log: last,
+        batch: batch(1),
+    };
+    let applied = bench.apply(publish);
+    assert_eq!(
+        applied.effects.last(),
+        Some(&Effect::Available {
+            queue: last,
+            ready: 1
+        })
+    );
+    assert_eq!(attached(&bench), DETACHED_MAX - 1);
+    // Who comes back meanwhile is not detached again.
+    bench.attach(count - 1, window(1), Vec::new());
+    while bench.shard.next_deadline() == Some(Elapsed::default()) {
+        bench.apply(Command::Tick);
+    }
+    assert_eq!(attached(&bench), 1);
+    bench.pass(1_000);
+    let left: Vec<_> = bench.shard.queues().flat_map(Queue::sessions).collect();
+    assert_eq!(left.len(), 1);
 }
 
 #[test]

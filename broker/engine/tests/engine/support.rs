@@ -4,7 +4,7 @@ use millrace_engine::command::{
     BatchHeader, Command, Entry, Held, SentLeases, Settle, Settlement, Window,
 };
 use millrace_engine::outcome::{Applied, BodyChange, Delivery, Effect, Outcome};
-use millrace_engine::spec::{BoundPartition, Filter, PartitionSpec, QueueSpec, Target};
+use millrace_engine::spec::{BoundTopic, DeadLetters, Filter, PartitionSpec, QueueSpec};
 use millrace_engine::{Queue, Shard};
 use millrace_types::{
     Address, Elapsed, ErrorCode, LogId, LogIndex, Offset, SessionId, ShardId, Stamp, Wall,
@@ -41,10 +41,6 @@ pub(crate) fn queue_spec() -> QueueSpec {
         messages_max: None,
         bytes_max: None,
         message_bytes_max: 1 << 20,
-        dead_letter: Some(Target {
-            address: address("queue/test/jobs/dead"),
-            log: Some(DEAD),
-        }),
     }
 }
 
@@ -57,11 +53,11 @@ pub(crate) fn partition_spec() -> PartitionSpec {
     }
 }
 
-pub(crate) fn bound(log: LogId) -> BoundPartition {
-    BoundPartition {
+/// To a topic of these partitions.
+pub(crate) fn bound(partitions: &[LogId]) -> BoundTopic {
+    BoundTopic {
         topic: address("topic/test/events"),
-        partition: 0,
-        log,
+        partitions: partitions.to_vec(),
         filters: vec![Filter {
             pattern: "#".into(),
             headers: Vec::new(),
@@ -70,12 +66,28 @@ pub(crate) fn bound(log: LogId) -> BoundPartition {
     }
 }
 
+/// A queue's declaration; dead letters go to `DEAD`, which drops its own.
 pub(crate) fn configure(log: LogId, name: &str, revision: u64, spec: QueueSpec) -> Command {
+    let dead_letters = match log {
+        DEAD => DeadLetters::Dropped,
+        _ => DeadLetters::To(DEAD),
+    };
+    configure_to(dead_letters, log, name, revision, spec)
+}
+
+pub(crate) fn configure_to(
+    dead_letters: DeadLetters,
+    log: LogId,
+    name: &str,
+    revision: u64,
+    spec: QueueSpec,
+) -> Command {
     Command::ConfigureQueue {
         log,
         address: address(name),
         revision,
         spec,
+        dead_letters,
     }
 }
 
@@ -122,6 +134,14 @@ pub(crate) const fn at(offset: u64) -> Offset {
 }
 
 impl Bench {
+    /// What a leader has to do for queues.
+    pub(crate) fn outstanding(&self) -> Vec<Effect> {
+        let (mut effects, last) = self.shard.outstanding(None, usize::MAX);
+        assert_eq!(last, None);
+        effects.retain(|effect| !matches!(effect, Effect::Appended { .. }));
+        effects
+    }
+
     /// A queue with an implicit dead-letter queue, and a partition.
     pub(crate) fn new(spec: QueueSpec) -> Self {
         let mut bench = Self {
@@ -131,7 +151,6 @@ impl Bench {
             history: Vec::new(),
         };
         let dead = QueueSpec {
-            dead_letter: None,
             bindings: Vec::new(),
             ..spec
         };

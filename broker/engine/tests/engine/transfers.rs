@@ -11,7 +11,7 @@ use crate::support::{
 
 fn bound_spec() -> QueueSpec {
     QueueSpec {
-        bindings: vec![bound(PARTITION)],
+        bindings: vec![bound(&[PARTITION])],
         messages_max: Some(5),
         ..queue_spec()
     }
@@ -110,7 +110,7 @@ fn a_binding_that_stays_keeps_its_cursor_and_one_that_vanishes_loses_it() {
     let mut bench = Bench::new(bound_spec());
     transfer(&mut bench, 0, 10, None);
     let grown = QueueSpec {
-        bindings: vec![bound(PARTITION), bound(LogId::new(8))],
+        bindings: vec![bound(&[PARTITION, LogId::new(8)])],
         ..bound_spec()
     };
     let applied = bench.apply(configure(QUEUE, "queue/test/jobs", 2, grown));
@@ -128,7 +128,7 @@ fn a_binding_that_stays_keeps_its_cursor_and_one_that_vanishes_loses_it() {
 #[test]
 fn what_is_outstanding_is_found_in_bounded_steps() {
     let mut bench = Bench::new(QueueSpec {
-        bindings: vec![bound(PARTITION)],
+        bindings: vec![bound(&[PARTITION])],
         ..queue_spec()
     });
     bench.publish(1);

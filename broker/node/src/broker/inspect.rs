@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_engine::outcome::{QueueStats, SessionView};
-use millrace_engine::spec::BoundPartition;
 use millrace_storage::{Area, TimesSeen, Traffic};
 use millrace_types::{Address, ErrorCode, LogId, LogIndex, Offset, Refusal, ShardId};
 
@@ -156,15 +155,10 @@ impl Broker {
         let found = self.node.ask(shard, move |shard| {
             let queue = shard.queue(log)?;
             let sessions: Vec<SessionView> = queue.sessions().collect();
-            let bindings: Vec<(BoundPartition, Offset)> = queue
-                .spec()
-                .bindings
-                .iter()
-                .filter_map(|binding| Some((binding.clone(), queue.cursor(binding.log)?)))
-                .collect();
-            Some((sessions, bindings))
+            let cursors: BTreeMap<LogId, Offset> = queue.cursors().collect();
+            Some((sessions, Arc::clone(queue.spec()), cursors))
         });
-        let Some((sessions, bindings)) = found.await? else {
+        let Some((sessions, spec, cursors)) = found.await? else {
             return Ok(());
         };
         description.consumers = sessions
@@ -177,18 +171,14 @@ impl Broker {
             .collect();
         let stalled = self.node.pumps.blocked(Job::Transfer { shard, queue: log });
         let stalled = stalled.map(|problem| problem.message).unwrap_or_default();
-        description.bindings = bindings
-            .into_iter()
-            .map(|(binding, cursor)| {
-                let end = self
-                    .node
-                    .logs
-                    .extent(binding.log)
-                    .map_or(cursor, |e| e.borrow().end);
-                let lag = cursor.until(end);
-                BindingFacts {
-                    topic: binding.topic,
-                    partition: binding.partition,
+        for bound in &spec.bindings {
+            for (log, partition) in bound.partitions.iter().zip(0..) {
+                let cursor = cursors.get(log).copied().unwrap_or_default();
+                let extent = self.node.logs.extent(*log);
+                let lag = extent.map_or(0, |extent| cursor.until(extent.borrow().end));
+                description.bindings.push(BindingFacts {
+                    topic: bound.topic.clone(),
+                    partition,
                     cursor,
                     lag,
                     stalled: if lag > 0 {
@@ -196,9 +186,9 @@ impl Broker {
                     } else {
                         String::new()
                     },
-                }
-            })
-            .collect();
+                });
+            }
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
-//! Finds effects again that were lost: what the engine says is outstanding, and what connections
-//! have missed. No effect has to arrive for messages to move on; without this, one that did not
-//! would be missed until the next one.
+//! Finds effects that nobody carries out: those of before a start, and those that were lost, by
+//! what the engine says is outstanding and what connections have missed. No effect has to arrive
+//! for messages to move on; without this, one that did not would be missed until the next one.
+//! A leader goes round once without a pause, some logs with each step, and then more slowly.
 //!
 //! Deliveries come again by comparing what a session holds with what its connection knows of, not
 //! by waiting for the lease to end: until then nobody would get the message. A
@@ -19,6 +20,8 @@ use crate::pumps::{Job, Pumps};
 
 /// Queues and partitions looked at in one turn: well under a millisecond when nothing is due.
 const LOGS_MAX: usize = 4_096;
+/// Queues that are bound to the partitions among them, about: as quickly looked at.
+const BOUND_MAX: usize = 10_000;
 /// Leases compared in one turn, about; the rest has its turn a second later.
 const LEASES_MAX: usize = 10_000;
 /// Removed queues looked at in one turn: there are seldom any.
@@ -29,6 +32,8 @@ const DEPARTED_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     after: Option<LogId>,
+    /// When a leader began the round that is not over.
+    first: Option<Instant>,
     /// What was applied when the round began.
     began: LogIndex,
     found: bool,
@@ -40,6 +45,19 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    /// A leader begins: everything may be outstanding, and waits.
+    pub(super) fn begin(&mut self, now: Instant) {
+        *self = Self {
+            first: Some(now),
+            ..Self::default()
+        };
+    }
+
+    /// When it goes on by itself, besides once in a while.
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.first
+    }
+
     /// Whether something may be outstanding.
     pub(super) fn is_due(&self, applied: LogIndex) -> bool {
         self.quiet != Some(applied)
@@ -50,9 +68,15 @@ impl DataShard {
     /// Looks at some logs, and at all connections.
     pub(super) fn sweep(&mut self, now: Instant, out: &mut Outbound) {
         self.align_connections(now);
+        self.look_around(now, out);
+    }
+
+    /// Looks at some logs.
+    pub(super) fn look_around(&mut self, now: Instant, out: &mut Outbound) {
         let applied = self.shard().applied();
         if self.sweep.after.is_none() {
             if !self.sweep.is_due(applied) {
+                self.sweep.first = None;
                 return;
             }
             self.sweep.began = applied;
@@ -60,12 +84,22 @@ impl DataShard {
             self.sweep.forgetting = self.settled_revision();
         }
         self.forget();
-        let (effects, last) = self.shard().outstanding(self.sweep.after, LOGS_MAX);
+        let (effects, mut last) = self.shard().outstanding(self.sweep.after, LOGS_MAX);
+        let mut left = BOUND_MAX;
         for effect in effects {
+            if let Effect::Appended { log, .. } = effect {
+                if left == 0 {
+                    // This one is the first of the next turn.
+                    last = Some(LogId::new(log.get().saturating_sub(1)));
+                    break;
+                }
+                left = left.saturating_sub(self.node.logs.bound_len(log));
+            }
             self.sweep.found |= self.find(effect, now, out);
         }
         self.sweep.after = last;
         if last.is_none() {
+            self.sweep.first = None;
             self.sweep.quiet = (!self.sweep.found).then_some(self.sweep.began);
             self.sweep.forgotten = self.sweep.forgetting.unwrap_or(self.sweep.forgotten);
         }

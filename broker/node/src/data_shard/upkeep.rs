@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use millrace_engine::command::Command;
 use millrace_storage::CheckpointError;
-use millrace_types::LogIndex;
+use millrace_types::{Elapsed, LogIndex};
 
 use super::DataShard;
 use crate::checkpoint_plan;
@@ -14,8 +14,9 @@ use crate::input::Proposal;
 use crate::outbound::Outbound;
 use crate::retention;
 
-/// Partitions that retention looks at in one turn: a fraction of a millisecond. Those of a shard
-/// with more have their turn a second later, which no age or size notices.
+/// Partitions that retention looks at in one turn, and queues that are bound to them: a fraction of a
+/// millisecond. Those of a shard with more have their turn a second later, which no age or size
+/// notices.
 const TRIMS_MAX: usize = 4_096;
 
 impl DataShard {
@@ -24,7 +25,9 @@ impl DataShard {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let tick = self.replica.shard.next_deadline().filter(|_| !self.tick);
         let tick = tick.map(|elapsed| self.clock.instant(elapsed));
-        [tick, self.waiters.next_deadline()]
+        // At once: shard time is past its beginning.
+        let wakes = (!self.waking.is_idle()).then(|| self.clock.instant(Elapsed::default()));
+        [tick, self.waiters.next_deadline(), self.sweep.next(), wakes]
             .into_iter()
             .flatten()
             .min()
@@ -32,6 +35,10 @@ impl DataShard {
 
     /// Does what is due now.
     pub(crate) fn on_time(&mut self, now: Instant, out: &mut Outbound) {
+        self.wake_bound();
+        if self.sweep.next().is_some() {
+            self.look_around(now, out);
+        }
         let due = self.replica.shard.next_deadline();
         if !self.tick && due.is_some_and(|due| due <= self.clock.elapsed(now)) {
             self.tick = true;
@@ -64,17 +71,20 @@ impl DataShard {
             return;
         }
         let wall = self.clock.stamp(now, self.node.host.wall()).wall;
-        let (mut looked, mut last, mut trims) = (0, None, Vec::new());
-        for partition in self.shard().partitions_after(self.trimmed).take(TRIMS_MAX) {
-            looked += 1;
+        let (mut left, mut last, mut trims) = (TRIMS_MAX, None, Vec::new());
+        for partition in self.shard().partitions_after(self.trimmed) {
             let log = partition.log();
-            last = Some(log);
+            left = left.saturating_sub(1 + self.node.logs.bound_len(log));
+            last = Some(log).filter(|_| left == 0);
             let lowest = self.node.logs.lowest_cursor(log);
             if let Some(first) = retention::trim_to(partition, lowest, wall) {
                 trims.push((log, first));
             }
+            if left == 0 {
+                break;
+            }
         }
-        self.trimmed = last.filter(|_| looked == TRIMS_MAX);
+        self.trimmed = last;
         self.trims = trims.len();
         for (partition, first) in trims {
             let command = Command::Trim { partition, first };

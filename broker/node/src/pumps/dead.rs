@@ -36,11 +36,18 @@ struct Outbox {
 
 /// Runs until the outbox is empty.
 pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended {
+    let mut sent_to = None;
     loop {
         let outbox = match ask(node, shard, queue).await {
             Ok(Some(outbox)) => outbox,
             // Empty, gone, or without a target: that is a change which wakes this pump again.
-            Ok(None) => return Ended::CaughtUp,
+            Ok(None) => {
+                // There was room, and there may be more: others wait for it.
+                sent_to
+                    .into_iter()
+                    .for_each(|target| Pumps::room(node, target));
+                return Ended::CaughtUp;
+            }
             Err(refusal) => return Ended::Stuck(refusal.to_string()),
         };
         let done = if outbox.recall {
@@ -51,6 +58,7 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
         if let Err(ended) = done {
             return ended;
         }
+        sent_to = Some(outbox.target);
     }
 }
 

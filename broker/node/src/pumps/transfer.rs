@@ -1,12 +1,13 @@
 //! From topics into a bound queue: reads on from the cursor, keeps what the filters want, and
 //! proposes both the messages and the cursor's move as one command.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_engine::command::{BatchHeader, Command};
 use millrace_engine::outcome::{Outcome, Room};
 use millrace_engine::routing::Matcher;
-use millrace_engine::spec::BoundPartition;
+use millrace_engine::spec::QueueSpec;
 use millrace_storage::records::{framed_bytes, push_record};
 use millrace_storage::{Limits, ReadError, StoredRecord};
 use millrace_types::{BATCH_MESSAGES_MAX, Count, ErrorCode, LogId, Offset, Refusal, ShardId};
@@ -19,7 +20,9 @@ use crate::node::Node;
 /// A queue and what it is bound to, at one moment.
 struct Bound {
     revision: u64,
-    bindings: Vec<(BoundPartition, Offset)>,
+    spec: Arc<QueueSpec>,
+    /// Of its partitions.
+    cursors: BTreeMap<LogId, Offset>,
     room: Room,
 }
 
@@ -31,7 +34,8 @@ struct Lane<'a> {
     revision: u64,
     partition: LogId,
     bodies: Bodies,
-    filters: Vec<Matcher>,
+    /// The same for each partition of a topic.
+    filters: Arc<Vec<Matcher>>,
     cursor: Offset,
 }
 
@@ -72,12 +76,26 @@ async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound)
     let (revision, mut room) = (bound.revision, bound.room);
     let mut lanes = Vec::new();
     let mut stuck = None;
-    for (binding, cursor) in bound.bindings {
-        match Lane::new(node, (shard, queue, revision), &binding, cursor) {
-            Ok(Some(lane)) => lanes.push(lane),
-            // Not configured yet: that wakes this pump again.
-            Ok(None) => {}
-            Err(why) => stuck = Some(why),
+    for topic in &bound.spec.bindings {
+        let filters: Result<_, _> = topic.filters.iter().map(Matcher::new).collect();
+        let filters = match filters {
+            Ok(filters) => Arc::new(filters),
+            Err(error) => {
+                stuck = Some(error.to_string());
+                continue;
+            }
+        };
+        for partition in &topic.partitions {
+            let Some(cursor) = bound.cursors.get(partition) else {
+                continue;
+            };
+            let place = (shard, queue, revision);
+            match Lane::new(node, place, (*partition, *cursor), &filters) {
+                Ok(Some(lane)) => lanes.push(lane),
+                // Not configured yet: that wakes this pump again.
+                Ok(None) => {}
+                Err(why) => stuck = Some(why),
+            }
         }
     }
     while !lanes.is_empty() {
@@ -95,9 +113,9 @@ async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound)
                 Stepped::Ended(ended) => return Some(ended),
             }
         }
-        match ask(node, shard, queue).await {
-            Ok(Some(now)) if now.revision != revision => return None,
-            Ok(Some(now)) => room = now.room,
+        match look(node, shard, queue).await {
+            Ok(Some((now, _))) if now != revision => return None,
+            Ok(Some((_, now))) => room = now,
             Ok(None) => return Some(Ended::CaughtUp),
             Err(refusal) => return Some(Ended::Stuck(refusal.to_string())),
         }
@@ -108,15 +126,21 @@ async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound)
 async fn ask(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<Bound>, Refusal> {
     node.ask(shard, move |shard| {
         let queue = shard.queue(queue).filter(|queue| !queue.is_frozen())?;
-        let bindings = queue.spec().bindings.iter().filter_map(|binding| {
-            let cursor = queue.cursor(binding.log)?;
-            Some((binding.clone(), cursor))
-        });
         Some(Bound {
             revision: queue.revision(),
-            bindings: bindings.collect(),
+            spec: Arc::clone(queue.spec()),
+            cursors: queue.cursors().collect(),
             room: queue.room(),
         })
+    })
+    .await
+}
+
+/// What changes while a queue is configured as it is: nothing but its room, and then its revision.
+async fn look(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<(u64, Room)>, Refusal> {
+    node.ask(shard, move |shard| {
+        let queue = shard.queue(queue).filter(|queue| !queue.is_frozen())?;
+        Some((queue.revision(), queue.room()))
     })
     .await
 }
@@ -125,26 +149,21 @@ impl<'a> Lane<'a> {
     fn new(
         node: &'a Node,
         place: (ShardId, LogId, u64),
-        binding: &BoundPartition,
-        cursor: Offset,
+        (partition, cursor): (LogId, Offset),
+        filters: &Arc<Vec<Matcher>>,
     ) -> Result<Option<Self>, String> {
-        let Some(home) = node.logs.shard(binding.log) else {
+        let Some(home) = node.logs.shard(partition) else {
             return Ok(None);
         };
         let bodies = node.bodies(home).map_err(|refusal| refusal.to_string())?;
-        let filters = binding
-            .filters
-            .iter()
-            .map(Matcher::new)
-            .collect::<Result<_, _>>();
         Ok(Some(Self {
             node,
             shard: place.0,
             queue: place.1,
             revision: place.2,
-            partition: binding.log,
+            partition,
             bodies,
-            filters: filters.map_err(|error| error.to_string())?,
+            filters: Arc::clone(filters),
             cursor,
         }))
     }
