@@ -113,13 +113,7 @@ pub(crate) fn to_raft(message: Message) -> eraftpb::Message {
             last,
             commit,
         } => {
-            raw.set_msg_type(match stage {
-                Stage::Pre => MessageType::MsgRequestPreVote,
-                Stage::Real | Stage::Transfer => MessageType::MsgRequestVote,
-            });
-            if stage == Stage::Transfer {
-                raw.context = TRANSFER.into();
-            }
+            ask_for_vote(&mut raw, stage);
             (raw.index, raw.log_term) = (last.index.get(), last.term.get());
             (raw.commit, raw.commit_term) = (commit.index.get(), commit.term.get());
         }
@@ -140,6 +134,16 @@ pub(crate) fn to_raft(message: Message) -> eraftpb::Message {
         Payload::TimeoutNow => raw.set_msg_type(MessageType::MsgTimeoutNow),
     }
     raw
+}
+
+fn ask_for_vote(raw: &mut eraftpb::Message, stage: Stage) {
+    raw.set_msg_type(match stage {
+        Stage::Pre => MessageType::MsgRequestPreVote,
+        Stage::Real | Stage::Transfer => MessageType::MsgRequestVote,
+    });
+    if stage == Stage::Transfer {
+        raw.context = TRANSFER.into();
+    }
 }
 
 /// From raft-rs; `None` for what this crate never lets it send to others.

@@ -323,7 +323,7 @@ impl Replica {
         let log = &self.node.raft.raft_log;
         let unstable = &log.unstable;
         let store = self.node.store();
-        // Not counting what is uncommitted: it may take more of it to commit, which a leader bounds.
+        // Without what is uncommitted: it may take more of it to commit, and leaders bound it.
         let waiting = store.bytes_after(log.applied) - store.bytes_after(log.committed);
         let on_its_way = self.unsynced.iter().any(|write| write.first.is_some());
         Pace {

@@ -7,7 +7,7 @@ use crate::judge::Promises;
 use crate::simulation::run;
 
 /// Seeds within which each has to be found.
-const SEEDS_MAX: u64 = 1_000;
+const SEEDS_MAX: u64 = 4_000;
 
 /// `MILLRACE_REPLICA_MUTANT=NAME` chooses one.
 fn is_wanted(mutant: &Mutant) -> bool {

@@ -50,7 +50,7 @@ pub(crate) struct Node {
 
 pub(crate) fn options(id: ReplicaId) -> ReplicaOptions {
     ReplicaOptions {
-        append_bytes_max: 2_000,
+        append_bytes_max: 500,
         in_flight_max: 4,
         apply_bytes_max: 3_000,
         unapplied_bytes_max: 20_000,
