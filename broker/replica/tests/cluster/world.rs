@@ -335,7 +335,9 @@ impl World {
     }
 
     fn client(&mut self) -> Judged {
-        let after = self.chance.between(3, 25);
+        // In peace with room for who is behind: loads take their time here.
+        let calm = if self.is_trouble() { 0 } else { 30 };
+        let after = calm + self.chance.between(3, 25);
         self.at(after, Event::Client);
         for node in 0..self.nodes.len() {
             let leads = self.status(node).is_some_and(|s| s.role == Role::Leader);

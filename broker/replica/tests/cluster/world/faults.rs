@@ -166,8 +166,11 @@ impl World {
             return Ok(());
         }
         if millrace_types::mutant!(IdUsedAgain) {
-            self.crash(node, 400);
             let members = self.nodes[node].disk.durable.point.members.clone();
+            if members.is_empty() {
+                return Ok(());
+            }
+            self.crash(node, 400);
             let founding = Recovered::founding(members).map_err(|error| error.to_string())?;
             self.nodes[node].disk = Disk::founded(&founding);
             return Ok(());
