@@ -233,7 +233,7 @@ impl<K: Copy + Ord, V: Clone> Chunks<K, V> {
 }
 
 impl<K: Copy + Ord, V: Clone> Filled<K, V> {
-    /// After an entry of a chunk went: drops the chunk if it is empty, and merges one that is small.
+    /// After an entry of a chunk went: drops the chunk if it is empty, merges one that is small.
     fn tidy(&mut self, chunk: usize) {
         self.len -= 1;
         let len = |at: usize| self.chunks.get(at).map(|chunk| chunk.len());

@@ -12,7 +12,7 @@
 //! | cursors of a queue | `BINDINGS_MAX` topics, `PARTITIONS_MAX` each | refused when declared |
 //! | messages of a partition | declared retention, twice it while a queue lags | trimmed |
 //! | removed queues that know what arrived | `SOURCES_MAX` each, until forgotten | |
-//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, `DETACHED_MAX` | goes on with the next |
+//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, `DETACHED_MAX` | the next goes on |
 
 use millrace_types::{
     BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, Count, HEADER_NAME_BYTES_MAX,

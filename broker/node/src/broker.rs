@@ -140,8 +140,8 @@ impl Broker {
         }
     }
 
-    /// Has a checkpoint made of each shard that has anything new, but for those of which one is being
-    /// made. Does not wait: `stats` says what checkpoints cover.
+    /// Has a checkpoint made of each shard that has anything new, but for those of which one is
+    /// being made. Does not wait: `stats` says what checkpoints cover.
     pub fn checkpoint(&self) {
         self.tell_workers(|| Input::Checkpoint);
     }

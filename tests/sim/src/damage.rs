@@ -1,9 +1,9 @@
 //! What a disk did to a node behind its back, and what the node may do because of it.
 //!
 //! The promise it judges by: what was acknowledged is handed out as it was, or its shard says that
-//! it does not serve and names the damaged file. Who says so without a damage of his, or never does,
-//! breaks it. Only where no format can tell damage from a crash (`Damage::excused`) all that is left
-//! is that nothing false is handed out.
+//! it does not serve and names the damaged file. Who says so without a damage of his, or never
+//! does, breaks it. Only where no format can tell damage from a crash (`Damage::excused`) all that
+//! is left is that nothing false is handed out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -25,8 +25,8 @@ pub(crate) trait Invariant: Send {
     fn name(&self) -> &'static str;
 
     /// Whether it holds even where damage cannot be told from a crash: there, what was acknowledged
-    /// may be gone without a word, and its place be given away again. Damage that is noticed excuses
-    /// nothing that is handed out.
+    /// may be gone without a word, and its place be given away again. Damage that is noticed
+    /// excuses nothing that is handed out.
     fn outlives_damage(&self) -> bool {
         false
     }

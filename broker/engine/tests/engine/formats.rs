@@ -311,8 +311,8 @@ fn the_golden_files_have_every_command_and_no_other_is_known() {
 
 #[test]
 fn a_length_that_no_bytes_follow_is_refused() {
-    // `Settle`, `AttachSession`, `ForgetDead` and `NoteSent` carry lists; a snapshot begins its maps after
-    // five numbers.
+    // `Settle`, `AttachSession`, `ForgetDead` and `NoteSent` carry lists; a snapshot begins its
+    // maps after five numbers.
     let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
     for head in [
         &[1, 0, 0, 16, 1][..],

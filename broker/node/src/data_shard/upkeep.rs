@@ -14,8 +14,8 @@ use crate::input::Proposal;
 use crate::outbound::Outbound;
 use crate::retention;
 
-/// Partitions that retention looks at in one turn, and queues that are bound to them: a fraction of a
-/// millisecond. Those of a shard with more have their turn a second later, which no age or size
+/// Partitions that retention looks at in one turn, and queues that are bound to them: a fraction of
+/// a millisecond. Those of a shard with more have their turn a second later, which no age or size
 /// notices.
 const TRIMS_MAX: usize = 4_096;
 

@@ -1,5 +1,6 @@
-//! Wakes the pumps of queues that are bound to what has grown: some with each step, because very many
-//! queues may be bound to one topic. A partition that grows meanwhile is gone through once more.
+//! Wakes the pumps of queues that are bound to what has grown: some with each step, because very
+//! many queues may be bound to one topic. A partition that grows meanwhile is gone through once
+//! more.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -27,8 +27,8 @@ const SCRUB_MS_MAX: u64 = 610_000;
 /// Waited at a time.
 const SCRUB_STEP_MS: u64 = 10_000;
 
-/// Batches of the journal that were struck, by sequence number: while there is no later one, nothing
-/// shows that they had ever been whole.
+/// Batches of the journal that were struck, by sequence number: while there is no later one,
+/// nothing shows that they had ever been whole.
 #[derive(Default)]
 pub(super) struct Open(Vec<u64>);
 

@@ -223,42 +223,11 @@ impl Life {
 }
 
 fn act(life: &mut Life, memory: &MemoryDisk, model: &mut Model, action: &Action) -> bool {
-    let from = model.records.len();
     match *action {
-        Action::Append {
-            shard,
-            count,
-            bytes,
-        } => {
-            for _ in 0..count {
-                let (last, term) = model.last(ShardId::new(shard));
-                model.make(shard, RecordKind::Entry, last.next(), term, bytes);
-            }
-            life.append(model, from);
-        }
-        Action::Replace { shard, back } => {
-            let (last, term) = model.last(ShardId::new(shard));
-            let released = model.released.get(&ShardId::new(shard)).copied();
-            // What a checkpoint covers was committed: it is not replaced.
-            let floor = released.unwrap_or_default().next();
-            let index = LogIndex::new(last.get().saturating_sub(back)).max(floor);
-            if index <= last {
-                let term = Term::new(term.get() + 1);
-                model.make(shard, RecordKind::Entry, index, term, 10);
-                life.append(model, from);
-            }
-        }
-        Action::Snapshot { shard, ahead } => {
-            let (last, term) = model.last(ShardId::new(shard));
-            let index = LogIndex::new(last.get() + ahead);
-            model.make(shard, RecordKind::Snapshot, index, term, 5);
-            life.append(model, from);
-        }
-        Action::Vote { shard } => {
-            let (last, term) = model.last(ShardId::new(shard));
-            model.make(shard, RecordKind::HardState, last, term, 3);
-            life.append(model, from);
-        }
+        Action::Append { .. }
+        | Action::Replace { .. }
+        | Action::Snapshot { .. }
+        | Action::Vote { .. } => write(life, model, action),
         Action::Release { shard } => {
             let shard = ShardId::new(shard);
             let counting = model.counting(shard, model.acknowledged);
@@ -296,6 +265,47 @@ fn act(life: &mut Life, memory: &MemoryDisk, model: &mut Model, action: &Action)
     }
     life.hear(model);
     true
+}
+
+/// Appends what the action says, if anything.
+fn write(life: &mut Life, model: &mut Model, action: &Action) {
+    let from = model.records.len();
+    match *action {
+        Action::Append {
+            shard,
+            count,
+            bytes,
+        } => {
+            for _ in 0..count {
+                let (last, term) = model.last(ShardId::new(shard));
+                model.make(shard, RecordKind::Entry, last.next(), term, bytes);
+            }
+        }
+        Action::Replace { shard, back } => {
+            let (last, term) = model.last(ShardId::new(shard));
+            let released = model.released.get(&ShardId::new(shard)).copied();
+            // What a checkpoint covers was committed: it is not replaced.
+            let floor = released.unwrap_or_default().next();
+            let index = LogIndex::new(last.get().saturating_sub(back)).max(floor);
+            if index <= last {
+                let term = Term::new(term.get() + 1);
+                model.make(shard, RecordKind::Entry, index, term, 10);
+            }
+        }
+        Action::Snapshot { shard, ahead } => {
+            let (last, term) = model.last(ShardId::new(shard));
+            let index = LogIndex::new(last.get() + ahead);
+            model.make(shard, RecordKind::Snapshot, index, term, 5);
+        }
+        Action::Vote { shard } => {
+            let (last, term) = model.last(ShardId::new(shard));
+            model.make(shard, RecordKind::HardState, last, term, 3);
+        }
+        _ => {}
+    }
+    if model.records.len() > from {
+        life.append(model, from);
+    }
 }
 
 proptest! {
