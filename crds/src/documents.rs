@@ -17,8 +17,9 @@ use thiserror::Error;
 
 use crate::path::Path;
 
-/// Room for a hundred thousand small queues; what is larger is not a file somebody wrote.
-const BYTES_MAX: usize = 32 << 20;
+/// Bytes of a text of documents: room for a hundred thousand small queues. What is larger is not a
+/// file somebody wrote.
+pub const BYTES_MAX: usize = 32 << 20;
 /// As many resources as a cluster is made for.
 const DOCUMENTS_MAX: usize = 100_000;
 /// Nodes of all documents: about a hundred a document.

@@ -25,6 +25,7 @@ pub use cluster::{
     Toleration, TolerationEffect, TolerationOperator, TopologyStatus,
 };
 pub use common::{ClusterRef, DeletionPolicy, QueueRef, TopicRef};
+pub use documents::BYTES_MAX as FILE_BYTES_MAX;
 pub use queue::{
     Backoff, Binding, DeadLetter, DeadLetterLimits, Delivery, HeaderMatch, Match, Queue,
     QueueLimits, QueueSpec, QueueStatus,

@@ -3,6 +3,9 @@
 //!
 //! Objects keep the uid under which the data directory knows them, so that their messages stay
 //! theirs; a new one gets a uid derived from its address.
+//!
+//! What differs goes to the catalogue in deltas of the size it takes, removals first, because they
+//! make room. A node that dies in between has some of them, and finds the rest when it starts again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,11 +20,10 @@ use tracing::{info, warn};
 
 use crate::convert::topology;
 use crate::validate;
-use millrace_engine::catalogue::{DELTA_OBJECTS_MAX, Declared, Removed};
+use millrace_crds::FILE_BYTES_MAX;
+use millrace_engine::catalogue::{DELTA_BYTES_MAX, DELTA_OBJECTS_MAX, Declared, Removed};
 use millrace_node::{Broker, CatalogueView, TopologyDelta};
 
-/// Largest topology file: a thousand queues take well under a mebibyte.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 /// How long the shards have to take on a new topology before the node serves all the same.
 const APPLIED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,14 @@ pub enum TopologyError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Too large.
+    #[error("topology file {path} has {bytes} bytes, more than {FILE_BYTES_MAX}")]
+    Large {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
     },
     /// What it says is wrong.
     #[error("topology file {path} is wrong:\n{problems}")]
@@ -73,9 +83,10 @@ impl TopologyFile {
             path: path.to_owned(),
             source,
         };
-        if std::fs::metadata(path).map_err(fail)?.len() > FILE_BYTES_MAX {
-            let text = format!("is larger than {FILE_BYTES_MAX} bytes");
-            return Err(fail(io::Error::other(text)));
+        let bytes = std::fs::metadata(path).map_err(fail)?.len();
+        if bytes > FILE_BYTES_MAX as u64 {
+            let path = path.to_owned();
+            return Err(TopologyError::Large { path, bytes });
         }
         let yaml = std::fs::read_to_string(path).map_err(fail)?;
         let objects = millrace_crds::load(&yaml).map_err(|report| TopologyError::Wrong {
@@ -158,27 +169,35 @@ fn changes(
         }
         upserts.push(topology::declared(&object)?);
     }
+    // Topics first: a queue that is bound to one which comes later is configured twice.
+    upserts.sort_by_key(|declared| declared.address.is_queue());
     Ok((upserts, removals))
 }
 
 /// Cuts changes into deltas the catalogue takes. Their base revisions are filled in as they go.
 fn deltas(upserts: Vec<Declared>, removals: Vec<Removed>) -> Vec<TopologyDelta> {
-    let mut deltas = Vec::new();
-    for removals in removals.chunks(DELTA_OBJECTS_MAX) {
-        deltas.push(TopologyDelta {
-            cluster_id: None,
-            base_revision: 0,
-            upserts: Vec::new(),
-            removals: removals.to_vec(),
-        });
+    let delta = |upserts, removals| TopologyDelta {
+        cluster_id: None,
+        base_revision: 0,
+        upserts,
+        removals,
+    };
+    let pages = removals.chunks(DELTA_OBJECTS_MAX);
+    let mut deltas: Vec<TopologyDelta> =
+        pages.map(|page| delta(Vec::new(), page.to_vec())).collect();
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for declared in upserts {
+        let more = bytes + declared.wire.len();
+        // An object that is too large by itself is alone in its delta, and refused with its name.
+        if page.len() == DELTA_OBJECTS_MAX || (more > DELTA_BYTES_MAX && !page.is_empty()) {
+            deltas.push(delta(std::mem::take(&mut page), Vec::new()));
+            bytes = 0;
+        }
+        bytes += declared.wire.len();
+        page.push(declared);
     }
-    for upserts in upserts.chunks(DELTA_OBJECTS_MAX) {
-        deltas.push(TopologyDelta {
-            cluster_id: None,
-            base_revision: 0,
-            upserts: upserts.to_vec(),
-            removals: Vec::new(),
-        });
+    if !page.is_empty() {
+        deltas.push(delta(page, Vec::new()));
     }
     deltas
 }
@@ -189,5 +208,85 @@ async fn wait_applied(broker: &Broker, revision: u64) {
     let applied = catalogue.wait_for(|view| view.applied_revision() >= revision);
     if timeout(APPLIED_WITHIN, applied).await.is_err() {
         warn!(revision, "not every shard has taken on the topology yet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_engine::catalogue;
+
+    use super::*;
+
+    fn declared(text: &str) -> Vec<Declared> {
+        let objects = millrace_crds::load(text).unwrap();
+        let (upserts, removals) = changes(&CatalogueView::default(), objects).unwrap();
+        assert_eq!(removals, []);
+        upserts
+    }
+
+    fn queues(count: usize, spec: &str) -> String {
+        let queue = |n| {
+            format!(
+                "apiVersion: millrace.dev/v1alpha1\nkind: Queue\n\
+                 metadata: {{name: q{n}, namespace: test}}\nspec: {spec}\n---\n"
+            )
+        };
+        (0..count).map(queue).collect()
+    }
+
+    /// How many objects each delta has; none is refused for its size.
+    fn pages(upserts: Vec<Declared>, removals: Vec<Removed>) -> Vec<usize> {
+        let deltas = deltas(upserts, removals).into_iter();
+        let len = |delta: TopologyDelta| {
+            catalogue::check_size(&delta.upserts, &delta.removals).unwrap();
+            delta.upserts.len() + delta.removals.len()
+        };
+        deltas.map(len).collect()
+    }
+
+    #[test]
+    fn what_differs_is_cut_where_a_delta_would_have_too_many_objects() {
+        let many = declared(&queues(2 * DELTA_OBJECTS_MAX + 1, "{}"));
+        let gone = |declared: &Declared| Removed {
+            address: declared.address.clone(),
+            uid: declared.uid.clone(),
+        };
+        let gone = many.iter().take(3).map(gone).collect();
+        let full = DELTA_OBJECTS_MAX;
+        assert_eq!(pages(many, gone), [3, full, full, 1]);
+        assert_eq!(pages(Vec::new(), Vec::new()), [0; 0]);
+    }
+
+    #[test]
+    fn what_differs_is_cut_where_a_delta_would_have_too_many_bytes() {
+        let value = "v".repeat(255);
+        let header = format!("{{name: h, value: {value}}}");
+        let headers = vec![header; 16].join(", ");
+        let binding = format!("{{topic: {{name: x}}, headers: [{headers}], match: Any}}");
+        let bindings = vec![binding; 32].join(", ");
+        let fat = declared(&queues(40, &format!("{{bindings: [{bindings}]}}")));
+        let bytes: usize = fat.iter().map(|declared| declared.wire.len()).sum();
+        assert!(bytes > DELTA_BYTES_MAX, "{bytes}");
+        let pages = pages(fat, Vec::new());
+        assert_eq!((pages.len(), pages.iter().sum::<usize>()), (2, 40));
+    }
+
+    #[test]
+    fn topics_come_before_queues() {
+        let topic = "apiVersion: millrace.dev/v1alpha1\nkind: Topic\n\
+                     metadata: {name: z, namespace: test}\nspec: {partitions: 2}\n";
+        let upserts = declared(&(queues(2, "{}") + topic));
+        let kinds: Vec<bool> = upserts.iter().map(|one| one.address.is_queue()).collect();
+        assert_eq!(kinds, [false, true, true]);
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_with_the_limit() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes = FILE_BYTES_MAX as u64 + 1;
+        file.as_file().set_len(bytes).unwrap();
+        let error = TopologyFile::read(file.path()).unwrap_err().to_string();
+        assert!(error.contains(&bytes.to_string()), "{error}");
+        assert!(error.contains(&FILE_BYTES_MAX.to_string()), "{error}");
     }
 }

@@ -14,8 +14,9 @@ use millrace_engine::routing::Matcher;
 use millrace_engine::spec::{Filter, HeaderCondition, PartitionSpec};
 use millrace_proto::v1;
 use millrace_types::{
-    Address, BINDINGS_MAX, DELAY_MS_MAX, HEADER_NAME_BYTES_MAX, IN_FLIGHT_MAX, LEASE_MS_MIN,
-    MESSAGE_BYTES_MAX, PARTITIONS_MAX, Refusal, TEXT_BYTES_MAX,
+    Address, BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, DELAY_MS_MAX,
+    HEADER_NAME_BYTES_MAX, IN_FLIGHT_MAX, LEASE_MS_MIN, MESSAGE_BYTES_MAX, PARTITIONS_MAX, Refusal,
+    TEXT_BYTES_MAX,
 };
 use prost::Message as _;
 
@@ -27,10 +28,6 @@ use millrace_node::TopologyDelta;
 const DELIVERIES_MAX: u32 = 1_000;
 /// A backoff factor in thousandths: one that does not shrink, and ten at most.
 const FACTOR_MILLI: std::ops::RangeInclusive<u64> = 1_000..=10_000;
-/// Header conditions of a binding: each is tried against each header of a message.
-const CONDITIONS_MAX: usize = 16;
-/// Value of a header condition, in bytes: 255 characters of up to 4 bytes.
-const CONDITION_VALUE_BYTES_MAX: usize = 4 * 255;
 /// Longest retention by age: ten years, to tell a long time from a mistake.
 const AGE_MAX: Duration = Duration::from_secs(87_600 * 3_600);
 
