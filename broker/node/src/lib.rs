@@ -61,6 +61,6 @@ pub use facts::{
 pub use host::{Host, Join, SystemHost};
 /// What figures are made of.
 pub use millrace_storage::{Area, Times, TimesSeen};
-pub use options::{MESSAGES_MAX, NodeOptions, StartError, WAIT_MAX};
+pub use options::{MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX};
 pub use partition::partition_for;
 pub use view::{CatalogueView, Object, ObjectKind};

@@ -21,7 +21,7 @@ use super::host::Host;
 use super::inbox::Inbox;
 use super::input::{Caller, Input, Proposal};
 use super::logs::Logs;
-use super::options::NodeOptions;
+use super::options::{CROWDED_QUARTERS, NodeOptions};
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
 use super::view::CatalogueView;
@@ -161,7 +161,8 @@ impl Node {
             Phase::Failed(reason) => Err(Refusal::new(
                 ErrorCode::ShardUnavailable,
                 format!("the node has failed: {reason}"),
-            )),
+            )
+            .retry_after_millis(DRAIN_RETRY_MS)),
         }
     }
 
@@ -183,6 +184,12 @@ impl Node {
     pub(super) fn check_room(&self) -> Result<(), Refusal> {
         gate::check_disk(self.disk_free_bytes(), self.options.disk_reserve_bytes)?;
         gate::check_memory(self.resident_bytes(), self.options.memory_bytes_max)
+    }
+
+    /// Whether bodies take so much memory that publishes are to be slowed down.
+    pub(super) fn is_crowded(&self) -> bool {
+        let high = self.options.memory_bytes_max / 4 * CROWDED_QUARTERS;
+        self.resident_bytes() >= high
     }
 
     /// Whether the disk has less than the reserve, so that publishes are refused.

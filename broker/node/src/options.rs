@@ -21,6 +21,15 @@ pub(super) const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
 pub(super) const IN_FLIGHT_ENTRIES_MAX: u64 = 10_000;
 /// A client that is told to come back does so after about two syncs of a slow disk.
 pub(super) const RETRY_AFTER_MS: u64 = 50;
+/// A publish that finds no room waits this long at most before it is refused: longer than a
+/// checkpoint takes to make some, shorter than callers' patience.
+pub const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often it looks.
+pub(super) const PUBLISH_LOOK: Duration = Duration::from_millis(10);
+/// Parts of the memory for bodies, of four, from which on publishes are slowed down,
+pub(super) const CROWDED_QUARTERS: u64 = 3;
+/// each by as much as this: a fast publisher then sends less than a checkpoint writes.
+pub(super) const CROWDED_WAIT: Duration = Duration::from_millis(100);
 /// Free space kept for settling, deleting and one checkpoint.
 pub(super) const DISK_RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
 /// Bodies kept in memory unless configured.

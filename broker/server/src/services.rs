@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 
 pub(crate) mod consumer;
 pub(crate) mod credit;
+pub(crate) mod deadline;
 pub(crate) mod outbox;
 pub(crate) mod plan;
 pub(crate) mod publisher;

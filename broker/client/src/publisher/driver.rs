@@ -24,6 +24,11 @@ const FRAMES_IN_FLIGHT_MAX: usize = 64;
 /// Messages taken from the inbox before the next frame is considered.
 const TAKE_MAX: usize = 4096;
 
+/// The node goes down, and comes back.
+const DRAINING: &str = "DRAINING";
+/// It has more to do than it can take.
+const OVERLOADED: &str = "OVERLOADED";
+
 type Stream = Duplex<PublishFrame, PublishReply>;
 
 /// Owns everything that is not decided.
@@ -43,6 +48,8 @@ pub(super) struct Driver {
     next_number: u64,
     /// The current stream was good for something: the next attempt comes soon.
     has_decided: bool,
+    /// What the server last refused for now.
+    refused: Option<Error>,
 }
 
 /// The state of one stream.
@@ -83,6 +90,7 @@ impl Driver {
             sent: VecDeque::new(),
             next_number: 0,
             has_decided: false,
+            refused: None,
         }
     }
 
@@ -109,10 +117,11 @@ impl Driver {
             };
             match end {
                 End::Done => return,
-                End::Drained => {}
+                End::Drained => self.drained(),
                 End::Lost(error) => self.lost(&error),
             }
             self.wait(&mut backoff).await;
+            self.refused = None;
         }
     }
 
@@ -232,8 +241,10 @@ impl Driver {
                         self.answer(item, Ok(Ack { partition, offset }));
                     }
                 }
-                Verdict::Later => {
+                Verdict::Later(error) => {
+                    // Nothing overtakes it from here on: the rest waits with it.
                     connection.draining = true;
+                    self.refused = Some(error);
                     again.extend(batch);
                 }
                 Verdict::OneByOne => again.extend(batch.into_iter().map(|mut item| {
@@ -299,15 +310,31 @@ impl Driver {
         self.expire(error);
     }
 
+    /// The stream is done with: what the server refused for now is tried again.
+    fn drained(&mut self) {
+        if let Some(error) = self.refused.clone() {
+            self.give_up(&error, Rest::Waits);
+        }
+    }
+
     /// Reports what has waited too long, or has nobody left to wait for.
     fn expire(&mut self, error: &Error) {
         self.take_all();
-        let abandoned = !self.inbox_open;
+        let rest = if self.inbox_open {
+            Rest::Waits
+        } else {
+            Rest::Vain
+        };
+        self.give_up(error, rest);
+    }
+
+    /// Reports messages that have waited too long, and the rest if that waits in vain.
+    fn give_up(&mut self, error: &Error, rest: Rest) {
         let now = Instant::now();
         while let Some(item) = self.waiting.front() {
             let limit = self.options.give_up_after;
             let late = limit.is_some_and(|limit| now.duration_since(item.since) >= limit);
-            if !late && !abandoned {
+            if !late && rest == Rest::Waits {
                 return;
             }
             if let Some(item) = self.waiting.pop_front() {
@@ -337,7 +364,8 @@ impl Driver {
         let Some(oldest) = self.waiting.front() else {
             return;
         };
-        let mut delay = backoff.delay();
+        let asked = self.refused.as_ref().and_then(|error| error.retry_after);
+        let mut delay = backoff.delay().max(asked.unwrap_or_default());
         if let Some(limit) = self.options.give_up_after {
             delay = delay.min(limit.saturating_sub(oldest.since.elapsed()));
         }
@@ -355,14 +383,22 @@ impl Driver {
     }
 }
 
+/// What is done with messages that have not waited too long yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Waits,
+    /// Nobody is left to wait for it.
+    Vain,
+}
+
 /// What the server's result means for a batch.
 enum Verdict {
     Acknowledged {
         partition: u32,
         first: u64,
     },
-    /// Not now and not here: after a reconnect.
-    Later,
+    /// Not now: after a while, on another stream.
+    Later(Error),
     /// One of several messages is at fault: each gets its own verdict.
     OneByOne,
     Refused(Error),
@@ -385,8 +421,8 @@ fn judge(batch: &[Item], result: PublishResult) -> Verdict {
         Some(Outcome::Refused(refused)) => {
             let error = Error::from(refused);
             let untouched = error.applied == Applied::No;
-            if untouched && error.code == Code::Unavailable {
-                Verdict::Later
+            if untouched && passes(&error) {
+                Verdict::Later(error)
             } else if untouched && error.code == Code::InvalidArgument && batch.len() > 1 {
                 Verdict::OneByOne
             } else {
@@ -394,5 +430,15 @@ fn judge(batch: &[Item], result: PublishResult) -> Verdict {
             }
         }
         None => Verdict::Refused(Error::protocol("a result says nothing")),
+    }
+}
+
+/// Whether a refusal is one of those that end by themselves: the server says when to come back, or
+/// goes away to come back. One of a damaged shard does neither. Those that wait for somebody (a
+/// full queue, a full disk) are the caller's to judge.
+fn passes(error: &Error) -> bool {
+    match error.reason.as_str() {
+        DRAINING | OVERLOADED => true,
+        _ => error.code == Code::Unavailable && error.retry_after.is_some(),
     }
 }

@@ -215,6 +215,86 @@ async fn a_server_that_drains_gets_no_more_and_the_next_one_gets_the_rest() {
     assert_eq!(one.await.unwrap().offset, 0);
 }
 
+fn refused_for_now(reason: &str) -> Outcome {
+    let Outcome::Refused(error) = refused(reason) else {
+        unreachable!("it is refused")
+    };
+    let retry_after = Some(prost_types::Duration {
+        seconds: 0,
+        nanos: 1_000_000,
+    });
+    Outcome::Refused(v1::Error {
+        retry_after,
+        ..error
+    })
+}
+
+#[tokio::test]
+async fn what_an_overloaded_server_refused_is_sent_again_in_order() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let one = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 1).await;
+    let frame = stream.frame().await;
+    let two = publisher.send(&message("two")).await.unwrap();
+    decide(&stream, &frame, vec![refused_for_now("OVERLOADED")]).await;
+
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    assert_eq!(frame.batches[0].count, 2);
+    decide(&stream, &frame, vec![acknowledged(0, 2)]).await;
+
+    assert_eq!(one.await.unwrap().offset, 0);
+    assert_eq!(two.await.unwrap().offset, 1);
+}
+
+#[tokio::test]
+async fn what_is_refused_for_now_for_too_long_is_reported() {
+    let mut server = Server::start().await;
+    let options = PublisherOptions {
+        give_up_after: Some(std::time::Duration::ZERO),
+        ..PublisherOptions::default()
+    };
+    let publisher = server.client().publisher(QUEUE, options);
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![refused_for_now("OVERLOADED")]).await;
+
+    let error = pending.await.unwrap_err();
+
+    assert_eq!(
+        (error.reason.as_str(), error.applied),
+        ("OVERLOADED", Applied::No)
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_shard_is_reported_at_once_and_one_that_comes_back_is_waited_for() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, options(false));
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![refused("SHARD_UNAVAILABLE")]).await;
+    let error = pending.await.unwrap_err();
+    assert_eq!(error.reason, "SHARD_UNAVAILABLE");
+
+    let pending = publisher.send(&message("two")).await.unwrap();
+    let frame = stream.frame().await;
+    let later = refused_for_now("SHARD_UNAVAILABLE");
+    decide(&stream, &frame, vec![later]).await;
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![acknowledged(0, 1)]).await;
+    assert_eq!(pending.await.unwrap().offset, 0);
+}
+
 #[tokio::test]
 async fn a_call_the_server_does_not_want_fails_at_once() {
     let mut server = Server::start().await;

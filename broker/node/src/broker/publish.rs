@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millrace_engine::command::{BatchHeader, Command};
@@ -15,7 +16,9 @@ use millrace_types::{
 
 use super::Broker;
 use crate::api::{Acknowledged, Batch};
+use crate::gate::Permit;
 use crate::input::{Caller, Proposal};
+use crate::options::{CROWDED_WAIT, PUBLISH_LOOK, PUBLISH_WAIT_MAX};
 use crate::reply::{Pending, Reply};
 use crate::view::{CatalogueView, Object, ObjectKind};
 
@@ -33,6 +36,14 @@ impl Future for PublishFuture {
     }
 }
 
+/// A batch that is as it should be.
+struct Checked {
+    partition: u32,
+    shard: ShardId,
+    log: LogId,
+    batch: Batch,
+}
+
 /// A batch on its way.
 struct Sent {
     partition: u32,
@@ -45,13 +56,46 @@ impl Broker {
     /// Dropping the future does not take them back.
     pub fn publish(&self, address: &Address, batches: Vec<Batch>) -> PublishFuture {
         let view = self.node.view.borrow().clone();
-        let sent: Vec<Result<Sent, Refusal>> = batches
-            .into_iter()
-            .map(|batch| {
-                self.send(&view, address, batch)
-                    .map_err(|refusal| self.node.figures.refused(refusal))
-            })
-            .collect();
+        let sent = batches.into_iter().map(|batch| {
+            let checked = self.check(&view, address, batch)?;
+            let permit = self.admit(&checked)?;
+            Ok(self.send(checked, permit))
+        });
+        self.answers(address, sent.collect())
+    }
+
+    /// The same, at the pace at which the node gets room: waits a moment while memory is getting
+    /// short, and up to `patience` instead of being refused as overloaded. The batches are on their
+    /// way, or refused, when this is ready.
+    pub async fn publish_paced(
+        &self,
+        address: &Address,
+        batches: Vec<Batch>,
+        patience: Duration,
+    ) -> PublishFuture {
+        let view = self.node.view.borrow().clone();
+        let host = &self.node.host;
+        let until = host.now() + patience.min(PUBLISH_WAIT_MAX);
+        let slowed = (host.now() + CROWDED_WAIT).min(until);
+        while host.now() < slowed && self.node.is_crowded() {
+            host.sleep(PUBLISH_LOOK).await;
+        }
+        let mut sent = Vec::with_capacity(batches.len());
+        for batch in batches {
+            sent.push(match self.check(&view, address, batch) {
+                Ok(checked) => self
+                    .admit_in_time(&checked, until)
+                    .await
+                    .map(|permit| self.send(checked, permit)),
+                Err(refusal) => Err(refusal),
+            });
+        }
+        self.answers(address, sent)
+    }
+
+    fn answers(&self, address: &Address, sent: Vec<Result<Sent, Refusal>>) -> PublishFuture {
+        let refused = |refusal| self.node.figures.refused(refusal);
+        let sent: Vec<_> = sent.into_iter().map(|sent| sent.map_err(refused)).collect();
         let (broker, address) = (self.clone(), address.clone());
         PublishFuture(Box::pin(async move {
             let mut results = Vec::with_capacity(sent.len());
@@ -65,16 +109,51 @@ impl Broker {
         }))
     }
 
-    fn send(&self, view: &CatalogueView, address: &Address, batch: Batch) -> Result<Sent, Refusal> {
+    fn check(
+        &self,
+        view: &CatalogueView,
+        address: &Address,
+        batch: Batch,
+    ) -> Result<Checked, Refusal> {
         let object = view.require(address)?;
         let (partition, shard, log) = self.place(address, &object, batch.partition)?;
         check(address, &object, &batch)?;
-        let bytes = batch.records.len() as u64;
-        let permit = self.node.admit(shard, bytes)?;
+        Ok(Checked {
+            partition,
+            shard,
+            log,
+            batch,
+        })
+    }
+
+    fn admit(&self, checked: &Checked) -> Result<Permit, Refusal> {
+        let bytes = checked.batch.records.len() as u64;
+        self.node.admit(checked.shard, bytes)
+    }
+
+    async fn admit_in_time(&self, checked: &Checked, until: Instant) -> Result<Permit, Refusal> {
+        let host = &self.node.host;
+        loop {
+            match self.admit(checked) {
+                Err(refusal) if refusal.code == ErrorCode::Overloaded && host.now() < until => {
+                    host.sleep(PUBLISH_LOOK).await;
+                }
+                decided => return decided,
+            }
+        }
+    }
+
+    fn send(&self, checked: Checked, permit: Permit) -> Sent {
+        let Checked {
+            partition,
+            shard,
+            log,
+            batch,
+        } = checked;
         let (reply, pending) = Reply::channel();
         let batch_header = BatchHeader {
             count: batch.count,
-            bytes,
+            bytes: batch.records.len() as u64,
         };
         // The caller's may be a slice of whatever came in with it, and all of that would stay in
         // memory as long as one of the messages.
@@ -88,7 +167,7 @@ impl Broker {
             body,
             caller: Caller::Publisher(reply, permit),
         });
-        Ok(Sent { partition, pending })
+        Sent { partition, pending }
     }
 
     fn place(

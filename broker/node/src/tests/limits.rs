@@ -239,3 +239,31 @@ async fn a_call_is_given_no_more_bytes_than_it_asked_for_and_the_rest_goes_back_
     let shown = running.broker.peek(peek).await.unwrap();
     assert!(shown.messages.len() < 20 && shown.next.is_some());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_are_slowed_down_where_they_would_be_refused() {
+    let running = running_with(|options| options.memory_bytes_max = 64 << 10);
+    running.declare(vec![queue("queue/test/orders")]).await;
+    let (to, text) = (address("queue/test/orders"), "x".repeat(8 << 10));
+    // Eight times what memory holds, one after the other: a paced publish waits for room.
+    for _ in 0..64 {
+        let batches = vec![batch(&[message(&text, "")])];
+        let paced = running.broker.publish_paced(&to, batches, PATIENCE);
+        in_time(in_time(paced).await).await.remove(0).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_finds_no_room_in_time_is_refused_and_told_when_to_come_back() {
+    let running = running_with(|options| options.memory_bytes_max = 0);
+    running.declare(vec![queue("queue/test/orders")]).await;
+    let to = address("queue/test/orders");
+    let patience = Duration::from_millis(30);
+    let batches = vec![batch(&[message("x", "")]), batch(&[message("y", "")])];
+    let paced = running.broker.publish_paced(&to, batches, patience);
+    for result in in_time(in_time(paced).await).await {
+        let refusal = result.unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::Overloaded);
+        assert!(refusal.retry_after_ms.is_some());
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
@@ -13,12 +14,14 @@ use millrace_types::{Address, ErrorCode, Refusal};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::credit::{Account, Amount, Idle};
+use super::deadline;
 use super::outbox::{Gone, Outbox, Replies, outbox};
 use super::plan::Plan;
 use super::{Context, draining};
 use crate::status::status;
 use crate::tasks::Kind;
 use crate::validate;
+use millrace_node::PUBLISH_WAIT_MAX;
 
 /// Entries of one request: as many as a batch may have messages.
 const ENTRIES_MAX: usize = millrace_types::BATCH_MESSAGES_MAX as usize;
@@ -42,6 +45,7 @@ impl Publisher for Service {
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         self.0.admit()?;
+        let patience = deadline::of(request.metadata()).map_or(PUBLISH_WAIT_MAX, |left| left / 2);
         let v1::PublishRequest {
             address,
             messages,
@@ -55,7 +59,8 @@ impl Publisher for Service {
         };
         shape(&frame).map_err(status)?;
         let address = validate::address(&frame.address).map_err(status)?;
-        let results = decide(&self.0, Ok(address), frame).await;
+        let sending = send(self.0.clone(), Ok(address), frame, patience);
+        let results = sending.await.await;
         Ok(Response::new(v1::PublishResponse { results }))
     }
 
@@ -70,6 +75,7 @@ impl Publisher for Service {
             context: self.0.clone(),
             outbox,
             account,
+            sending: None,
             pending: FuturesOrdered::new(),
             sequence: 0,
         };
@@ -115,12 +121,13 @@ fn shape(frame: &v1::PublishFrame) -> Result<(), Refusal> {
 /// A decision under way: one result for each entry.
 type Decision = Pin<Box<dyn Future<Output = Vec<v1::PublishResult>> + Send>>;
 
-/// Sends a frame's batches to the broker before it returns: frames decided one after the other keep
-/// their order without waiting for each other.
-fn decide(
-    context: &Context,
+/// Sends a frame's batches to the broker, at the broker's pace, and gives the decision to come:
+/// frames sent one after the other keep their order without waiting for each other's decision.
+async fn send(
+    context: Context,
     address: Result<Address, Refusal>,
     frame: v1::PublishFrame,
+    patience: Duration,
 ) -> Decision {
     let v1::PublishFrame {
         messages, batches, ..
@@ -142,8 +149,17 @@ fn decide(
     if batches.is_empty() {
         return Box::pin(async move { plan.results(&[]) });
     }
-    let answers = context.broker.publish(&address, batches);
+    let paced = context.broker.publish_paced(&address, batches, patience);
+    let answers = paced.await;
     Box::pin(async move { plan.results(&answers.await) })
+}
+
+/// The frame that waits to be sent, once it is; never if none does. Cancel-safe.
+async fn sending(frame: &mut Option<Pin<Box<dyn Future<Output = Sent> + Send>>>) -> Sent {
+    match frame {
+        Some(frame) => frame.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// One client's pipelined stream.
@@ -151,9 +167,19 @@ struct Stream {
     context: Context,
     outbox: Outbox<v1::PublishReply>,
     account: Account,
+    /// The last frame taken, while it waits for the broker to have room: no other is taken then,
+    /// and those that follow wait in the connection's window.
+    sending: Option<Pin<Box<dyn Future<Output = Sent> + Send>>>,
     pending: FuturesOrdered<Pin<Box<dyn Future<Output = Decided> + Send>>>,
     /// Of the last frame taken.
     sequence: u64,
+}
+
+/// A frame on its way.
+struct Sent {
+    sequence: u64,
+    decision: Decision,
+    cost: Amount,
 }
 
 struct Decided {
@@ -182,12 +208,13 @@ impl Stream {
         let mut told = false;
         let mut end: Option<Result<(), Refusal>> = None;
         loop {
-            if self.pending.is_empty()
+            if self.is_idle()
                 && let Some(end) = end
             {
                 return Ok(end);
             }
-            let listening = end.is_none() && self.pending.len() < FRAMES_MAX;
+            let room = self.pending.len() < FRAMES_MAX && self.sending.is_none();
+            let listening = end.is_none() && room;
             tokio::select! {
                 biased;
                 () = stop.ended() => return Ok(Err(self.undecided())),
@@ -200,6 +227,7 @@ impl Stream {
                 Some(decided) = self.pending.next(), if !self.pending.is_empty() => {
                     self.tell(decided).await?;
                 }
+                sent = sending(&mut self.sending) => self.sent(sent),
                 frame = frames.message(), if listening => end = self.take(frame),
             }
         }
@@ -223,7 +251,25 @@ impl Stream {
         let sequence = frame.sequence;
         self.sequence = sequence;
         let address = validate::address(&frame.address);
-        let decision = decide(&self.context, address, frame);
+        let context = self.context.clone();
+        self.sending = Some(Box::pin(async move {
+            let decision = send(context, address, frame, PUBLISH_WAIT_MAX).await;
+            Sent {
+                sequence,
+                decision,
+                cost,
+            }
+        }));
+        None
+    }
+
+    fn sent(&mut self, sent: Sent) {
+        self.sending = None;
+        let Sent {
+            sequence,
+            decision,
+            cost,
+        } = sent;
         self.pending.push_back(Box::pin(async move {
             let results = decision.await;
             Decided {
@@ -232,7 +278,10 @@ impl Stream {
                 cost,
             }
         }));
-        None
+    }
+
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.sending.is_none()
     }
 
     fn check(&mut self, frame: &v1::PublishFrame, cost: Amount) -> Result<(), Refusal> {
@@ -253,11 +302,7 @@ impl Stream {
         } = decided;
         let decision = v1::PublishDecision { sequence, results };
         self.send(Reply::Decision(decision)).await?;
-        let idle = if self.pending.is_empty() {
-            Idle::Yes
-        } else {
-            Idle::No
-        };
+        let idle = if self.is_idle() { Idle::Yes } else { Idle::No };
         match self.account.decide(cost, idle) {
             Some(grant) => self.send(Reply::Credit(grant)).await,
             None => Ok(()),
@@ -266,12 +311,11 @@ impl Stream {
 
     /// Why the stream ends with frames not decided: they may happen yet.
     fn undecided(&self) -> Refusal {
-        if self.pending.is_empty() {
+        if self.is_idle() {
             draining()
         } else {
-            draining()
-                .unknown()
-                .with("frames", self.pending.len().to_string())
+            let frames = self.pending.len() + usize::from(self.sending.is_some());
+            draining().unknown().with("frames", frames.to_string())
         }
     }
 
