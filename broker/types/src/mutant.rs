@@ -38,8 +38,8 @@ pub enum Mutant {
     MisreadTrusted,
     /// A batch that was read from another place passes for the one asked for.
     SequenceNotChecked,
-    /// Damage with something behind it passes for a torn tail.
-    DamageTakenForTorn,
+    /// Damage in a batch costs shards that have nothing in it.
+    DamageSpreads,
     /// A damaged checkpoint passes for none.
     DamagedCheckpointSkipped,
     /// A queue's letters go to its new dead-letter queue though they are in the old one.
@@ -84,7 +84,7 @@ impl Mutant {
         Self::ScrubberLooksAway,
         Self::MisreadTrusted,
         Self::SequenceNotChecked,
-        Self::DamageTakenForTorn,
+        Self::DamageSpreads,
         Self::DamagedCheckpointSkipped,
         Self::RecallSkipped,
     ];

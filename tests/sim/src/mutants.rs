@@ -13,12 +13,12 @@ use crate::watch::Violation;
 
 /// Seeds within which every bug has to be found.
 const SEEDS_MAX: u64 = 400;
-/// The same where it takes a bit that flips in a certain place.
+/// The same where it takes a bit that flips in a certain place, or a crash at a certain moment.
 const SEEDS_MAX_RARE: u64 = 4_000;
 
 const fn bound(mutant: Mutant) -> u64 {
     match mutant {
-        Mutant::ChecksumSkipped => SEEDS_MAX_RARE,
+        Mutant::ChecksumSkipped | Mutant::DamageSpreads | Mutant::RecallSkipped => SEEDS_MAX_RARE,
         _ => SEEDS_MAX,
     }
 }

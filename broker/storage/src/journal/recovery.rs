@@ -247,9 +247,10 @@ impl Pass {
         self.fold(&last);
         let Last { file, path, batch } = last;
         let (sequence, end) = (batch.header.place.sequence, aligned(batch.end()));
-        if let Some((at, kind)) = batch.bad
-            && !millrace_types::mutant!(DamageTakenForTorn)
-        {
+        if let Some((at, kind)) = batch.bad {
+            if millrace_types::mutant!(DamageSpreads) {
+                self.damage_all(file, path.clone(), at, kind.clone());
+            }
             for shard in batch.header.shards {
                 self.pins.push((file, shard));
                 let (path, kind) = (path.clone(), kind.clone());

@@ -43,7 +43,7 @@ pub fn plan(seed: u64) -> Plan {
             });
         }
     }
-    spice::spice(seed, &mut steps);
+    spice::spice(seed, &objects, &mut steps);
     Plan {
         seed,
         schedule,
