@@ -376,9 +376,12 @@ impl Facts {
 
     /// Whether a queue's dead letters may have gone with one of the queues that took them.
     pub(crate) fn may_be_buried(&self, log: LogId) -> bool {
-        let Some(object) = self.logs.get(&log).map(|log| log.object) else {
-            return false;
-        };
+        let object = self.logs.get(&log).map(|log| log.object);
+        object.is_some_and(|object| self.may_bury(object))
+    }
+
+    /// The same, of the dead letters of any queue that an object has been.
+    pub(crate) fn may_bury(&self, object: usize) -> bool {
         let mut targets = BTreeSet::from([object]);
         loop {
             let before = targets.len();

@@ -44,13 +44,17 @@ impl Broker {
         let bodies = self.bodies(shard)?;
         let mut skipped = 0;
         loop {
-            let extent = extents.borrow().clone();
+            let mut extent = extents.borrow().clone();
             from = from.max(extent.start);
             let found = match bodies.range(log, from, extent.end, limits).await {
                 Ok(found) => found,
                 Err(ReadError::Discarded { .. }) => Vec::new(),
                 Err(error) => return Err(bodies.unreadable(&error)),
             };
+            if let Some(first) = found.first().filter(|first| first.offset > from) {
+                // Trimmed while it was read: without gaps, what is left begins here.
+                extent.start = first.offset;
+            }
             let looked = found.len();
             let last = found.last().map(|record| record.offset.plus(1));
             let records: Vec<Record> = found

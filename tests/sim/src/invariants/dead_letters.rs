@@ -82,7 +82,9 @@ fn arrived(facts: &Facts) -> Result<(), String> {
             .filter_map(|queue| queue.dead_letter);
         let targets: Vec<usize> = targets.chain([log.object]).collect();
         let mut logs = facts.logs.values();
-        if logs.any(|log| facts.is_missable(log) && targets.contains(&log.object)) {
+        // It may have died again where it came, and once more, out of sight.
+        let buried = facts.damage.has_any_said() && facts.may_be_buried(lease.log);
+        if buried || logs.any(|log| facts.is_missable(log) && targets.contains(&log.object)) {
             continue;
         }
         return Err(format!(

@@ -113,7 +113,8 @@ impl Transfers {
             for queue in 0..facts.eras.len() {
                 let missable =
                     |log: &Log| facts.is_missable(log) && may_hold(facts, queue, log.object);
-                if facts.logs.values().any(missable) {
+                let buried = facts.damage.has_any_said() && facts.may_bury(queue);
+                if buried || facts.logs.values().any(missable) {
                     continue;
                 }
                 let numbers = batch.messages.clone().zip(offsets.clone());

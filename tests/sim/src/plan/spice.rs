@@ -8,7 +8,7 @@ use millrace_storage::{Fault, Operation};
 use super::{Deceit, End, Loss, QueueShape, Shape, Step, When};
 use crate::random::{Random, mix};
 
-/// Decides which seeds get more; chosen so that none of `seeds.txt` does.
+/// Decides which seeds get more; chosen so that none did of what `seeds.txt` had before there was more.
 const SALT: u64 = 1_851_877;
 /// Where on the disk bits flip at rest.
 const ROTTEN: [&str; 5] = ["segments/", "segments/", "checkpoint-", "journal/", "/"];
