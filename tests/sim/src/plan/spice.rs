@@ -1,6 +1,6 @@
 //! Steps that come on top of what a seed makes, in every other seed: checkpoints at any moment, a
-//! disk that says nothing of what it does wrong, and queues that get another dead-letter queue while
-//! letters are on their way. The other half is as it was before there were
+//! disk that says nothing of what it does wrong, and queues that get another dead-letter queue
+//! while letters are on their way. The other half is as it was before there were
 //! these, so that seeds that once failed still do what they did.
 
 use millrace_storage::{Fault, Operation};
@@ -8,7 +8,7 @@ use millrace_storage::{Fault, Operation};
 use super::{Deceit, End, Loss, QueueShape, Shape, Step, When};
 use crate::random::{Random, mix};
 
-/// Decides which seeds get more; chosen so that none did of what `seeds.txt` had before there was more.
+/// Decides which seeds get more; chosen so that none did of those that `seeds.txt` had before.
 const SALT: u64 = 1_851_877;
 /// Where on the disk bits flip at rest.
 const ROTTEN: [&str; 5] = ["segments/", "segments/", "checkpoint-", "journal/", "/"];
