@@ -3,7 +3,7 @@
 
 mod steps;
 
-use millrace_engine::command::{Command, Held, SentLeases, Settle, Settlement, Window};
+use millrace_engine::command::{Command, Held, SentLeases, Settle, Settlement};
 use millrace_engine::outcome::{Applied, Delivery, Effect, Outcome};
 use millrace_engine::spec::{DeadLetters, QueueSpec};
 use millrace_engine::{Queue, Shard};
