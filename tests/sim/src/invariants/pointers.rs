@@ -32,7 +32,7 @@ impl Invariant for Pointers {
             let before = self.last.insert(now.shard, (facts.events, now.clone()));
             // Two who ask at the same time are answered in any order.
             let before = before
-                .filter(|(told, _)| told <= asked)
+                .filter(|(told, _)| told < asked)
                 .map(|(_, before)| before);
             let back = before.as_ref().is_some_and(|before| {
                 before.applied > now.applied || before.checkpoint > now.checkpoint
