@@ -48,6 +48,9 @@ pub struct NodeShape {
     pub message_bytes_max: u64,
 }
 
+/// The shortest lease of a queue.
+pub const LEASE_MS_MIN: u64 = 1_000;
+
 /// What is declared under an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {

@@ -9,7 +9,7 @@ use millrace_types::{Address, LogId, Offset};
 
 use super::{Client, answer};
 use crate::event::{self, Body, Event, Tag};
-use crate::plan::End;
+use crate::plan::{End, LEASE_MS_MIN};
 use crate::random::mix;
 
 /// Bytes of one call: sometimes less than its messages have.
@@ -75,7 +75,10 @@ impl Client {
             },
         };
         let call = self.lasting.call();
-        if taken.is_ok() {
+        // What could not be carried goes back; on a full disk that may come after the lease's end,
+        // which then counts although nobody saw it.
+        let over = self.now_ms() - since_ms >= wish.lease_ms.unwrap_or(LEASE_MS_MIN);
+        if taken.is_ok() && !over {
             self.lasting.watch.with(|state| {
                 *state.facts.unanswered.entry(log).or_default() -= 1;
             });

@@ -4,7 +4,9 @@
 use millrace_storage::Operation;
 
 use super::spice;
-use super::{Bound, End, From, Loss, NodeShape, Plan, QueueShape, Shape, Step, TopicShape};
+use super::{
+    Bound, End, From, LEASE_MS_MIN, Loss, NodeShape, Plan, QueueShape, Shape, Step, TopicShape,
+};
 use crate::message::PATTERNS;
 use crate::random::Random;
 
@@ -109,7 +111,7 @@ fn queue(random: &mut Random, topics: usize, place: usize, all: usize) -> QueueS
         (!later.is_empty() && random.percent(50)).then(|| later.start + random.below(later.len()));
     QueueShape {
         bindings,
-        lease_ms: *random.pick(&[1_000, 5_000, 60_000]),
+        lease_ms: *random.pick(&[LEASE_MS_MIN, 5_000, 60_000]),
         deliveries_max: *random.pick(&[1, 2, 3, 20]),
         backoff_ms: *random.pick(&[0, 0, 100, 3_000]),
         messages_max: random.percent(25).then(|| random.within(2, 60)),
