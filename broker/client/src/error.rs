@@ -204,7 +204,7 @@ fn code_of(reason: &str) -> Code {
         "REVISION_CONFLICT" => Code::Aborted,
         "OFFSET_OUT_OF_RANGE" => Code::OutOfRange,
         "INTERNAL" => Code::Internal,
-        "SHARD_UNAVAILABLE" | "DRAINING" => Code::Unavailable,
+        "SHARD_UNAVAILABLE" | "NOT_LEADER" | "DRAINING" => Code::Unavailable,
         "UNAUTHENTICATED" => Code::Unauthenticated,
         _ => Code::Unknown,
     }

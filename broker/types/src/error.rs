@@ -59,6 +59,8 @@ pub enum ErrorCode {
     Overloaded,
     /// The shard is not serving: it recovers, or its data is damaged.
     ShardUnavailable,
+    /// Another replica of the shard leads it, or none does at the moment.
+    NotLeader,
     /// The node is going down.
     Draining,
     /// A defect of ours.
@@ -67,7 +69,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidArgument,
         Self::NoSuchQueue,
         Self::NoSuchTopic,
@@ -87,6 +89,7 @@ impl ErrorCode {
         Self::DiskFull,
         Self::Overloaded,
         Self::ShardUnavailable,
+        Self::NotLeader,
         Self::Draining,
         Self::Internal,
     ];
@@ -114,6 +117,7 @@ impl ErrorCode {
             Self::DiskFull => "DISK_FULL",
             Self::Overloaded => "OVERLOADED",
             Self::ShardUnavailable => "SHARD_UNAVAILABLE",
+            Self::NotLeader => "NOT_LEADER",
             Self::Draining => "DRAINING",
             Self::Internal => "INTERNAL",
         }
@@ -130,7 +134,7 @@ impl ErrorCode {
             Self::RevisionConflict => 10,
             Self::OffsetOutOfRange => 11,
             Self::Internal => 13,
-            Self::ShardUnavailable | Self::Draining => 14,
+            Self::ShardUnavailable | Self::NotLeader | Self::Draining => 14,
             Self::Unauthenticated => 16,
         }
     }
@@ -144,6 +148,7 @@ impl ErrorCode {
             | Self::DiskFull
             | Self::Overloaded
             | Self::ShardUnavailable
+            | Self::NotLeader
             | Self::Draining => true,
             Self::InvalidArgument
             | Self::NoSuchQueue
