@@ -30,6 +30,9 @@ pub enum MembersError {
     /// A seat that is only there in between two steps.
     #[error("a member joins or leaves, but no change is half done")]
     HalfDone,
+    /// They are not what was encoded.
+    #[error("members cannot be read")]
+    Unreadable,
     /// There are too many.
     #[error("more than {max} members")]
     TooMany {

@@ -42,5 +42,5 @@ pub use options::{MEMBERS_MAX, ReplicaOptions};
 pub use output::{
     Flow, HardState, Load, Progress, Read, ReadToken, Ready, ReadyNumber, Role, Status, Write,
 };
-pub use recovered::{Point, Recovered};
+pub use recovered::{Passed, Point, Recovered};
 pub use replica::Replica;

@@ -11,7 +11,7 @@ use raft::eraftpb::{Entry, EntryType, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::entry::Mark;
-use super::recovered::Point;
+use super::recovered::{Passed, Point};
 
 /// The first entry is never sent to a follower: whoever lacks it knows no members, and starts from
 /// a snapshot, which has them.
@@ -32,7 +32,6 @@ pub(crate) struct Log {
     window: VecDeque<Held>,
     /// Bytes of all that ever was in the window.
     total: u64,
-    window_bytes_max: u64,
     /// Places of changes of members that are not gone.
     changes: VecDeque<u64>,
     asked: RefCell<Asked>,
@@ -67,18 +66,21 @@ struct Staged {
 }
 
 impl Log {
-    /// A log that begins behind a point and has nothing yet; `initial` is for raft-rs.
-    pub(crate) fn new(point: Point, initial: RaftState, window_bytes_max: u64) -> Self {
+    /// A log that begins behind a point and has nothing in memory yet; `initial` is for raft-rs.
+    pub(crate) fn new(point: Point, passed: &Passed, initial: RaftState) -> Self {
+        let terms = passed.terms.iter();
+        let changes = passed.changes.iter();
         Self {
             initial,
             before: point.mark,
-            last: point.mark.index.get(),
+            last: passed.last().unwrap_or(point.mark).index.get(),
             point,
-            terms: VecDeque::new(),
+            terms: terms
+                .map(|mark| (mark.index.get(), mark.term.get()))
+                .collect(),
             window: VecDeque::new(),
             total: 0,
-            window_bytes_max,
-            changes: VecDeque::new(),
+            changes: changes.map(|entry| entry.index.get()).collect(),
             asked: RefCell::default(),
         }
     }
@@ -173,10 +175,10 @@ impl Log {
     }
 
     /// Lets go of what is applied and too much.
-    pub(crate) fn evict(&mut self, applied: u64) {
+    pub(crate) fn evict(&mut self, applied: u64, kept_bytes_max: u64) {
         while let Some(held) = self.window.front() {
             let kept = self.total - held.bytes_before;
-            if held.entry.index > applied || kept <= self.window_bytes_max {
+            if held.entry.index > applied || kept <= kept_bytes_max {
                 return;
             }
             self.window.pop_front();

@@ -114,6 +114,30 @@ impl Members {
         self.table.len()
     }
 
+    /// Whether it alone decides what is committed.
+    #[must_use]
+    pub fn is_only_voter(&self, replica: ReplicaId) -> bool {
+        let mut voters = self.iter().filter(|member| member.seat != Seat::Learner);
+        let only = voters.next().map(|member| (member.replica, member.seat));
+        only == Some((replica, Seat::Voter)) && voters.next().is_none()
+    }
+
+    /// For a checkpoint.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("members are plain data")
+    }
+
+    /// From a checkpoint.
+    ///
+    /// # Errors
+    /// When they are none, or make no sense.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MembersError> {
+        let members: Self = postcard::from_bytes(bytes).map_err(|_| MembersError::Unreadable)?;
+        members.check()?;
+        Ok(members)
+    }
+
     /// Whether raft-rs can be given this.
     pub(crate) fn check(&self) -> Result<(), MembersError> {
         if self.table.len() > MEMBERS_MAX || self.retired.len() > RETIRED_MAX {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use millrace_types::LogIndex;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Mark};
+use super::entry::{Entry, EntryKind, Mark};
 use super::error::{MembersError, OpenError};
 use super::members::Members;
 use super::options::NUMBER_MAX;
@@ -30,6 +30,58 @@ impl Point {
     }
 }
 
+/// Entries that are applied and not kept in memory: what of them is still needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Where each term begins, ascending.
+    pub(crate) terms: Vec<Mark>,
+    /// Changes of members among them.
+    pub(crate) changes: Vec<Entry>,
+    last: Mark,
+    count: u64,
+}
+
+impl Passed {
+    /// Takes the next one.
+    pub fn add(&mut self, entry: &Entry) {
+        let term = self.terms.last().map(|mark| mark.term);
+        if term != Some(entry.term) {
+            self.terms.push(entry.mark());
+        }
+        if entry.kind == EntryKind::Members {
+            self.changes.push(entry.clone());
+        }
+        self.last = entry.mark();
+        self.count += 1;
+    }
+
+    /// The last one.
+    #[must_use]
+    pub fn last(&self) -> Option<Mark> {
+        (self.count > 0).then_some(self.last)
+    }
+
+    /// Whether they follow a point, one after the other.
+    fn check(&self, point: Mark) -> Result<(), OpenError> {
+        let Some(first) = self.terms.first() else {
+            return Ok(());
+        };
+        let (after, next) = (point.index, first.index);
+        let dense = next.get() + (self.count - 1) == self.last.index.get();
+        if next != after.next() || !dense {
+            return Err(OpenError::Gap { after, next });
+        }
+        let mut term = point.term;
+        for mark in &self.terms {
+            if mark.term < term || mark.term.get() == 0 {
+                return Err(OpenError::TermBack { at: mark.index });
+            }
+            term = mark.term;
+        }
+        Ok(())
+    }
+}
+
 /// What the disk has of a replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -37,9 +89,11 @@ pub struct Recovered {
     pub hard_state: Option<HardState>,
     /// The last checkpoint or installed snapshot, whichever is later.
     pub point: Point,
-    /// What follows it, without a gap.
+    /// What follows it, applied and let go.
+    pub passed: Passed,
+    /// What follows that, without a gap.
     pub entries: Vec<Entry>,
-    /// The last entry that the state machine has; not before the point.
+    /// The last entry that the state machine has; not before the point and what was let go.
     pub applied: LogIndex,
 }
 
@@ -62,7 +116,8 @@ impl Recovered {
 
     /// The last entry, or the point.
     pub(crate) fn last(&self) -> Mark {
-        self.entries.last().map_or(self.point.mark, Entry::mark)
+        let before = self.passed.last().unwrap_or(self.point.mark);
+        self.entries.last().map_or(before, Entry::mark)
     }
 
     /// Whether it can be as it says.
@@ -72,12 +127,16 @@ impl Recovered {
             return Err(OpenError::Point { mark: last });
         }
         let empty = self.point.members.is_empty();
-        if empty && (last != Mark::default() || !self.entries.is_empty()) {
+        let has_entries = self.passed.count > 0 || !self.entries.is_empty();
+        if empty && (last != Mark::default() || has_entries) {
             return Err(OpenError::Members(MembersError::NoVoter));
         }
         if !empty {
             self.point.members.check()?;
         }
+        self.passed.check(last)?;
+        last = self.passed.last().unwrap_or(last);
+        let first = last.index;
         for entry in &self.entries {
             let (after, next) = (last.index, entry.index);
             if next.get() > NUMBER_MAX || next != after.next() {
@@ -92,8 +151,8 @@ impl Recovered {
             last = entry.mark();
         }
         let applied = self.applied;
-        if applied < self.point.mark.index || applied > last.index {
-            let (first, last) = (self.point.mark.index, last.index);
+        if applied < first || applied > last.index {
+            let last = last.index;
             return Err(OpenError::Applied {
                 applied,
                 first,
@@ -125,5 +184,58 @@ impl Recovered {
             vote: found.vote.filter(|_| !is_later),
             commit: found.commit.max(self.applied),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_types::{NodeId, ReplicaId, Term};
+
+    use super::*;
+
+    fn recovered(passed: &[(u64, u64)], kept: &[(u64, u64)]) -> Recovered {
+        let entry = |(index, term): &(u64, u64)| Entry {
+            term: Term::new(*term),
+            index: LogIndex::new(*index),
+            kind: EntryKind::Command,
+            header: Bytes::from_static(b"command"),
+            body: Bytes::new(),
+        };
+        let members = Members::founders([(ReplicaId::new(1), NodeId::new(1))]).unwrap();
+        let mut recovered = Recovered {
+            point: Point {
+                mark: Mark::new(4, 2),
+                members,
+            },
+            entries: kept.iter().map(entry).collect(),
+            ..Recovered::default()
+        };
+        passed
+            .iter()
+            .map(entry)
+            .for_each(|e| recovered.passed.add(&e));
+        recovered.applied = recovered.passed.last().unwrap_or(Mark::new(4, 2)).index;
+        recovered
+    }
+
+    #[test]
+    fn what_was_let_go_stands_between_the_point_and_the_entries() {
+        let fine = recovered(&[(5, 2), (6, 3), (7, 3)], &[(8, 3)]);
+        assert_eq!(fine.check(), Ok(()));
+        assert_eq!(fine.last(), Mark::new(8, 3));
+        assert_eq!(fine.passed.terms, [Mark::new(5, 2), Mark::new(6, 3)]);
+        let gaps = [
+            recovered(&[(6, 2)], &[]),
+            recovered(&[(5, 2), (7, 2)], &[]),
+            recovered(&[(5, 2)], &[(7, 2)]),
+        ];
+        for gap in gaps {
+            assert!(matches!(gap.check(), Err(OpenError::Gap { .. })), "{gap:?}");
+        }
+        let back = recovered(&[(5, 1)], &[]).check();
+        assert!(matches!(back, Err(OpenError::TermBack { .. })));
+        let mut early = recovered(&[(5, 2), (6, 2)], &[]);
+        early.applied = LogIndex::new(5);
+        assert!(matches!(early.check(), Err(OpenError::Applied { .. })));
     }
 }

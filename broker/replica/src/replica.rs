@@ -83,14 +83,11 @@ impl Replica {
         let initial = RaftState::new(to_raft_hard_state(hard_state), conf_state);
         let applied = recovered.applied;
         let is_applied = |entry: &&Entry| entry.index <= applied && is_change(entry);
-        let changes: Vec<Entry> = recovered
-            .entries
-            .iter()
-            .filter(is_applied)
-            .cloned()
-            .collect();
+        let in_memory = recovered.entries.iter().filter(is_applied);
+        let mut changes = recovered.passed.changes.clone();
+        changes.extend(in_memory.cloned());
         let members = recovered.point.members.clone();
-        let mut log = Log::new(recovered.point, initial, options.window_bytes_max);
+        let mut log = Log::new(recovered.point, &recovered.passed, initial);
         log.append(recovered.entries.into_iter().map(to_raft_entry).collect());
         let logger = logging::logger(options.shard, options.id);
         let node = RawNode::new(&options.config(applied.get()), log, &logger)
@@ -281,6 +278,18 @@ impl Replica {
     #[must_use]
     pub fn last(&self) -> LogIndex {
         LogIndex::new(self.node.raft.raft_log.last_index())
+    }
+
+    /// The last entry that is applied, as far as the caller has said.
+    #[must_use]
+    pub fn applied_to(&self) -> LogIndex {
+        LogIndex::new(self.node.raft.raft_log.applied)
+    }
+
+    /// The last entry that is synced here.
+    #[must_use]
+    pub fn synced_to(&self) -> LogIndex {
+        LogIndex::new(self.node.raft.raft_log.persisted)
     }
 
     /// How far it knows the log to be committed.

@@ -50,7 +50,12 @@ impl Replica {
             self.node.advance_apply_to(entry.index.get());
         }
         self.node.advance_apply_to(index);
-        self.node.mut_store().evict(index);
+        // With nobody to send them to, none are kept.
+        let kept_bytes_max = match self.members.len() {
+            0 | 1 => 0,
+            _ => self.options.window_bytes_max,
+        };
+        self.node.mut_store().evict(index, kept_bytes_max);
         // raft-rs ends a change in two steps by itself, and tells nobody.
         self.unsent = self.unsent || self.leads();
     }

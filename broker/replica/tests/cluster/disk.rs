@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use millrace_replica::{Entry, HardState, Point, ReadyNumber, Recovered, Write};
+use millrace_replica::{Entry, HardState, Passed, Point, ReadyNumber, Recovered, Write};
 
 use crate::chance::Chance;
 use crate::machine::Machine;
@@ -155,13 +155,25 @@ impl Disk {
     pub(crate) fn recover(&self) -> (Recovered, Machine) {
         let stored = &self.durable;
         let point = stored.point.mark.index.get();
-        let after = stored.entries.range(point + 1..).map(|(_, e)| e.clone());
+        let commit = stored.hard_state.map_or(0, |state| state.commit.get());
+        let mut machine = stored.machine.clone();
+        let (mut passed, mut entries) = (Passed::default(), Vec::new());
+        for (index, entry) in stored.entries.range(point + 1..) {
+            if *index <= commit {
+                machine.apply(entry);
+                passed.add(entry);
+            } else {
+                entries.push(entry.clone());
+            }
+        }
+        let applied = passed.last().unwrap_or(stored.point.mark).index;
         let recovered = Recovered {
             hard_state: stored.hard_state,
             point: stored.point.clone(),
-            entries: after.collect(),
-            applied: stored.point.mark.index,
+            passed,
+            entries,
+            applied,
         };
-        (recovered, stored.machine.clone())
+        (recovered, machine)
     }
 }
