@@ -152,6 +152,11 @@ impl Catalogue {
         }
     }
 
+    /// Passes over a committed entry that is no command of ours: consensus has entries of its own.
+    pub const fn pass(&mut self, index: LogIndex) {
+        self.applied = index;
+    }
+
     fn init(&mut self, data_shards: u32) -> Result<bool, Refusal> {
         let known = self.topology.data_shards;
         if data_shards < known.max(1) || data_shards > millrace_types::SHARDS_MAX {

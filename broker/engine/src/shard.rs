@@ -107,6 +107,11 @@ impl Shard {
         }
     }
 
+    /// Passes over a committed entry that is no command of ours: consensus has entries of its own.
+    pub const fn pass(&mut self, index: LogIndex) {
+        self.applied = index;
+    }
+
     fn dispatch(&mut self, command: &Command, changes: &mut Changes) -> Outcome {
         let stamp = self.stamp;
         match command {

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_storage::{CheckpointError, EncodeSnapshot, Store};
+use millrace_replica::Point;
+use millrace_storage::{CheckpointError, Covered, EncodeSnapshot, Store};
 use millrace_types::{LogIndex, ShardId};
 
 use super::input::Input;
 use super::node::Node;
-use super::proposals::FIRST_TERM;
 
 /// After a disk that was full, the next try waits this long: room seldom comes at once, and each
 /// try writes.
@@ -105,22 +105,26 @@ impl CheckpointPlan {
     }
 }
 
-/// Hands everything applied up to an index to the checkpointer, which calls `snapshot` on its own
+/// Hands everything applied up to a point to the checkpointer, which calls `snapshot` on its own
 /// thread; the shard's inbox hears of the end.
 pub(super) fn start(
     node: &Node,
     store: &Arc<Store>,
-    (shard, index): (ShardId, LogIndex),
+    (shard, point): (ShardId, &Point),
     snapshot: EncodeSnapshot,
 ) {
+    let covered = Covered {
+        index: point.mark.index,
+        term: point.mark.term,
+        members: point.members.encode().into(),
+    };
     if millrace_types::mutant!(ReleasedBeforeCheckpoint) {
-        node.journal.release(shard, index);
+        node.journal.release(shard, covered.index);
     }
     // Also of a shard that was quarantined since: it is drained like the others.
     let inbox = Arc::clone(&node.slot_at_all(shard).inbox);
     let done = Box::new(move |result| inbox.send(Input::Checkpointed(shard, result)));
-    node.checkpointer
-        .checkpoint(store, index, FIRST_TERM, snapshot, done);
+    node.checkpointer.checkpoint(store, covered, snapshot, done);
 }
 
 /// Lets the journal go when a checkpoint has been made.

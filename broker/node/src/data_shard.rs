@@ -1,7 +1,9 @@
-//! Leader of one data shard, on its worker's thread: stamps and orders commands, applies them once
-//! they are synced, answers who waits, and carries out the effects.
+//! One data shard, on its worker's thread: applies what is committed. While it leads, it stamps and
+//! orders commands, answers who waits, and carries out the effects; while it follows, its state and
+//! what others know of it change, and nothing else happens.
 
 mod connections;
+mod leading;
 mod sweep;
 mod upkeep;
 mod waking;
@@ -14,7 +16,7 @@ use bytes::Bytes;
 use millrace_engine::Shard;
 use millrace_engine::command::{Command, Entry, Held, Settle, Settlement};
 use millrace_engine::outcome::{Delivery, Effect, Outcome};
-use millrace_types::{Elapsed, ErrorCode, LogId, LogIndex, Refusal, SessionId, ShardId};
+use millrace_types::{Elapsed, ErrorCode, LogId, Refusal, SessionId, ShardId};
 use tokio::sync::watch;
 
 use super::checkpoint_plan::CheckpointPlan;
@@ -24,10 +26,10 @@ use super::input::{Caller, Proposal};
 use super::logs::{Extent, Known};
 use super::node::Node;
 use super::options::{RETRY_AFTER_MS, WAITING_RECEIVES_MAX};
-use super::outbound::Outbound;
-use super::proposals::Proposals;
 use super::pumps::{Job, Pumps};
-use super::replica::Replica;
+use super::reply::Reply;
+use super::shard_log::{Committed, NotTaken, ShardLog, Standing};
+use super::shard_state::ShardState;
 use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
 use connections::Begun;
@@ -38,8 +40,10 @@ use waking::Waking;
 pub(super) struct DataShard {
     id: ShardId,
     node: Arc<Node>,
-    replica: Replica,
-    proposals: Proposals<(Entry, Caller)>,
+    state: ShardState,
+    log: ShardLog<(Entry, Caller)>,
+    /// Proposed since this replica was elected; taken when it leads.
+    held: Vec<Proposal>,
     clock: Clock,
     plan: CheckpointPlan,
     connections: BTreeMap<SessionId, Arc<Connection>>,
@@ -57,15 +61,15 @@ pub(super) struct DataShard {
 }
 
 impl DataShard {
-    /// Takes over a recovered shard; `lead` comes next.
+    /// Takes over a recovered shard; `gather` says whether it leads.
     pub(super) fn new(
         node: &Arc<Node>,
-        replica: Replica,
+        state: ShardState,
         plan: CheckpointPlan,
-        proposals: Proposals<(Entry, Caller)>,
+        log: ShardLog<(Entry, Caller)>,
         now: Instant,
     ) -> Self {
-        let shard = &replica.shard;
+        let shard = &state.shard;
         let shard_time = shard.elapsed();
         let clock = Clock::new(shard.wall(), shard_time, now);
         let mut this = Self {
@@ -73,7 +77,8 @@ impl DataShard {
             node: Arc::clone(node),
             clock,
             plan,
-            proposals,
+            log,
+            held: Vec::new(),
             connections: BTreeMap::new(),
             waiters: Waiters::default(),
             extents: BTreeMap::new(),
@@ -83,15 +88,15 @@ impl DataShard {
             sweep: Sweep::default(),
             noted: shard_time,
             waking: Waking::default(),
-            replica,
+            state,
         };
         let partitions = this
-            .replica
+            .state
             .shard
             .partitions()
             .map(millrace_engine::Partition::log);
-        let queues = this.replica.shard.queues().map(millrace_engine::Queue::log);
-        let departed = this.replica.shard.departed();
+        let queues = this.state.shard.queues().map(millrace_engine::Queue::log);
+        let departed = this.state.shard.departed();
         for log in partitions.chain(queues).chain(departed).collect::<Vec<_>>() {
             this.publish_log(log);
         }
@@ -100,58 +105,104 @@ impl DataShard {
 
     /// The engine's state, for questions.
     pub(super) const fn shard(&self) -> &Shard {
-        &self.replica.shard
-    }
-
-    /// First command of a leader; what is outstanding is found from here on.
-    pub(super) fn lead(&mut self, now: Instant, out: &mut Outbound) {
-        self.sweep.begin(now);
-        self.propose(Proposal::silent(self.id, Command::Lead), now, out);
+        &self.state.shard
     }
 
     /// Puts a command on its way; what is due by its stamp ends with it.
-    pub(super) fn propose(&mut self, proposal: Proposal, now: Instant, out: &mut Outbound) {
-        self.note_sent(now, out);
-        self.put_on_its_way(proposal, now, out);
+    pub(super) fn propose(&mut self, proposal: Proposal, now: Instant) {
+        match self.log.standing() {
+            Standing::Leads(_) => {
+                self.note_sent(now);
+                self.put_on_its_way(proposal, now);
+            }
+            Standing::Elected(_) => self.held.push(proposal),
+            Standing::Follows => proposal.caller.refuse(self.log.not_leader()),
+        }
     }
 
-    fn put_on_its_way(&mut self, proposal: Proposal, now: Instant, out: &mut Outbound) {
+    fn put_on_its_way(&mut self, proposal: Proposal, now: Instant) {
         let stamp = self.clock.stamp(now, self.node.host.wall());
         let entry = Entry {
             stamp,
             command: proposal.command,
         };
         let header = entry.encode();
-        out.push(
-            self.proposals
-                .propose(header, proposal.body, (entry, proposal.caller)),
-        );
+        let taken = self
+            .log
+            .propose(header, proposal.body, (entry, proposal.caller));
+        if let Err(NotTaken { refusal, entry }) = taken {
+            let (entry, caller) = entry;
+            match entry.command {
+                Command::Tick => self.tick = false,
+                Command::Trim { .. } => self.trims = self.trims.saturating_sub(1),
+                _ => {}
+            }
+            caller.refuse(self.node.figures.refused(refusal));
+        }
     }
 
-    /// Applies what is synced up to an index, as much as the turn takes; whether that was all.
-    pub(super) fn synced(
-        &mut self,
-        upto: LogIndex,
-        turn: &mut Turn<'_>,
-        now: Instant,
-        out: &mut Outbound,
-    ) -> bool {
-        while turn.goes_on() {
-            let Some(proposed) = self.proposals.next_synced(upto) else {
-                return true;
+    /// Applies what is committed, as much as the turn takes.
+    ///
+    /// # Errors
+    /// When a command cannot be read: the shard must not go on.
+    pub(super) fn apply(&mut self, turn: &mut Turn<'_>, now: Instant) -> Result<(), String> {
+        let mut applied = Ok(());
+        while applied.is_ok() && turn.goes_on() {
+            let Some(next) = self.log.next() else {
+                break;
             };
-            let (entry, caller) = proposed.entry;
-            self.plan.applied(proposed.bytes);
-            let (outcome, effects) = self.replica.apply(proposed.index, &entry, proposed.body);
-            self.note(&entry.command, &outcome);
-            self.answer(&entry.command, caller, outcome, now, out);
-            for effect in effects {
-                if !self.node.loses_effect() {
-                    self.carry_out(effect, now, out);
-                }
+            applied = self.apply_next(next, now);
+        }
+        self.log.applied();
+        applied
+    }
+
+    fn apply_next(&mut self, next: Committed<(Entry, Caller)>, now: Instant) -> Result<(), String> {
+        let (index, body, bytes, entry, caller) = match next {
+            Committed::Own {
+                index,
+                body,
+                bytes,
+                entry: (entry, caller),
+            } => (index, body, bytes, entry, caller),
+            Committed::Others {
+                index,
+                header,
+                body,
+                bytes,
+            } => {
+                let entry = Entry::decode(&header)
+                    .map_err(|error| format!("entry {index} cannot be read: {error}"))?;
+                (index, body, bytes, entry, Caller::Reply(Reply::none()))
+            }
+            Committed::Pass { index } => {
+                self.state.shard.pass(index);
+                return Ok(());
+            }
+            Committed::Begin { index } => {
+                self.state.shard.pass(index);
+                self.begin(now);
+                return Ok(());
+            }
+            Committed::Replaced((_, caller)) => {
+                caller.refuse(self.log.not_leader());
+                return Ok(());
+            }
+        };
+        self.plan.applied(bytes);
+        let (outcome, effects) = self.state.apply(index, &entry, body);
+        self.note(&entry.command, &outcome);
+        if !self.log.leads() {
+            self.answer_late(caller, outcome);
+            return Ok(());
+        }
+        self.answer(&entry.command, caller, outcome, now);
+        for effect in effects {
+            if !self.node.loses_effect() {
+                self.carry_out(effect, now);
             }
         }
-        false
+        Ok(())
     }
 
     /// What a command changed outside the engine.
@@ -166,11 +217,11 @@ impl DataShard {
                 if let Outcome::Appended(_) = outcome {
                     // Before the answer, so that who has it can read what it published.
                     self.publish_extent(*log);
-                    self.node
-                        .figures
-                        .published_messages
-                        .add(u64::from(batch.count));
-                    self.node.figures.published_bytes.add(batch.bytes);
+                    if self.log.leads() {
+                        let figures = &self.node.figures;
+                        figures.published_messages.add(u64::from(batch.count));
+                        figures.published_bytes.add(batch.bytes);
+                    }
                 }
             }
             Command::Transfer {
@@ -190,7 +241,9 @@ impl DataShard {
             | Command::Remove { log, .. } => self.publish_log(*log),
             Command::ForgetDead { queue, .. } => self.publish_departed(*queue),
             Command::Settle { settlements, .. } => {
-                if let Outcome::Settled(results) = outcome {
+                if let Outcome::Settled(results) = outcome
+                    && self.log.leads()
+                {
                     self.settled(settlements, results);
                 }
             }
@@ -198,14 +251,7 @@ impl DataShard {
         }
     }
 
-    fn answer(
-        &mut self,
-        command: &Command,
-        caller: Caller,
-        outcome: Outcome,
-        now: Instant,
-        out: &mut Outbound,
-    ) {
+    fn answer(&mut self, command: &Command, caller: Caller, outcome: Outcome, now: Instant) {
         let answer = match outcome {
             Outcome::Refused(refusal) => Err(self.node.figures.refused(refusal)),
             outcome => Ok(outcome),
@@ -223,13 +269,13 @@ impl DataShard {
                         claimed,
                         lost,
                     };
-                    self.attach(connection, &begun, now, out);
+                    self.attach(connection, &begun, now);
                 }
                 reply.answer(answer);
             }
             Caller::Receiver(waiter) => {
                 if let Command::Acquire { queue, .. } = command {
-                    self.received(*queue, waiter, answer, now, out);
+                    self.received(*queue, waiter, answer, now);
                 }
             }
         }
@@ -241,7 +287,6 @@ impl DataShard {
         waiter: Waiter,
         answer: Result<Outcome, Refusal>,
         now: Instant,
-        out: &mut Outbound,
     ) {
         let deliveries = match answer {
             Ok(Outcome::Acquired(deliveries)) => deliveries,
@@ -251,7 +296,7 @@ impl DataShard {
         if !deliveries.is_empty() || waiter.until <= now {
             let owner = waiter.owner;
             if let Err(Ok(unwanted)) = waiter.reply.send(Ok(deliveries)) {
-                self.give_back(queue, owner, &unwanted, now, out);
+                self.give_back(queue, owner, &unwanted, now);
             }
             return;
         }
@@ -267,14 +312,7 @@ impl DataShard {
     }
 
     /// Returns messages that never left the broker.
-    fn give_back(
-        &mut self,
-        queue: LogId,
-        owner: SessionId,
-        deliveries: &[Delivery],
-        now: Instant,
-        out: &mut Outbound,
-    ) {
+    fn give_back(&mut self, queue: LogId, owner: SessionId, deliveries: &[Delivery], now: Instant) {
         if deliveries.is_empty() {
             return;
         }
@@ -292,11 +330,10 @@ impl DataShard {
         self.propose(
             Proposal::silent(self.id, Command::Settle { queue, settlements }),
             now,
-            out,
         );
     }
 
-    fn carry_out(&mut self, effect: Effect, now: Instant, out: &mut Outbound) {
+    fn carry_out(&mut self, effect: Effect, now: Instant) {
         let shard = self.id;
         match effect {
             Effect::Deliver {
@@ -317,7 +354,7 @@ impl DataShard {
             Effect::SessionClosed { session } => self.session_closed(session),
             Effect::Available { queue, ready } => {
                 for waiter in self.waiters.take(queue, ready) {
-                    self.acquire(queue, waiter, now, out);
+                    self.acquire(queue, waiter, now);
                 }
             }
             Effect::Appended { log, .. } => {
@@ -337,13 +374,7 @@ impl DataShard {
     }
 
     /// Asks the engine for what a `Receive` call wants.
-    pub(super) fn acquire(
-        &mut self,
-        queue: LogId,
-        waiter: Waiter,
-        now: Instant,
-        out: &mut Outbound,
-    ) {
+    pub(super) fn acquire(&mut self, queue: LogId, waiter: Waiter, now: Instant) {
         let command = Command::Acquire {
             queue,
             owner: waiter.owner,
@@ -360,13 +391,12 @@ impl DataShard {
                 caller,
             },
             now,
-            out,
         );
     }
 
     fn reconfigured(&mut self, log: LogId) {
         let shard = self.id;
-        if let Some(queue) = self.replica.shard.queue(log) {
+        if let Some(queue) = self.state.shard.queue(log) {
             // Most have neither: of many queues, a pump for each would only find that out.
             if !queue.spec().bindings.is_empty() {
                 Pumps::wake(&self.node, Job::Transfer { shard, queue: log });
@@ -375,7 +405,7 @@ impl DataShard {
                 Pumps::wake(&self.node, Job::Dead { shard, queue: log });
             }
             Pumps::room(&self.node, log);
-        } else if self.replica.shard.partition(log).is_some() {
+        } else if self.state.shard.partition(log).is_some() {
             self.waking.add(log);
         } else {
             for waiter in self.waiters.take(log, u64::MAX) {
@@ -394,10 +424,10 @@ impl DataShard {
 
     /// Tells the others that a log is here, how it is bound, or that it is gone.
     fn publish_log(&mut self, log: LogId) {
-        if let Some(queue) = self.replica.shard.queue(log) {
+        if let Some(queue) = self.state.shard.queue(log) {
             let cursors = queue.cursors().collect();
             self.node.logs.set_queue(self.id, log, cursors);
-        } else if let Some(partition) = self.replica.shard.partition(log) {
+        } else if let Some(partition) = self.state.shard.partition(log) {
             let extent = partition.first()..partition.end();
             self.extents
                 .insert(log, self.node.logs.add_partition(self.id, log, extent));
@@ -423,7 +453,7 @@ impl DataShard {
     /// Tells readers what a partition holds; whether it is one.
     fn publish_extent(&self, log: LogId) -> bool {
         let (Some(sender), Some(partition)) =
-            (self.extents.get(&log), self.replica.shard.partition(log))
+            (self.extents.get(&log), self.state.shard.partition(log))
         else {
             return false;
         };

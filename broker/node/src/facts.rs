@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_storage::{Area, TimesSeen};
-use millrace_types::{Address, LogIndex, NodeId, Offset, ShardId, Wall};
+use millrace_types::{Address, LogIndex, NodeId, Offset, ShardId, Term, Wall};
 use std::ops::Range;
 
 pub use millrace_engine::outcome::QueueStats;
@@ -232,6 +232,14 @@ pub struct Stats {
 pub struct ShardFacts {
     /// Why it does not serve; `None` when it does.
     pub unavailable: Option<String>,
+    /// Raft's.
+    pub term: Term,
+    /// Last entry that the log has.
+    pub last: LogIndex,
+    /// Last entry that is on this disk.
+    pub synced: LogIndex,
+    /// Last entry known to be committed.
+    pub committed: LogIndex,
     /// Last entry applied.
     pub applied: LogIndex,
     /// Last entry a checkpoint covers.

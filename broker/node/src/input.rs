@@ -7,6 +7,7 @@ use millrace_engine::Shard;
 use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
+use millrace_replica::ReadyNumber;
 use millrace_storage::CheckpointError;
 use millrace_types::{LogIndex, Refusal, ShardId};
 
@@ -37,8 +38,8 @@ pub(super) enum Input {
     Resume(Arc<Connection>),
     /// The journal takes records again.
     Room,
-    /// These shards' logs are synced up to here.
-    Synced(Vec<(ShardId, LogIndex)>),
+    /// These writes of these shards, and all before them, are synced.
+    Synced(Vec<(ShardId, ReadyNumber)>),
     /// A checkpoint is done, or is not.
     Checkpointed(ShardId, Result<LogIndex, CheckpointError>),
     /// A data shard has, or has not, logged a portion of its configuration.
@@ -53,6 +54,12 @@ pub(super) enum Input {
     Drain(Reply<()>),
     /// End the thread at once.
     Stop,
+    /// Be the other members of a shard.
+    #[cfg(test)]
+    Drive(
+        ShardId,
+        Box<dyn FnOnce(&mut millrace_replica::Replica) + Send>,
+    ),
 }
 
 /// A command to propose.

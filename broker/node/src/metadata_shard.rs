@@ -1,14 +1,14 @@
-//! Leader of the metadata shard: orders changes of the catalogue, publishes its view, and tells
-//! every data shard what it still lacks until all have logged it.
+//! The metadata shard: applies changes of the catalogue and publishes its view. While it leads, it
+//! orders them, and tells every data shard what it still lacks until all have logged it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use millrace_engine::Catalogue;
 use millrace_engine::catalogue::{CatalogueCommand, CatalogueEntry};
-use millrace_storage::{CheckpointError, Store};
+use millrace_replica::ReadyNumber;
+use millrace_storage::CheckpointError;
 use millrace_types::{LogIndex, Refusal, ShardId};
 
 use super::checkpoint_plan::{self, CheckpointPlan};
@@ -17,17 +17,17 @@ use super::configuring::Round;
 use super::facts::ShardFacts;
 use super::node::Node;
 use super::outbound::Outbound;
-use super::proposals::Proposals;
 use super::recovery::Metadata;
 use super::reply::Reply;
+use super::shard_log::{Committed, Lost, NotTaken, ShardLog, Standing};
 
 /// The catalogue and those who change it.
 pub(super) struct MetadataShard {
     node: Arc<Node>,
-    catalogue: Catalogue,
-    /// Holds no bodies; a checkpoint wants one.
-    store: Arc<Store>,
-    proposals: Proposals<(CatalogueEntry, Reply<u64>)>,
+    state: Metadata,
+    log: ShardLog<(CatalogueEntry, Reply<u64>)>,
+    /// Proposed since this replica was elected; taken when it leads.
+    held: Vec<(CatalogueCommand, Reply<u64>)>,
     clock: Clock,
     plan: CheckpointPlan,
     /// What each data shard that serves has logged.
@@ -41,18 +41,18 @@ impl MetadataShard {
     /// logged.
     pub(super) fn new(
         node: &Arc<Node>,
-        recovered: Metadata,
+        state: Metadata,
         plan: CheckpointPlan,
-        proposals: Proposals<(CatalogueEntry, Reply<u64>)>,
+        log: ShardLog<(CatalogueEntry, Reply<u64>)>,
         configured: BTreeMap<ShardId, u64>,
         now: Instant,
     ) -> Self {
         let this = Self {
             node: Arc::clone(node),
-            catalogue: recovered.catalogue,
-            store: recovered.store,
-            proposals,
-            clock: Clock::new(recovered.wall, recovered.elapsed, now),
+            clock: Clock::new(state.wall, state.elapsed, now),
+            state,
+            log,
+            held: Vec::new(),
             plan,
             configured,
             rounds: BTreeMap::new(),
@@ -61,71 +61,159 @@ impl MetadataShard {
         this
     }
 
-    /// First commands of a leader: the number of shards, and what they have done already.
-    pub(super) fn lead(&mut self, now: Instant, out: &mut Outbound) {
-        let data_shards = self.node.data_shards();
-        if self.catalogue.topology().data_shards() < data_shards {
-            self.propose(
-                CatalogueCommand::Init { data_shards },
-                Reply::none(),
-                now,
-                out,
-            );
+    /// A write has reached the disk, and all before it.
+    pub(super) fn synced(&mut self, number: ReadyNumber) {
+        self.log.synced(number);
+    }
+
+    /// Whether there is something to apply.
+    pub(super) fn has_committed(&self) -> bool {
+        self.log.has_committed()
+    }
+
+    /// Hands over what is to be written; takes note of who leads.
+    ///
+    /// # Errors
+    /// Why the shard must not go on.
+    pub(super) fn gather(&mut self, now: Instant, out: &mut Outbound) -> Result<(), String> {
+        if let Some(lost) = self.log.gather(out)? {
+            self.step_down(lost);
         }
-        if self.catalogue.topology().applied_revision() < self.catalogue.revision() {
+        if self.log.wants_checkpoint() {
+            self.checkpoint(true, now);
+        }
+        Ok(())
+    }
+
+    /// Everything of earlier terms is applied. First commands of a leader: the number of shards,
+    /// and what they have done already.
+    fn begin(&mut self, now: Instant) {
+        self.clock = Clock::new(self.state.wall, self.state.elapsed, now);
+        let data_shards = self.node.data_shards();
+        if self.state.catalogue.topology().data_shards() < data_shards {
+            self.propose(CatalogueCommand::Init { data_shards }, Reply::none(), now);
+        }
+        let topology = self.state.catalogue.topology();
+        if topology.applied_revision() < self.state.catalogue.revision() {
             for (shard, revision) in self.configured.clone() {
                 let command = CatalogueCommand::ShardConfigured { shard, revision };
-                self.propose(command, Reply::none(), now, out);
+                self.propose(command, Reply::none(), now);
             }
+        }
+        for (command, reply) in std::mem::take(&mut self.held) {
+            self.propose(command, reply, now);
         }
         self.push();
     }
 
-    /// Puts a change on its way.
-    pub(super) fn propose(
-        &mut self,
-        command: CatalogueCommand,
-        reply: Reply<u64>,
-        now: Instant,
-        out: &mut Outbound,
-    ) {
-        let stamp = self.clock.stamp(now, self.node.host.wall());
-        let entry = CatalogueEntry { stamp, command };
-        let header = entry.encode();
-        out.push(self.proposals.propose(header, Bytes::new(), (entry, reply)));
+    /// Another replica decides from here on, or none does.
+    fn step_down(&mut self, lost: Lost<(CatalogueEntry, Reply<u64>)>) {
+        let refusal = self.log.not_leader();
+        tracing::info!(why = %refusal.message, "the metadata shard is not led here any more");
+        for (_, reply) in lost.0 {
+            reply.answer(Err(refusal.clone().unknown()));
+        }
+        self.close(&refusal);
     }
 
-    /// Applies everything up to an index.
-    pub(super) fn synced(&mut self, upto: LogIndex) {
-        let mut changed = false;
-        while let Some(proposed) = self.proposals.next_synced(upto) {
-            let (entry, reply) = proposed.entry;
-            self.plan.applied(proposed.bytes);
-            let applied = self.catalogue.apply(proposed.index, &entry);
-            if applied.changed {
-                changed = true;
-                // Before the answer, so that who has it finds what it declared.
-                self.publish();
-            }
-            reply.answer(
-                applied
-                    .outcome
-                    .map_err(|refusal| self.node.figures.refused(refusal)),
-            );
+    /// Ends everything that waits.
+    pub(super) fn close(&mut self, refusal: &Refusal) {
+        for (_, reply) in std::mem::take(&mut self.held) {
+            reply.answer(Err(refusal.clone()));
         }
+        self.rounds.clear();
+    }
+
+    /// Puts a change on its way.
+    pub(super) fn propose(&mut self, command: CatalogueCommand, reply: Reply<u64>, now: Instant) {
+        match self.log.standing() {
+            Standing::Leads(_) => {}
+            Standing::Elected(_) => return self.held.push((command, reply)),
+            Standing::Follows => return reply.answer(Err(self.log.not_leader())),
+        }
+        let stamp = self.clock.stamp(now, self.node.host.wall());
+        let entry = CatalogueEntry { stamp, command };
+        let taken = self
+            .log
+            .propose(entry.encode(), Bytes::new(), (entry, reply));
+        if let Err(NotTaken { refusal, entry }) = taken {
+            entry.1.answer(Err(self.node.figures.refused(refusal)));
+        }
+    }
+
+    /// Applies everything that is committed.
+    ///
+    /// # Errors
+    /// When a command cannot be read: the shard must not go on.
+    pub(super) fn apply(&mut self, now: Instant) -> Result<(), String> {
+        let (mut changed, mut applied) = (false, Ok(()));
+        while let Some(next) = self.log.next() {
+            match self.apply_next(next, now) {
+                Ok(also) => changed |= also,
+                Err(why) => {
+                    applied = Err(why);
+                    break;
+                }
+            }
+        }
+        self.log.applied();
         if changed {
             self.push();
         }
+        applied
+    }
+
+    /// Whether it changed what can be asked.
+    fn apply_next(
+        &mut self,
+        next: Committed<(CatalogueEntry, Reply<u64>)>,
+        now: Instant,
+    ) -> Result<bool, String> {
+        let (index, bytes, entry, reply) = match next {
+            Committed::Own {
+                index,
+                bytes,
+                entry: (entry, reply),
+                ..
+            } => (index, bytes, entry, reply),
+            Committed::Others {
+                index,
+                header,
+                bytes,
+                ..
+            } => {
+                let entry = CatalogueEntry::decode(&header)
+                    .map_err(|error| format!("entry {index} cannot be read: {error}"))?;
+                (index, bytes, entry, Reply::none())
+            }
+            Committed::Pass { index } => {
+                self.state.catalogue.pass(index);
+                return Ok(false);
+            }
+            Committed::Begin { index } => {
+                self.state.catalogue.pass(index);
+                self.begin(now);
+                return Ok(false);
+            }
+            Committed::Replaced((_, reply)) => {
+                reply.answer(Err(self.log.not_leader()));
+                return Ok(false);
+            }
+        };
+        self.plan.applied(bytes);
+        self.state.note(&entry);
+        let applied = self.state.catalogue.apply(index, &entry);
+        if applied.changed {
+            // Before the answer, so that who has it finds what it declared.
+            self.publish();
+        }
+        let outcome = applied.outcome;
+        reply.answer(outcome.map_err(|refusal| self.node.figures.refused(refusal)));
+        Ok(applied.changed)
     }
 
     /// A data shard has, or has not, logged what it was told last.
-    pub(super) fn configured(
-        &mut self,
-        shard: ShardId,
-        result: Result<(), Refusal>,
-        now: Instant,
-        out: &mut Outbound,
-    ) {
+    pub(super) fn configured(&mut self, shard: ShardId, result: Result<(), Refusal>, now: Instant) {
         let Some(round) = self.rounds.get_mut(&shard) else {
             return;
         };
@@ -135,10 +223,10 @@ impl MetadataShard {
                 self.rounds.remove(&shard);
                 self.configured.insert(shard, revision);
                 let command = CatalogueCommand::ShardConfigured { shard, revision };
-                self.propose(command, Reply::none(), now, out);
+                self.propose(command, Reply::none(), now);
                 self.push();
             }
-            Ok(()) => round.go_on(&self.node, &self.catalogue),
+            Ok(()) => round.go_on(&self.node, &self.state.catalogue),
             Err(refusal) => {
                 self.rounds.remove(&shard);
                 tracing::warn!(%shard, %refusal, "a shard was not configured");
@@ -148,11 +236,14 @@ impl MetadataShard {
 
     /// Begins to tell every data shard what it lacks; one that is being told follows afterwards.
     fn push(&mut self) {
-        let revision = self.catalogue.revision();
+        if !self.log.leads() {
+            return;
+        }
+        let revision = self.state.catalogue.revision();
         for (shard, done) in &self.configured {
             if *done < revision && !self.rounds.contains_key(shard) {
-                let mut round = Round::new(&self.catalogue, *shard, *done);
-                round.go_on(&self.node, &self.catalogue);
+                let mut round = Round::new(&self.state.catalogue, *shard, *done);
+                round.go_on(&self.node, &self.state.catalogue);
                 self.rounds.insert(*shard, round);
             }
         }
@@ -160,7 +251,7 @@ impl MetadataShard {
 
     /// Replaces the view that everybody else has.
     fn publish(&self) {
-        let topology = self.catalogue.topology();
+        let topology = self.state.catalogue.topology();
         self.node
             .view
             .send_modify(|view| *view = Arc::new(view.next(topology)));
@@ -173,57 +264,88 @@ impl MetadataShard {
 
     /// Whether `housekeeping` has anything to look at.
     pub(super) fn needs_housekeeping(&self) -> bool {
-        let revision = self.catalogue.revision();
-        self.plan.covered() < self.catalogue.applied()
-            || self.configured.values().any(|done| *done < revision)
+        let revision = self.state.catalogue.revision();
+        let behind = || self.configured.values().any(|done| *done < revision);
+        self.plan.covered() < self.state.catalogue.applied() || (self.log.leads() && behind())
     }
 
     /// Starts a checkpoint when it is due, or possible and `wanted`.
     pub(super) fn checkpoint(&mut self, wanted: bool, now: Instant) {
-        let applied = self.catalogue.applied();
+        let applied = self.state.catalogue.applied();
         let start =
             self.plan.is_due(applied, 0, now) || (wanted && self.plan.is_possible(applied, now));
         if !start {
             return;
         }
+        let Some(point) = self.log.begin_checkpoint() else {
+            return;
+        };
+        assert_eq!(
+            point.mark.index, applied,
+            "the log and the state are at the same entry"
+        );
         self.plan.started(now);
-        let frozen = self.catalogue.freeze();
+        let frozen = self.state.catalogue.freeze();
         checkpoint_plan::start(
             &self.node,
-            &self.store,
-            (ShardId::METADATA, applied),
+            &self.state.store,
+            (ShardId::METADATA, &point),
             Box::new(move || frozen.encode().into()),
         );
     }
 
     /// A checkpoint is done, or is not.
     pub(super) fn checkpointed(&mut self, result: Result<LogIndex, CheckpointError>, now: Instant) {
+        if result.is_ok() {
+            self.log.checkpoint_made();
+        }
         checkpoint_plan::finish(&self.node, ShardId::METADATA, &mut self.plan, result, now);
     }
 
     /// Whether nothing is on its way.
     pub(super) fn is_idle(&self) -> bool {
-        self.proposals.is_empty() && !self.plan.is_running()
+        self.log.is_idle() && !self.plan.is_running()
     }
 
     /// Whether anything is on its way to the disk.
     pub(super) fn is_writing(&self) -> bool {
-        !self.proposals.is_empty()
+        !self.log.is_idle()
     }
 
     /// Whether a checkpoint covers everything.
     pub(super) fn is_covered(&self, now: Instant) -> bool {
-        !self.plan.is_possible(self.catalogue.applied(), now)
+        !self.plan.is_possible(self.state.catalogue.applied(), now)
+    }
+
+    /// Time has passed for who is not alone.
+    pub(super) fn tick(&mut self) {
+        self.log.tick();
+    }
+
+    /// Whether `tick` has to be called.
+    pub(super) fn needs_ticks(&self) -> bool {
+        self.log.needs_ticks()
+    }
+
+    /// For tests that are the other members.
+    #[cfg(test)]
+    pub(super) fn log_replica(&mut self) -> &mut millrace_replica::Replica {
+        self.log.replica()
     }
 
     /// Figures for metrics.
     pub(super) fn facts(&self) -> ShardFacts {
+        let reach = self.log.reach();
         ShardFacts {
             unavailable: None,
-            applied: self.catalogue.applied(),
+            term: self.log.term(),
+            last: reach.last,
+            synced: reach.synced,
+            committed: reach.committed,
+            applied: self.state.catalogue.applied(),
             checkpoint: self.plan.covered(),
-            in_flight_entries: self.proposals.len(),
-            in_flight_bytes: self.proposals.bytes(),
+            in_flight_entries: self.log.len(),
+            in_flight_bytes: self.log.bytes(),
             ..ShardFacts::default()
         }
     }

@@ -11,7 +11,7 @@ use millrace_engine::Shard;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile, Store};
-use millrace_types::{ErrorCode, Refusal, ShardId};
+use millrace_types::{ErrorCode, NodeId, Refusal, ShardId};
 use tokio::sync::{Semaphore, watch};
 
 use super::bodies::Bodies;
@@ -21,7 +21,7 @@ use super::host::Host;
 use super::inbox::Inbox;
 use super::input::{Caller, Input, Proposal};
 use super::logs::Logs;
-use super::options::{CROWDED_QUARTERS, NodeOptions};
+use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
 use super::view::CatalogueView;
@@ -53,6 +53,9 @@ pub(super) struct Node {
     /// All effects are lost.
     #[cfg(test)]
     pub(super) effects_lost: std::sync::atomic::AtomicBool,
+    /// What replicas say to others.
+    #[cfg(test)]
+    pub(super) sent: std::sync::Mutex<Vec<millrace_replica::Message>>,
 }
 
 /// One shard, seen from outside.
@@ -326,6 +329,21 @@ pub(super) fn draining() -> Refusal {
 
 /// A restart takes about that long.
 const DRAIN_RETRY_MS: u64 = 1_000;
+
+/// What a client is told when another node leads a shard, or none does.
+pub(super) fn not_leader(shard: ShardId, leader: Option<NodeId>) -> Refusal {
+    let message = match leader {
+        Some(leader) => format!("node {leader} leads shard {shard}"),
+        None => format!("nobody leads shard {shard} at the moment"),
+    };
+    let refusal = Refusal::new(ErrorCode::NotLeader, message)
+        .with("shard", shard.to_string())
+        .retry_after_millis(RETRY_AFTER_MS);
+    match leader {
+        Some(leader) => refusal.with("leader", leader.to_string()),
+        None => refusal,
+    }
+}
 
 /// What a client is told about a damaged shard.
 pub(super) fn quarantined(shard: ShardId, damage: &str) -> Refusal {

@@ -127,6 +127,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The system gives no random bits.
+    #[error("cannot get random bits")]
+    Random(#[source] std::io::Error),
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use millrace_replica::ReadyNumber;
 use millrace_storage::{AppendError, JournalRecord};
-use millrace_types::{LogIndex, ShardId};
+use millrace_types::ShardId;
 
 use super::inbox::Inbox;
 use super::input::Input;
@@ -14,21 +15,32 @@ use super::node::Node;
 #[derive(Default)]
 pub(super) struct Outbound {
     records: Vec<JournalRecord>,
-    marks: Vec<(ShardId, LogIndex)>,
+    /// Of each shard the last of its writes.
+    marks: Vec<(ShardId, ReadyNumber)>,
+    /// To other replicas; only tests have any.
+    #[cfg(test)]
+    pub(super) messages: Vec<millrace_replica::Message>,
 }
 
 impl Outbound {
-    /// Adds a record; those of one shard in the order of their indexes.
-    pub(super) fn push(&mut self, record: JournalRecord) {
-        match self
-            .marks
-            .iter_mut()
-            .find(|(shard, _)| *shard == record.shard)
-        {
-            Some((_, last)) => *last = record.index,
-            None => self.marks.push((record.shard, record.index)),
+    /// Adds a write of a shard; those of one shard in the order of their numbers.
+    pub(super) fn push(
+        &mut self,
+        shard: ShardId,
+        number: ReadyNumber,
+        records: impl Iterator<Item = JournalRecord>,
+    ) {
+        match self.marks.iter_mut().find(|(marked, _)| *marked == shard) {
+            Some((_, last)) => *last = number,
+            None => self.marks.push((shard, number)),
         }
-        self.records.push(record);
+        self.records.extend(records);
+    }
+
+    /// Takes what waits.
+    pub(super) fn take(&mut self) -> (Vec<JournalRecord>, Vec<(ShardId, ReadyNumber)>) {
+        let records = std::mem::take(&mut self.records);
+        (records, std::mem::take(&mut self.marks))
     }
 
     /// Whether nothing waits.
@@ -45,14 +57,13 @@ impl Outbound {
         node: &Node,
         inbox: &Arc<Inbox<Input>>,
     ) -> Result<(), AppendError> {
+        #[cfg(test)]
+        node.sent.lock().unwrap().append(&mut self.messages);
         // Beyond that the worker holds back, which slows down those who propose.
         if self.records.is_empty() || !node.journal.has_room() {
             return Ok(());
         }
-        let (records, marks) = (
-            std::mem::take(&mut self.records),
-            std::mem::take(&mut self.marks),
-        );
+        let (records, marks) = self.take();
         let inbox = Arc::clone(inbox);
         node.journal
             .append(records, Box::new(move || inbox.send(Input::Synced(marks))))

@@ -71,6 +71,8 @@ enum Ended {
     StillFull,
     /// It cannot go on before somebody changes something, for people.
     Stuck(String),
+    /// Its shard is not led here any more.
+    Stopped,
 }
 
 /// All pumps of a node.
@@ -83,8 +85,9 @@ pub(super) struct Pumps {
 
 #[derive(Default)]
 struct State {
-    /// Whether it has to look again when it is done.
-    running: BTreeMap<Job, bool>,
+    /// Shards led here; nothing is pumped for others.
+    led: BTreeSet<ShardId>,
+    running: BTreeMap<Job, Running>,
     /// Dead letters that wait for room in a queue.
     waiting: BTreeMap<LogId, BTreeSet<Job>>,
     /// Why pumps do not go on.
@@ -102,6 +105,25 @@ impl State {
             self.waiting.insert(queue, rest);
         }
         waiting
+    }
+}
+
+/// A pump at work.
+#[derive(Default)]
+struct Running {
+    /// Whether it has to look again when it is done.
+    again: bool,
+    stop: CancellationToken,
+}
+
+impl Job {
+    /// For whom it is done.
+    const fn shard(self) -> ShardId {
+        match self {
+            Self::Transfer { shard, .. }
+            | Self::Dead { shard, .. }
+            | Self::Forget { shard, .. } => shard,
+        }
     }
 }
 
@@ -124,12 +146,15 @@ impl Pumps {
         }
         {
             let mut state = pumps.lock();
-            state.blocked.remove(&job);
-            if let Some(again) = state.running.get_mut(&job) {
-                *again = true;
+            if !state.led.contains(&job.shard()) {
                 return;
             }
-            state.running.insert(job, false);
+            state.blocked.remove(&job);
+            if let Some(running) = state.running.get_mut(&job) {
+                running.again = true;
+                return;
+            }
+            state.running.insert(job, Running::default());
         }
         Self::start(node, job);
     }
@@ -143,10 +168,10 @@ impl Pumps {
         }
         {
             let mut state = pumps.lock();
-            if state.running.contains_key(&job) {
+            if state.running.contains_key(&job) || !state.led.contains(&job.shard()) {
                 return;
             }
-            state.running.insert(job, false);
+            state.running.insert(job, Running::default());
         }
         Self::start(node, job);
     }
@@ -193,6 +218,29 @@ impl Pumps {
         }
     }
 
+    /// A shard is led here: its pumps may run.
+    pub(super) fn lead(&self, shard: ShardId) {
+        self.lock().led.insert(shard);
+    }
+
+    /// A shard is not led here any more: its pumps end at once, whatever they are at. Whoever leads
+    /// it now finds in its state what is left to do.
+    pub(super) fn follow(&self, shard: ShardId) {
+        let mut state = self.lock();
+        state.led.remove(&shard);
+        state.blocked.retain(|job, _| job.shard() != shard);
+        for waiting in state.waiting.values_mut() {
+            waiting.retain(|job| job.shard() != shard);
+        }
+        state.waiting.retain(|_, waiting| !waiting.is_empty());
+        for (job, running) in &mut state.running {
+            if job.shard() == shard {
+                running.again = false;
+                running.stop.cancel();
+            }
+        }
+    }
+
     /// Stops all of them; each ends after the step it is at.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
@@ -205,15 +253,23 @@ impl Pumps {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What ends a pump that is at work.
+    fn stops(&self, job: Job) -> CancellationToken {
+        let state = self.lock();
+        let running = state.running.get(&job);
+        running.map_or_else(CancellationToken::new, |running| running.stop.clone())
+    }
+
     /// Notes how a pump ended; whether it has to look again.
     fn ended(&self, job: Job, ended: &Ended) -> bool {
         let mut state = self.lock();
-        let again = state.running.get(&job).copied().unwrap_or(false);
+        let again = state.running.remove(&job).is_some_and(|r| r.again);
         let problem = |reason: &str, message: &str| Problem {
             reason: reason.into(),
             message: message.into(),
         };
         match ended {
+            Ended::Stopped => {}
             Ended::CaughtUp => {
                 state.blocked.remove(&job);
             }
@@ -234,9 +290,7 @@ impl Pumps {
             }
         }
         if again {
-            state.running.insert(job, false);
-        } else {
-            state.running.remove(&job);
+            state.running.insert(job, Running::default());
         }
         again
     }
@@ -248,9 +302,11 @@ async fn run(node: Arc<Node>, job: Job) {
         let Ok(_permit) = node.pumps.permits.acquire().await else {
             return;
         };
+        let stops = node.pumps.stops(job);
         let ended = tokio::select! {
             biased;
             () = node.pumps.stop.cancelled() => return,
+            () = stops.cancelled() => Ended::Stopped,
             ended = step(&node, job) => ended,
         };
         if !node.pumps.ended(job, &ended) {

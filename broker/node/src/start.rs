@@ -22,9 +22,10 @@ use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::node::{DiskLook, Node, Phase, Slot, quarantined};
 use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
-use super::proposals::Proposals;
 use super::pumps::Pumps;
-use super::recovery::{self, Apply, Data, Metadata, Recovered, Unusable};
+use super::recovery::{self, Apply, Metadata, Opened, Recovered, Unusable};
+use super::shard_log::ShardLog;
+use super::shard_state::ShardState;
 use super::view::CatalogueView;
 use super::worker::Worker;
 
@@ -42,8 +43,8 @@ pub(super) struct Started {
 
 /// What was found on disk, shard by shard.
 struct Found {
-    metadata: Result<Recovered<Metadata>, String>,
-    data: BTreeMap<ShardId, Result<Recovered<Data>, String>>,
+    metadata: Result<Opened<Metadata>, String>,
+    data: BTreeMap<ShardId, Result<Opened<ShardState>, String>>,
 }
 
 /// Starts a node on a disk. Blocks on the disk.
@@ -63,7 +64,7 @@ pub(super) fn start(
     }
     let dir = open(disk, &host, &options)?;
     let (mut journal, recovery) = Journal::open(&dir, options.journal)?;
-    let found = recover(&dir, &mut journal, recovery)?;
+    let found = recover(&dir, &mut journal, recovery, (&*host, &options))?;
 
     let workers = options.workers.max(1);
     let inboxes: Vec<Arc<Inbox<Input>>> = (0..workers).map(|_| Arc::new(Inbox::new())).collect();
@@ -104,6 +105,8 @@ pub(super) fn start(
         host,
         #[cfg(test)]
         effects_lost: std::sync::atomic::AtomicBool::new(false),
+        #[cfg(test)]
+        sent: std::sync::Mutex::default(),
     });
     let workers = run_workers(&node, workers_of(&node, found))?;
     let mut disk = disk_routines;
@@ -169,7 +172,12 @@ fn open(
 }
 
 /// Checkpoints first, then one pass over the journal for all shards.
-fn recover(dir: &DataDir, journal: &mut Journal, recovery: Recovery) -> Result<Found, StartError> {
+fn recover(
+    dir: &DataDir,
+    journal: &mut Journal,
+    recovery: Recovery,
+    (host, options): (&dyn Host, &NodeOptions),
+) -> Result<Found, StartError> {
     if let Some(torn) = &recovery.torn {
         tracing::info!(path = %torn.path.display(), at = torn.at, bytes = torn.bytes,
             "the journal's torn tail was cut; nothing in it was acknowledged");
@@ -190,7 +198,33 @@ fn recover(dir: &DataDir, journal: &mut Journal, recovery: Recovery) -> Result<F
             replay(shard, record);
         }
     })?;
-    Ok(Found { metadata, data })
+    let mut found = BTreeMap::new();
+    for (shard, recovered) in data {
+        found.insert(shard, opened(recovered, dir, shard, (host, options))?);
+    }
+    Ok(Found {
+        metadata: opened(metadata, dir, ShardId::METADATA, (host, options))?,
+        data: found,
+    })
+}
+
+/// Opens the log of a shard, unless that is quarantined.
+fn opened<T: Apply>(
+    found: Result<Recovered<T>, String>,
+    dir: &DataDir,
+    shard: ShardId,
+    (host, options): (&dyn Host, &NodeOptions),
+) -> Result<Result<Opened<T>, String>, StartError> {
+    let recovered = match found {
+        Ok(recovered) => recovered,
+        Err(why) => return Ok(Err(why)),
+    };
+    let seed = host.random().map_err(StartError::Random)?;
+    let opened = recovered.open(dir, shard, options, seed);
+    if let Err(why) = &opened {
+        quarantine(shard, why);
+    }
+    Ok(opened)
 }
 
 /// Hands a record to its shard, unless that is quarantined.
@@ -219,7 +253,8 @@ fn usable<T>(
     }
 }
 
-fn quarantine(shard: ShardId, why: &str) {
+/// Says that a shard does not serve.
+pub(super) fn quarantine(shard: ShardId, why: &str) {
     tracing::error!(%shard, %why, "shard quarantined: it does not serve, the others do");
 }
 
@@ -261,7 +296,7 @@ fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
         let store = found
             .as_ref()
             .ok()
-            .map(|found| Arc::clone(&found.state.replica.store));
+            .map(|found| Arc::clone(&found.state.store));
         slots.push(slot(*shard, store, found.as_ref().err()));
     }
     slots
@@ -275,29 +310,22 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
         .map(|inbox| Worker::new(node, inbox))
         .collect();
     let count = workers.len();
-    let proposals = |shard, last| {
-        let replica = node.data_dir.replica(shard).unwrap_or_default();
-        (shard, replica, last)
-    };
     let mut configured = BTreeMap::new();
     for (shard, found) in found.data {
         let Ok(found) = found else {
             continue;
         };
         node.journal.release(shard, found.covered);
-        configured.insert(shard, found.state.replica.shard.configured_revision());
-        let (shard, replica, last) = proposals(shard, found.last);
-        let log = Proposals::new(shard, replica, last);
-        let plan = found.plan(&node.options);
-        let data = DataShard::new(node, found.state.replica, plan, log, now);
+        configured.insert(shard, found.state.shard.configured_revision());
+        let log = ShardLog::new(found.log);
+        let data = DataShard::new(node, found.state, found.plan, log, now);
         workers[worker_of(shard, count)].shards.insert(shard, data);
     }
     if let Ok(found) = found.metadata {
-        node.journal.release(ShardId::METADATA, found.covered);
-        let (shard, replica, last) = proposals(ShardId::METADATA, found.last);
-        let log = Proposals::new(shard, replica, last);
-        let plan = found.plan(&node.options);
-        let metadata = MetadataShard::new(node, found.state, plan, log, configured, now);
+        let shard = ShardId::METADATA;
+        node.journal.release(shard, found.covered);
+        let log = ShardLog::new(found.log);
+        let metadata = MetadataShard::new(node, found.state, found.plan, log, configured, now);
         workers[worker_of(shard, count)].metadata = Some(metadata);
     }
     workers

@@ -1,14 +1,15 @@
 //! The routine that owns some of the node's shards: takes everything that waits in one step, lets
-//! the shards order it, hands all of it to the journal at once, and applies what has been synced.
+//! the shards order it, hands all of it to the journal at once, and applies what is committed.
 //! Nothing else touches those shards.
 //!
-//! While the journal has no room, nothing new is taken; what is synced is applied all the same. A
-//! step is bounded: what is left over is for the next one.
+//! While the journal has no room, nothing new is taken; what is committed is applied all the same.
+//! A step is bounded: what is left over is for the next one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_replica::ReadyNumber;
 use millrace_storage::{CheckpointError, Next, Routine};
 use millrace_types::{ErrorCode, LogIndex, Refusal, ShardId};
 
@@ -17,13 +18,16 @@ use super::facts::ShardFacts;
 use super::inbox::Inbox;
 use super::input::Input;
 use super::metadata_shard::MetadataShard;
-use super::node::Node;
+use super::node::{Node, quarantined};
 use super::outbound::Outbound;
 use super::reply::Reply;
 use super::turn::Turn;
+use super::view::CatalogueView;
 
 /// How often connections, retention and old journal files are looked after, while there are any.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+/// Time of consensus: what elections and heartbeats are counted in.
+const TICK_EVERY: Duration = Duration::from_millis(100);
 /// A shard that holds on to this many thresholds' worth of journal files makes a checkpoint though
 /// it has written little itself.
 const PINNED_FACTOR: u64 = 4;
@@ -42,14 +46,12 @@ pub(super) struct Worker {
     pub(super) shards: BTreeMap<ShardId, DataShard>,
     /// Taken from the inbox, not looked at.
     waiting: VecDeque<Input>,
-    /// How far shards are synced that have not applied all of it.
-    synced: BTreeMap<ShardId, LogIndex>,
     out: Outbound,
     /// Whether the journal has been asked to tell when it has room.
     awaits_room: bool,
-    /// Whether its shards have proposed their first commands.
-    leads: bool,
     housekeeping_at: Option<Instant>,
+    /// When a shard with other members has its next tick.
+    tick_at: Option<Instant>,
     draining: Option<Draining>,
 }
 
@@ -121,25 +123,21 @@ impl Worker {
             metadata: None,
             shards: BTreeMap::new(),
             waiting: VecDeque::new(),
-            synced: BTreeMap::new(),
             out: Outbound::default(),
             awaits_room: false,
-            leads: false,
             housekeeping_at: None,
+            tick_at: None,
             draining: None,
         }
     }
 
     fn turn(&mut self, now: Instant) -> Next {
-        if !self.leads {
-            self.leads = true;
-            self.lead(now);
-        }
         if self.look(now) == Flow::Stop {
             return Next::Ended;
         }
+        self.gather(now);
         self.apply(now);
-        if self.submit() == Flow::Stop {
+        if self.submit(now) == Flow::Stop {
             return Next::Ended;
         }
         if self.out.is_empty() {
@@ -148,22 +146,41 @@ impl Worker {
         // These go on: on a full disk, a checkpoint is what gives the journal room again.
         self.on_time(now);
         self.go_on_draining(now);
-        if self.submit() == Flow::Stop {
+        if self.submit(now) == Flow::Stop {
             return Next::Ended;
         }
         let may_take = self.out.is_empty() && !self.waiting.is_empty();
-        if may_take || !self.synced.is_empty() {
+        if may_take || self.has_committed() {
             return Next::Now;
         }
         Next::Wait(self.next_deadline())
     }
 
-    fn lead(&mut self, now: Instant) {
-        if let Some(metadata) = &mut self.metadata {
-            metadata.lead(now, &mut self.out);
+    /// Takes from the shards what is to be written.
+    fn gather(&mut self, now: Instant) {
+        let mut broken = Vec::new();
+        if let Some(metadata) = &mut self.metadata
+            && let Err(why) = metadata.gather(now, &mut self.out)
+        {
+            broken.push((ShardId::METADATA, why));
         }
-        for shard in self.shards.values_mut() {
-            shard.lead(now, &mut self.out);
+        for (id, shard) in &mut self.shards {
+            if let Err(why) = shard.gather(now, &mut self.out) {
+                broken.push((*id, why));
+            }
+        }
+        self.quarantine(broken);
+    }
+
+    fn synced(&mut self, marks: Vec<(ShardId, ReadyNumber)>) {
+        for (id, number) in marks {
+            if id == ShardId::METADATA {
+                if let Some(metadata) = &mut self.metadata {
+                    metadata.synced(number);
+                }
+            } else if let Some(shard) = self.shards.get_mut(&id) {
+                shard.synced(number);
+            }
         }
     }
 
@@ -174,7 +191,7 @@ impl Worker {
                 Input::Stop => return Flow::Stop,
                 Input::Room => self.awaits_room = false,
                 Input::Synced(marks) => {
-                    self.synced.extend(marks);
+                    self.synced(marks);
                     if let Some(draining) = &mut self.draining {
                         draining.moved_at = now;
                     }
@@ -204,7 +221,8 @@ impl Worker {
     }
 
     /// Hands over what the shards have ordered, if the journal has room for it.
-    fn submit(&mut self) -> Flow {
+    fn submit(&mut self, now: Instant) -> Flow {
+        self.gather(now);
         if self.out.submit(&self.node, &self.inbox).is_err() {
             // The journal's own handler says why the node fails.
             return Flow::Stop;
@@ -229,14 +247,13 @@ impl Worker {
     }
 
     fn take(&mut self, input: Input, now: Instant) {
-        let out = &mut self.out;
         match input {
             Input::Propose(proposal) => match self.shards.get_mut(&proposal.shard) {
-                Some(shard) => shard.propose(proposal, now, out),
+                Some(shard) => shard.propose(proposal, now),
                 None => proposal.caller.refuse(not_here(proposal.shard)),
             },
             Input::ProposeCatalogue(command, reply) => match &mut self.metadata {
-                Some(metadata) => metadata.propose(command, reply, now, out),
+                Some(metadata) => metadata.propose(command, reply, now),
                 None => reply.answer(Err(not_here(ShardId::METADATA))),
             },
             Input::Ask(id, question) => {
@@ -245,19 +262,21 @@ impl Worker {
             }
             Input::Detach(connection) => {
                 if let Some(shard) = self.shards.get_mut(&connection.shard) {
-                    shard.detach(&connection, now, out);
+                    shard.detach(&connection, now);
                 }
             }
             Input::Resume(connection) => {
                 if let Some(shard) = self.shards.get_mut(&connection.shard) {
-                    shard.resume(&connection, now, out);
+                    shard.resume(&connection, now);
                 }
             }
             Input::Configured(shard, result) => {
                 if let Some(metadata) = &mut self.metadata {
-                    metadata.configured(shard, result, now, out);
+                    metadata.configured(shard, result, now);
                 }
             }
+            #[cfg(test)]
+            Input::Drive(shard, drive) => self.drive(shard, drive),
             Input::Facts(reply) => reply.answer(Ok(self.facts())),
             Input::BeginDrain => {
                 for shard in self.shards.values_mut() {
@@ -275,34 +294,94 @@ impl Worker {
         }
     }
 
-    /// Applies what is synced.
+    /// Applies what is committed.
     fn apply(&mut self, now: Instant) {
         let node = Arc::clone(&self.node);
-        for (id, upto) in std::mem::take(&mut self.synced) {
-            if id == ShardId::METADATA {
-                if let Some(metadata) = &mut self.metadata {
-                    metadata.synced(upto);
-                    metadata.checkpoint(false, now);
-                }
-            } else if let Some(shard) = self.shards.get_mut(&id) {
-                let mut turn = Turn::new(&*node.host);
-                if !shard.synced(upto, &mut turn, now, &mut self.out) {
-                    self.synced.insert(id, upto);
-                }
-                shard.checkpoint(false, now);
+        let mut broken = Vec::new();
+        if let Some(metadata) = self.metadata.as_mut().filter(|m| m.has_committed()) {
+            match metadata.apply(now) {
+                Ok(()) => metadata.checkpoint(false, now),
+                Err(why) => broken.push((ShardId::METADATA, why)),
             }
+        }
+        for (id, shard) in &mut self.shards {
+            if !shard.has_committed() {
+                continue;
+            }
+            match shard.apply(&mut Turn::new(&*node.host), now) {
+                Ok(()) => shard.checkpoint(false, now),
+                Err(why) => broken.push((*id, why)),
+            }
+        }
+        self.quarantine(broken);
+    }
+
+    /// Whether some shard has something to apply.
+    fn has_committed(&self) -> bool {
+        let metadata = self.metadata.as_ref();
+        metadata.is_some_and(MetadataShard::has_committed)
+            || self.shards.values().any(DataShard::has_committed)
+    }
+
+    /// Lets go of shards that must not go on; the others do.
+    fn quarantine(&mut self, broken: Vec<(ShardId, String)>) {
+        for (id, why) in broken {
+            super::start::quarantine(id, &why);
+            let refusal = quarantined(id, &why);
+            // The first reason stays.
+            self.node.slot_at_all(id).damage.set(why).ok();
+            if id == ShardId::METADATA {
+                if let Some(mut metadata) = self.metadata.take() {
+                    metadata.close(&refusal);
+                }
+                let view = CatalogueView::unavailable(refusal);
+                self.node.view.send_replace(Arc::new(view));
+            } else if let Some(mut shard) = self.shards.remove(&id) {
+                shard.close(&refusal);
+            }
+        }
+    }
+
+    /// Lets time pass for shards that are not alone.
+    fn tick(&mut self, now: Instant) {
+        let mut ticked = false;
+        if let Some(metadata) = self.metadata.as_mut().filter(|m| m.needs_ticks()) {
+            metadata.tick();
+            ticked = true;
+        }
+        for shard in self.shards.values_mut().filter(|s| s.needs_ticks()) {
+            shard.tick();
+            ticked = true;
+        }
+        self.tick_at = ticked.then(|| now + TICK_EVERY);
+    }
+
+    #[cfg(test)]
+    fn drive(
+        &mut self,
+        id: ShardId,
+        drive: Box<dyn FnOnce(&mut millrace_replica::Replica) + Send>,
+    ) {
+        if id == ShardId::METADATA {
+            drive(self.metadata.as_mut().unwrap().log_replica());
+        } else {
+            drive(self.shards.get_mut(&id).unwrap().log_replica());
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let shards = self.shards.values().filter_map(DataShard::next_deadline);
         let draining = self.draining.as_ref().map(|draining| draining.look_at);
-        shards.chain(self.housekeeping_at).chain(draining).min()
+        let looks = self.housekeeping_at.into_iter().chain(self.tick_at);
+        shards.chain(looks).chain(draining).min()
     }
 
     fn on_time(&mut self, now: Instant) {
         for shard in self.shards.values_mut() {
-            shard.on_time(now, &mut self.out);
+            shard.on_time(now);
+        }
+        if self.tick_at.is_none_or(|at| at <= now) {
+            self.tick(now);
         }
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.housekeeping_at = None;
@@ -336,7 +415,7 @@ impl Worker {
             metadata.housekeeping();
         }
         for shard in self.shards.values_mut() {
-            shard.housekeeping(now, &mut self.out);
+            shard.housekeeping(now);
         }
         self.checkpoint(wanted, now);
     }

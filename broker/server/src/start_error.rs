@@ -66,7 +66,9 @@ impl StartError {
             Self::Topology(_) => exit::TOPOLOGY,
             Self::Broker(millrace_node::StartError::Shards { .. }) => exit::USAGE,
             Self::Broker(millrace_node::StartError::Open(error)) => open(error),
-            Self::Broker(millrace_node::StartError::Thread(_))
+            Self::Broker(
+                millrace_node::StartError::Thread(_) | millrace_node::StartError::Random(_),
+            )
             | Self::ReadyFile { .. }
             | Self::Internal(_) => exit::FAILURE,
         }

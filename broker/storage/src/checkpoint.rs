@@ -4,7 +4,8 @@
 //! newest one counts; if it is damaged that is an error and no older one is taken instead, because
 //! the journal was cut after it.
 //!
-//! Payload, version 1: `length of the head 8 | head (postcard) | snapshot`.
+//! Payload, version 2: `length of the head 8 | head (postcard) | snapshot`. Version 1 had no
+//! members in its head.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::store::run::Run;
 
 pub(crate) const CHECKPOINT: Kind = Kind {
     magic: *b"MRCHECKP",
-    version: 1,
+    version: 2,
     // Snapshots hold metadata only; this is far beyond what a node can hold in memory.
     payload_bytes_max: 1 << 36,
 };
@@ -28,13 +29,22 @@ pub(crate) const CHECKPOINT: Kind = Kind {
 const PAYLOAD_AT: u64 = 24;
 const PREFIX: &str = "checkpoint-";
 
-/// A loaded checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Everything up to and including this entry is in it.
+/// Which entry a checkpoint covers, and who the shard's members were then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Everything up to and including this entry.
     pub index: LogIndex,
     /// Of that entry.
     pub term: Term,
+    /// As consensus encodes them; empty when written by a version that had none.
+    pub members: Bytes,
+}
+
+/// A loaded checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// What is in it.
+    pub covered: Covered,
     /// The engine's.
     pub snapshot: Bytes,
     /// For `Store::open`.
@@ -84,7 +94,36 @@ struct Head {
     shard: ShardId,
     index: LogIndex,
     term: Term,
+    members: Vec<u8>,
     manifest: Manifest,
+}
+
+/// The same in version 1.
+#[cfg_attr(feature = "test-util", derive(Serialize))]
+#[derive(Deserialize)]
+struct HeadV1 {
+    shard: ShardId,
+    index: LogIndex,
+    term: Term,
+    manifest: Manifest,
+}
+
+impl From<HeadV1> for Head {
+    fn from(head: HeadV1) -> Self {
+        let HeadV1 {
+            shard,
+            index,
+            term,
+            manifest,
+        } = head;
+        Self {
+            shard,
+            index,
+            term,
+            members: Vec::new(),
+            manifest,
+        }
+    }
 }
 
 impl Checkpoint {
@@ -113,7 +152,7 @@ impl Checkpoint {
             Err(_) if millrace_types::mutant!(DamagedCheckpointSkipped) => None,
             found => found?,
         };
-        let Some((_, mut payload)) = found else {
+        let Some((version, mut payload)) = found else {
             return Ok(None);
         };
         let bytes = payload.len();
@@ -124,7 +163,11 @@ impl Checkpoint {
             .ok()
             .filter(|length| *length <= bytes - 8);
         let head = payload.split_to(length.ok_or_else(|| corrupt(Corruption::Length))?);
-        let head: Head = postcard::from_bytes(&head).map_err(|_| corrupt(Corruption::Content))?;
+        let head = match version {
+            1 => postcard::from_bytes::<HeadV1>(&head).map(Head::from),
+            _ => postcard::from_bytes(&head),
+        };
+        let head = head.map_err(|_| corrupt(Corruption::Content))?;
         if head.shard != shard || head.index != *index || !is_sound(&head.manifest) {
             return Err(corrupt(Corruption::Content));
         }
@@ -136,12 +179,17 @@ impl Checkpoint {
         let Head {
             index,
             term,
+            members,
             manifest,
             ..
         } = head;
-        Ok(Some(Self {
+        let covered = Covered {
             index,
             term,
+            members: members.into(),
+        };
+        Ok(Some(Self {
+            covered,
             snapshot: payload,
             manifest,
         }))
@@ -176,11 +224,15 @@ fn is_sound(manifest: &Manifest) -> bool {
 pub(crate) fn begin(
     dir: &DataDir,
     shard: ShardId,
-    term: Term,
+    covered: Covered,
     manifest: Manifest,
     snapshot: Bytes,
 ) -> Replacement {
-    let index = manifest.index;
+    let Covered {
+        index,
+        term,
+        members,
+    } = covered;
     let path = dir
         .shard_path(shard)
         .join(format!("{PREFIX}{:020}", index.get()));
@@ -188,11 +240,35 @@ pub(crate) fn begin(
         shard,
         index,
         term,
+        members: members.into(),
         manifest,
     };
     let head = postcard::to_allocvec(&head).expect("plain data in memory encodes");
     let length = Bytes::copy_from_slice(&(head.len() as u64).to_le_bytes());
     Replacement::new(&path, CHECKPOINT, vec![length, head.into(), snapshot])
+}
+
+/// A checkpoint's file as version 1 would have written it.
+#[cfg(feature = "test-util")]
+pub(crate) fn as_version_1(file: &Bytes) -> Option<Bytes> {
+    let mut payload = file.slice(usize::try_from(PAYLOAD_AT).ok()?..);
+    let length = usize::try_from(payload.try_get_u64_le().ok()?).ok()?;
+    let head: Head = postcard::from_bytes(&payload.split_to(length)).ok()?;
+    let head = HeadV1 {
+        shard: head.shard,
+        index: head.index,
+        term: head.term,
+        manifest: head.manifest,
+    };
+    let head = postcard::to_allocvec(&head).ok()?;
+    let length = Bytes::copy_from_slice(&(head.len() as u64).to_le_bytes());
+    let kind = Kind {
+        version: 1,
+        ..CHECKPOINT
+    };
+    let parts = [length, head.into(), payload];
+    let header = envelope::header(kind, &parts);
+    Some([&header[..], &parts.concat()].concat().into())
 }
 
 /// The checkpoint in force; `None` when there is none or the directory cannot be listed.
@@ -259,16 +335,20 @@ mod tests {
             index: LogIndex::new(7),
             ..Manifest::default()
         };
-        let mut file = begin(&dir, shard, Term::new(1), manifest, Bytes::new());
+        let covered = Covered {
+            index: manifest.index,
+            ..Covered::default()
+        };
+        let mut file = begin(&dir, shard, covered, manifest, Bytes::new());
         disk.fail(Operation::SyncDir, Fault::Broken, 0, "shards");
         while file.step(&disk).is_ok() {}
         drop(dir);
         let load = || Checkpoint::load(&open_dir(&memory), shard).unwrap();
         // The journal is cut after it from now on.
-        assert_eq!(load().unwrap().index, LogIndex::new(7));
+        assert_eq!(load().unwrap().covered.index, LogIndex::new(7));
 
         memory.crash(Crash::DropAll);
 
-        assert_eq!(load().map(|loaded| loaded.index), Some(LogIndex::new(7)));
+        assert_eq!(load().unwrap().covered.index, LogIndex::new(7));
     }
 }

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use millrace_types::{LogIndex, Term};
+use millrace_types::LogIndex;
 
+use crate::checkpoint::Covered;
 use crate::data_dir::DataDir;
 use crate::error::{CheckpointError, DiskFailure};
 use crate::routine::{Next, Routine};
@@ -77,8 +78,7 @@ enum Phase {
 struct Job {
     store: Arc<Store>,
     cut: Cut,
-    index: LogIndex,
-    term: Term,
+    covered: Covered,
     snapshot: Snapshot,
     done: CheckpointDone,
 }
@@ -207,22 +207,20 @@ impl Drop for Checkpointer {
 
 impl CheckpointerHandle {
     /// Writes a checkpoint of a shard as it is now: called by the worker that owns the shard, with
-    /// the snapshot of everything applied up to `index`, before it appends anything else to the
+    /// the snapshot of everything applied up to `covered`, before it appends anything else to the
     /// store. `done` is called by the checkpointer, or here when that has stopped. At most one
     /// checkpoint of a shard may be under way.
     pub fn checkpoint(
         &self,
         store: &Arc<Store>,
-        index: LogIndex,
-        term: Term,
+        covered: Covered,
         snapshot: EncodeSnapshot,
         done: CheckpointDone,
     ) {
         let job = Job {
             store: Arc::clone(store),
             cut: store.cut(),
-            index,
-            term,
+            covered,
             snapshot: Snapshot::ToEncode(snapshot),
             done,
         };

@@ -34,6 +34,12 @@ pub fn journal_file(number: u64, chunks: &[&[u8]]) -> Vec<u8> {
     with_header(file, number)
 }
 
+/// A checkpoint's file as the first version would have written it; `None` when it is none.
+#[must_use]
+pub fn checkpoint_of_version_1(file: Vec<u8>) -> Option<Bytes> {
+    crate::checkpoint::as_version_1(&file.into())
+}
+
 /// A journal file of these batches, and where each begins and ends. `sequence` is that of the
 /// first one; the file before it has the number before.
 #[must_use]

@@ -13,7 +13,7 @@ use crate::store::index::{self, Block};
 use crate::store::run::Run;
 use crate::store::segment::{self, FrameHeader};
 use crate::testing::{data_path, entry, open_dir, random};
-use crate::{Checkpoint, DataDir, Disk, Expect, Manifest, MemoryDisk, OpenMode};
+use crate::{Checkpoint, Covered, DataDir, Disk, Expect, Manifest, MemoryDisk, OpenMode};
 
 /// What version 1 wrote. Written here only when it is missing, so that adding one is deliberate.
 fn golden(name: &str, written: &[u8]) -> Vec<u8> {
@@ -134,30 +134,39 @@ fn a_checkpoint_is_as_it_was() {
         retired: vec![13],
         logs: vec![listed],
     };
-    let (disk, shard, term) = (MemoryDisk::new(), ShardId::new(1), Term::new(2));
+    let (disk, shard) = (MemoryDisk::new(), ShardId::new(1));
+    let covered = Covered {
+        index: manifest.index,
+        term: Term::new(2),
+        members: b"members".as_slice().into(),
+    };
     let dir = open_dir(&disk);
     disk.create_dir_all(&dir.shard_path(shard)).unwrap();
     let snapshot = b"snapshot".as_slice().into();
-    let mut file = checkpoint::begin(&dir, shard, term, manifest.clone(), snapshot);
+    let mut file = checkpoint::begin(&dir, shard, covered.clone(), manifest.clone(), snapshot);
     while !file.step(&disk).unwrap() {}
     let path = dir
         .shard_path(shard)
         .join("checkpoint-00000000000000000300");
     let written = disk.content(&path).unwrap();
 
-    let golden = golden("checkpoint-1", &written);
+    let golden = golden("checkpoint-2", &written);
 
     assert_eq!(written, golden);
-    disk.remove(&path).unwrap();
-    put(&disk, &path, &golden);
-    let (index, snapshot) = (LogIndex::new(300), b"snapshot".as_slice().into());
-    let expected = Checkpoint {
-        index,
-        term,
-        snapshot,
+    let mut expected = Checkpoint {
+        covered,
+        snapshot: b"snapshot".as_slice().into(),
         manifest,
     };
-    assert_eq!(Checkpoint::load(&dir, shard).unwrap(), Some(expected));
+    let load = |bytes: &[u8]| {
+        disk.remove(&path).unwrap();
+        put(&disk, &path, bytes);
+        Checkpoint::load(&dir, shard).unwrap()
+    };
+    assert_eq!(load(&golden).as_ref(), Some(&expected));
+    // The first version knew no members.
+    expected.covered.members = bytes::Bytes::new();
+    assert_eq!(load(&self::golden("checkpoint-1", &[])), Some(expected));
 }
 
 #[test]

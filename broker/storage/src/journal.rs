@@ -81,13 +81,25 @@ impl Default for JournalOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
-    /// An entry of a shard's log: header = the command, body = the client's bytes.
+    /// An entry with a command: header = the command, body = the client's bytes.
     Entry = 1,
-    /// Raft's hard state: its term, header = the rest.
+    /// Raft's hard state: its term; index = how far the log is committed; header = the vote.
     HardState = 2,
     /// A snapshot was installed: the state at this index and term; header = where it is. Every
     /// entry before it is replaced.
     Snapshot = 3,
+    /// An entry that is a new leader's first one: empty.
+    Lead = 4,
+    /// An entry that changes who the shard's members are: header = the change.
+    Members = 5,
+}
+
+impl RecordKind {
+    /// Whether it is an entry of a shard's log, whatever is in it.
+    #[must_use]
+    pub const fn is_entry(self) -> bool {
+        matches!(self, Self::Entry | Self::Lead | Self::Members)
+    }
 }
 
 /// What the journal carries.
@@ -101,7 +113,7 @@ pub struct JournalRecord {
     pub kind: RecordKind,
     /// Raft's term.
     pub term: Term,
-    /// Its place in the shard's log; for other kinds, the last entry before it.
+    /// An entry's place in the shard's log; a snapshot's last entry.
     pub index: LogIndex,
     /// Small; copied.
     pub header: Bytes,

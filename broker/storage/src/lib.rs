@@ -34,7 +34,7 @@ mod store;
 mod testing;
 mod times;
 
-pub use checkpoint::{Checkpoint, Manifest};
+pub use checkpoint::{Checkpoint, Covered, Manifest};
 pub use checkpointer::{CheckpointDone, Checkpointer, CheckpointerHandle, EncodeSnapshot};
 pub use data_dir::{CLUSTER_ID_BYTES_MAX, DataDir, Expect, Random};
 pub use disk::{Area, CountedDisk, Disk, DiskFile, Lock, OpenMode, RealDisk, Traffic};

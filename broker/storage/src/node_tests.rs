@@ -10,7 +10,7 @@ use bytes::Bytes;
 use millrace_types::{LogId, LogIndex, Offset, ReplicaId, ShardId, Term, Wall};
 
 use crate::records::push_record;
-use crate::testing::{PATIENCE, Running, open_dir, small, start};
+use crate::testing::{PATIENCE, Running, covered, open_dir, small, start};
 use crate::{
     Checkpoint, Checkpointer, CheckpointerHandle, Crash, Limits, MemoryDisk, RecordKind, Store,
     drive,
@@ -95,9 +95,9 @@ impl Node {
             checkpoint.map_or_else(Engine::default, |found| Engine::restore(&found.snapshot));
         let found = recovery.shards.remove(&SHARD).unwrap();
         assert_eq!(found.damage, None);
-        let covered = engine.applied;
+        let applied = engine.applied;
         for record in found.records {
-            if record.index.get() > covered {
+            if record.index.get() > applied {
                 assert_eq!(
                     record.index.get(),
                     engine.applied + 1,
@@ -107,7 +107,7 @@ impl Node {
                 engine.apply(&store, command, &record.body);
             }
         }
-        running.journal.release(SHARD, LogIndex::new(covered));
+        running.journal.release(SHARD, LogIndex::new(applied));
         let (routine, checkpointer) = Checkpointer::new(Box::new(|_| ()));
         let checkpoints = std::thread::spawn(|| drive(routine));
         Self {
@@ -156,10 +156,10 @@ impl Node {
             }
             drop(sender);
         });
-        let (index, snapshot) = (LogIndex::new(self.engine.applied), self.engine.snapshot());
+        let (covered, snapshot) = (covered(self.engine.applied), self.engine.snapshot());
         let snapshot = Box::new(|| snapshot);
         self.checkpointer
-            .checkpoint(&self.store, index, Term::new(1), snapshot, done);
+            .checkpoint(&self.store, covered, snapshot, done);
         receiver
     }
 

@@ -13,7 +13,7 @@ use millrace_types::{LogIndex, ReplicaId, ShardId, Term};
 
 use crate::journal::scan::Scan;
 use crate::{
-    Damage, DataDir, Disk, DiskFailure, Expect, Journal, JournalHandle, JournalOptions,
+    Covered, Damage, DataDir, Disk, DiskFailure, Expect, Journal, JournalHandle, JournalOptions,
     JournalRecord, MemoryDisk, Next, OpenError, Random, RecordKind, Routine, TornTail, drive,
 };
 
@@ -78,6 +78,15 @@ pub(crate) fn entry(shard: u32, index: u64, body_bytes: usize) -> JournalRecord 
         index: LogIndex::new(index),
         header: Bytes::from(format!("command {shard}/{index}")),
         body: Bytes::from(vec![fill; body_bytes]),
+    }
+}
+
+/// A checkpoint's end.
+pub(crate) fn covered(index: u64) -> Covered {
+    Covered {
+        index: LogIndex::new(index),
+        term: Term::new(1),
+        members: Bytes::new(),
     }
 }
 

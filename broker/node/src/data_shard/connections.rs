@@ -11,7 +11,6 @@ use millrace_types::{ErrorCode, Refusal, SessionId};
 use super::DataShard;
 use crate::connection::{Connection, Health, Notice};
 use crate::input::Proposal;
-use crate::outbound::Outbound;
 
 /// Leases that are noted at once to have been sent. Those beyond, if there are as many, end without
 /// counting: a failure too few is better than one too many.
@@ -28,20 +27,14 @@ pub(super) struct Begun<'a> {
 
 impl DataShard {
     /// A session is open or attached: this is its connection now.
-    pub(super) fn attach(
-        &mut self,
-        connection: Arc<Connection>,
-        begun: &Begun<'_>,
-        now: Instant,
-        out: &mut Outbound,
-    ) {
+    pub(super) fn attach(&mut self, connection: Arc<Connection>, begun: &Begun<'_>, now: Instant) {
         let epoch = begun.epoch;
         if connection.is_abandoned() {
             let command = Command::DetachSession {
                 session: connection.session,
                 epoch,
             };
-            self.propose(Proposal::silent(self.id, command), now, out);
+            self.propose(Proposal::silent(self.id, command), now);
             return;
         }
         let lost: BTreeSet<Held> = begun.lost.iter().copied().collect();
@@ -58,7 +51,7 @@ impl DataShard {
                 "another connection has taken the session over",
             )));
             // Whoever came back may not have heard of all of it yet.
-            self.note_all_sent(&old, epoch, now, out);
+            self.note_all_sent(&old, epoch, now);
         }
     }
 
@@ -91,31 +84,26 @@ impl DataShard {
     }
 
     /// A connection ended; if it is the session's present one, the session is detached.
-    pub(crate) fn detach(
-        &mut self,
-        connection: &Arc<Connection>,
-        now: Instant,
-        out: &mut Outbound,
-    ) {
+    pub(crate) fn detach(&mut self, connection: &Arc<Connection>, now: Instant) {
         let session = connection.session;
         let present = self.connections.get(&session);
         if present.is_some_and(|present| Arc::ptr_eq(present, connection)) {
             self.connections.remove(&session);
-            self.end(connection, now, out);
+            self.end(connection, now);
         }
     }
 
     /// Detaches a connection that sends nothing more.
-    fn end(&mut self, connection: &Connection, now: Instant, out: &mut Outbound) {
+    fn end(&mut self, connection: &Connection, now: Instant) {
         let (session, epoch) = (connection.session, connection.epoch());
-        self.note_all_sent(connection, epoch, now, out);
+        self.note_all_sent(connection, epoch, now);
         let command = Command::DetachSession { session, epoch };
-        self.propose(Proposal::silent(self.id, command), now, out);
+        self.propose(Proposal::silent(self.id, command), now);
     }
 
     /// Says what a connection has sent that sends nothing more; `epoch` is its session's present
     /// one.
-    fn note_all_sent(&mut self, from: &Connection, epoch: u32, now: Instant, out: &mut Outbound) {
+    fn note_all_sent(&mut self, from: &Connection, epoch: u32, now: Instant) {
         let (session, held) = (from.session, from.sent());
         if !held.is_empty() {
             let sent = vec![SentLeases {
@@ -124,13 +112,13 @@ impl DataShard {
                 held,
             }];
             let command = Command::NoteSent { sent };
-            self.propose(Proposal::silent(self.id, command), now, out);
+            self.propose(Proposal::silent(self.id, command), now);
         }
     }
 
     /// Before a command is stamped, says which leases that are due by then were sent: their end is
     /// a failure, that of the others is none. What is due again later is looked at again then.
-    pub(super) fn note_sent(&mut self, now: Instant, out: &mut Outbound) {
+    pub(super) fn note_sent(&mut self, now: Instant) {
         let (after, upto) = (self.noted, self.clock.elapsed(now));
         let due = self.shard().next_deadline();
         if upto <= after || due.is_none_or(|due| due > upto) {
@@ -153,23 +141,18 @@ impl DataShard {
         let sent: Vec<SentLeases> = sent.collect();
         if !sent.is_empty() {
             let command = Command::NoteSent { sent };
-            self.put_on_its_way(Proposal::silent(self.id, command), now, out);
+            self.put_on_its_way(Proposal::silent(self.id, command), now);
         }
     }
 
     /// A paused connection takes messages again.
-    pub(crate) fn resume(
-        &mut self,
-        connection: &Arc<Connection>,
-        now: Instant,
-        out: &mut Outbound,
-    ) {
-        self.set_window(connection.session, connection.room(0), now, out);
+    pub(crate) fn resume(&mut self, connection: &Arc<Connection>, now: Instant) {
+        self.set_window(connection.session, connection.room(0), now);
     }
 
-    fn set_window(&mut self, session: SessionId, window: Window, now: Instant, out: &mut Outbound) {
+    fn set_window(&mut self, session: SessionId, window: Window, now: Instant) {
         let command = Command::SetWindow { session, window };
-        self.propose(Proposal::silent(self.id, command), now, out);
+        self.propose(Proposal::silent(self.id, command), now);
     }
 
     /// Tells every connection that the node is going down.
@@ -180,7 +163,7 @@ impl DataShard {
     }
 
     /// Lets go of connections that are silent or take nothing.
-    pub(super) fn check_connections(&mut self, now: Instant, out: &mut Outbound) {
+    pub(super) fn check_connections(&mut self, now: Instant) {
         let (ttl, stall) = (
             self.node.options.session_ttl,
             self.node.options.consumer_stall,
@@ -201,15 +184,15 @@ impl DataShard {
                         ErrorCode::SessionExpired,
                         format!("nothing was heard from the client for {} s", ttl.as_secs()),
                     )));
-                    self.end(&connection, now, out);
+                    self.end(&connection, now);
                 }
                 Health::Stuck(unsent) => {
                     let closed = Window {
                         messages: 0,
                         bytes: 0,
                     };
-                    self.set_window(session, closed, now, out);
-                    self.give_back(connection.queue, session, &unsent, now, out);
+                    self.set_window(session, closed, now);
+                    self.give_back(connection.queue, session, &unsent, now);
                 }
             }
         }

@@ -15,7 +15,6 @@ use millrace_types::{LogId, LogIndex};
 
 use super::DataShard;
 use crate::connection::Connection;
-use crate::outbound::Outbound;
 use crate::pumps::{Job, Pumps};
 
 /// Queues and partitions looked at in one turn: well under a millisecond when nothing is due.
@@ -66,13 +65,13 @@ impl Sweep {
 
 impl DataShard {
     /// Looks at some logs, and at all connections.
-    pub(super) fn sweep(&mut self, now: Instant, out: &mut Outbound) {
+    pub(super) fn sweep(&mut self, now: Instant) {
         self.align_connections(now);
-        self.look_around(now, out);
+        self.look_around(now);
     }
 
     /// Looks at some logs.
-    pub(super) fn look_around(&mut self, now: Instant, out: &mut Outbound) {
+    pub(super) fn look_around(&mut self, now: Instant) {
         let applied = self.shard().applied();
         if self.sweep.after.is_none() {
             if !self.sweep.is_due(applied) {
@@ -95,7 +94,7 @@ impl DataShard {
                 }
                 left = left.saturating_sub(self.node.logs.bound_len(log));
             }
-            self.sweep.found |= self.find(effect, now, out);
+            self.sweep.found |= self.find(effect, now);
         }
         self.sweep.after = last;
         if last.is_none() {
@@ -106,13 +105,13 @@ impl DataShard {
     }
 
     /// Carries out what is outstanding and not being done; whether there was anything.
-    fn find(&mut self, effect: Effect, now: Instant, out: &mut Outbound) -> bool {
+    fn find(&mut self, effect: Effect, now: Instant) -> bool {
         let shard = self.id;
         match effect {
             Effect::Available { queue, .. } => {
                 let waited_for = self.waiters.waits(queue);
                 if waited_for {
-                    self.carry_out(effect, now, out);
+                    self.carry_out(effect, now);
                 }
                 waited_for
             }

@@ -11,7 +11,6 @@ use super::DataShard;
 use crate::checkpoint_plan;
 use crate::facts::ShardFacts;
 use crate::input::Proposal;
-use crate::outbound::Outbound;
 use crate::retention;
 
 /// Partitions that retention looks at in one turn, and queues that are bound to them: a fraction of
@@ -23,7 +22,10 @@ impl DataShard {
     /// When the thread has to look again by itself, for leases, backoff, sessions and waiting
     /// calls.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let tick = self.replica.shard.next_deadline().filter(|_| !self.tick);
+        if !self.log.leads() {
+            return None;
+        }
+        let tick = self.state.shard.next_deadline().filter(|_| !self.tick);
         let tick = tick.map(|elapsed| self.clock.instant(elapsed));
         // At once: shard time is past its beginning.
         let wakes = (!self.waking.is_idle()).then(|| self.clock.instant(Elapsed::default()));
@@ -34,15 +36,18 @@ impl DataShard {
     }
 
     /// Does what is due now.
-    pub(crate) fn on_time(&mut self, now: Instant, out: &mut Outbound) {
+    pub(crate) fn on_time(&mut self, now: Instant) {
+        if !self.log.leads() {
+            return;
+        }
         self.wake_bound();
         if self.sweep.next().is_some() {
-            self.look_around(now, out);
+            self.look_around(now);
         }
-        let due = self.replica.shard.next_deadline();
+        let due = self.state.shard.next_deadline();
         if !self.tick && due.is_some_and(|due| due <= self.clock.elapsed(now)) {
             self.tick = true;
-            self.propose(Proposal::silent(self.id, Command::Tick), now, out);
+            self.propose(Proposal::silent(self.id, Command::Tick), now);
         }
         for waiter in self.waiters.expire(now) {
             // A caller that has gone away does not want to know.
@@ -52,21 +57,26 @@ impl DataShard {
 
     /// Whether `housekeeping` has anything to look at.
     pub(crate) fn needs_housekeeping(&self) -> bool {
+        if self.plan.covered() < self.shard().applied() || !self.log.leads() {
+            return self.plan.covered() < self.shard().applied();
+        }
         !self.connections.is_empty()
-            || self.plan.covered() < self.shard().applied()
             || self.sweep.is_due(self.shard().applied())
             || self.shard().partitions().any(retention::has_bounds)
     }
 
     /// Looks after connections and retention; called about once a second.
-    pub(crate) fn housekeeping(&mut self, now: Instant, out: &mut Outbound) {
-        self.check_connections(now, out);
-        self.sweep(now, out);
-        self.trim(now, out);
+    pub(crate) fn housekeeping(&mut self, now: Instant) {
+        if !self.log.leads() {
+            return;
+        }
+        self.check_connections(now);
+        self.sweep(now);
+        self.trim(now);
     }
 
     /// Lets go of what retention does not keep, some partitions a time, round and round.
-    fn trim(&mut self, now: Instant, out: &mut Outbound) {
+    fn trim(&mut self, now: Instant) {
         if self.trims > 0 {
             return;
         }
@@ -88,44 +98,53 @@ impl DataShard {
         self.trims = trims.len();
         for (partition, first) in trims {
             let command = Command::Trim { partition, first };
-            self.propose(Proposal::silent(self.id, command), now, out);
+            self.propose(Proposal::silent(self.id, command), now);
         }
     }
 
     /// Starts a checkpoint when it is due, or possible and `wanted`.
     pub(crate) fn checkpoint(&mut self, wanted: bool, now: Instant) {
         let applied = self.shard().applied();
-        let resident = self.replica.store.memory_bytes();
+        let resident = self.state.store.memory_bytes();
         let start = self.plan.is_due(applied, resident, now)
             || (wanted && self.plan.is_possible(applied, now));
         if !start {
             return;
         }
+        let Some(mut point) = self.log.begin_checkpoint() else {
+            return;
+        };
+        let at = point.mark.index;
+        assert_eq!(at, applied, "the log and the state are at the same entry");
         self.plan.started(now);
         let frozen = self.shard().freeze();
-        let more = millrace_types::mutant!(CheckpointCoversMore) && !self.proposals.is_empty();
-        let applied = if more { applied.next() } else { applied };
+        if millrace_types::mutant!(CheckpointCoversMore) && self.log.len() > 0 {
+            point.mark.index = applied.next();
+        }
         checkpoint_plan::start(
             &self.node,
-            &self.replica.store,
-            (self.id, applied),
+            &self.state.store,
+            (self.id, &point),
             Box::new(move || frozen.encode().into()),
         );
     }
 
     /// A checkpoint is done, or is not.
     pub(crate) fn checkpointed(&mut self, result: Result<LogIndex, CheckpointError>, now: Instant) {
+        if result.is_ok() {
+            self.log.checkpoint_made();
+        }
         checkpoint_plan::finish(&self.node, self.id, &mut self.plan, result, now);
     }
 
     /// Whether nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.proposals.is_empty() && !self.plan.is_running()
+        self.log.is_idle() && !self.plan.is_running()
     }
 
     /// Whether anything is on its way to the disk.
     pub(crate) fn is_writing(&self) -> bool {
-        !self.proposals.is_empty()
+        !self.log.is_idle()
     }
 
     /// Whether a checkpoint covers everything.
@@ -143,14 +162,19 @@ impl DataShard {
 
     /// Figures for metrics.
     pub(crate) fn facts(&self) -> ShardFacts {
+        let reach = self.log.reach();
         ShardFacts {
             unavailable: None,
+            term: self.log.term(),
+            last: reach.last,
+            synced: reach.synced,
+            committed: reach.committed,
             applied: self.shard().applied(),
             checkpoint: self.plan.covered(),
-            in_flight_entries: self.proposals.len(),
-            in_flight_bytes: self.proposals.bytes(),
-            resident_bytes: self.replica.store.pinned_bytes(),
-            segment_bytes: self.replica.store.disk_bytes(),
+            in_flight_entries: self.log.len(),
+            in_flight_bytes: self.log.bytes(),
+            resident_bytes: self.state.store.pinned_bytes(),
+            segment_bytes: self.state.store.disk_bytes(),
             sessions: self.connections.len() as u64,
         }
     }

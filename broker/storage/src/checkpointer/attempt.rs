@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_types::{LogIndex, Term};
 
 use super::{CheckpointDone, Job, Snapshot};
-use crate::checkpoint::{self, Manifest};
+use crate::checkpoint::{self, Covered, Manifest};
 use crate::envelope::Replacement;
 use crate::error::{Action, DiskFailure};
 use crate::store::Store;
@@ -18,8 +17,7 @@ use crate::store::spill::{Cut, Effort, Spill};
 pub(super) struct Attempt {
     store: Arc<Store>,
     cut: Cut,
-    index: LogIndex,
-    term: Term,
+    covered: Covered,
     effort: Effort,
     snapshot: Snapshot,
     /// Until the asker is told.
@@ -61,17 +59,15 @@ impl Attempt {
         let Job {
             store,
             cut,
-            index,
-            term,
+            covered,
             snapshot,
             done,
         } = job;
-        let spill = Box::new(store.begin_spill(cut, index, effort));
+        let spill = Box::new(store.begin_spill(cut, covered.index, effort));
         Self {
             store,
             cut,
-            index,
-            term,
+            covered,
             effort,
             snapshot,
             done: Some(done),
@@ -89,8 +85,7 @@ impl Attempt {
         Some(Job {
             store: self.store,
             cut: self.cut,
-            index: self.index,
-            term: self.term,
+            covered: self.covered,
             snapshot: self.snapshot,
             done: self.done?,
         })
@@ -119,7 +114,8 @@ impl Attempt {
             }
             Stage::Begin(spill, manifest, snapshot) => {
                 let (dir, shard) = (&self.store.dir, self.store.shard);
-                let file = checkpoint::begin(dir, shard, self.term, manifest, snapshot);
+                let covered = self.covered.clone();
+                let file = checkpoint::begin(dir, shard, covered, manifest, snapshot);
                 self.stage = Stage::File(spill, file);
                 Ok(Progress::More)
             }
@@ -132,7 +128,7 @@ impl Attempt {
                         self.store.checkpointed(file.written());
                         self.stage = Stage::Remove(retired);
                         if let Some(done) = self.done.take() {
-                            done(Ok(self.index));
+                            done(Ok(self.covered.index));
                         }
                     }
                 }
@@ -145,7 +141,7 @@ impl Attempt {
                     return Ok(Progress::More);
                 }
                 let (dir, shard) = (&self.store.dir, self.store.shard);
-                checkpoint::remove_older(dir, shard, self.index).map_err(Failed::Stop)?;
+                checkpoint::remove_older(dir, shard, self.covered.index).map_err(Failed::Stop)?;
                 Ok(Progress::Finished)
             }
             Stage::Nothing => Ok(Progress::Finished),

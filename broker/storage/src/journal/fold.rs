@@ -49,7 +49,7 @@ impl Fold {
                 self.cut(LogIndex::default());
                 self.last = Some((record.index, record.term));
             }
-            RecordKind::Entry => {
+            RecordKind::Entry | RecordKind::Lead | RecordKind::Members => {
                 if let Some(kind) = self.misfit(record) {
                     let path = path.into();
                     self.damage.get_or_insert(Damage { path, at, kind });

@@ -327,6 +327,8 @@ pub(crate) fn decode_frame(
         1 => RecordKind::Entry,
         2 => RecordKind::HardState,
         3 => RecordKind::Snapshot,
+        4 => RecordKind::Lead,
+        5 => RecordKind::Members,
         _ => return Err(Corruption::Content),
     };
     let (term, index) = (

@@ -39,7 +39,7 @@ impl Replay {
     }
 
     pub(crate) fn run(&mut self, each: &mut dyn FnMut(JournalRecord)) -> Result<(), OpenError> {
-        let expected: u64 = self.shards.values_mut().map(Fold::rewind).sum();
+        let expected = self.rewind();
         for (file, scan) in self.scans.iter_mut().enumerate() {
             scan.rewind();
             while let Some(batch) = scan.next()? {
@@ -64,7 +64,7 @@ impl Replay {
                 }
             }
         }
-        let found: u64 = self.shards.values_mut().map(Fold::rewind).sum();
+        let found = self.rewind();
         match self.scans.last() {
             // A batch could not be found again.
             Some(scan) if found != expected => Err(OpenError::Corrupt {
@@ -74,5 +74,18 @@ impl Replay {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Begins anew; how many records there were of shards that can be used. What is left of a batch
+    /// that is damaged may read in more ways than one.
+    fn rewind(&mut self) -> u64 {
+        let mut records = 0;
+        for fold in self.shards.values_mut() {
+            let count = fold.rewind();
+            if fold.damage.is_none() {
+                records += count;
+            }
+        }
+        records
     }
 }

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millrace_types::{LogId, LogIndex, Offset, ShardId, Term, Wall};
+use millrace_types::{LogId, Offset, ShardId, Wall};
 
 use super::*;
 use crate::records::push_record;
-use crate::testing::open_dir;
+use crate::testing::{covered, open_dir};
 use crate::{Checkpointer, DataDir, Disk, Fault, FaultyDisk, MemoryDisk, Operation};
 
 const SHARD: ShardId = ShardId::new(1);
@@ -36,7 +36,7 @@ fn stored(dir: &DataDir) -> Arc<Store> {
     let (mut routine, handle) = Checkpointer::new(Box::new(|failure| panic!("{failure}")));
     let snapshot = Box::new(|| Bytes::from(vec![1; 1000]));
     let done = Box::new(|result: Result<_, _>| assert!(result.is_ok()));
-    handle.checkpoint(&store, LogIndex::new(9), Term::new(1), snapshot, done);
+    handle.checkpoint(&store, covered(9), snapshot, done);
     while routine.step(Instant::now()) == Next::Now {}
     assert_eq!(store.memory_bytes(), 0);
     store

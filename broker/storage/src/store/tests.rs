@@ -9,11 +9,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use bytes::Bytes;
-use millrace_types::{LogId, LogIndex, Offset, ShardId, Term, Wall};
+use millrace_types::{LogId, LogIndex, Offset, ShardId, Wall};
 use proptest::prelude::*;
 
 use crate::records::push_record;
-use crate::testing::open_dir;
+use crate::testing::{covered, open_dir};
 use crate::{
     Checkpoint, CheckpointError, Checkpointer, CheckpointerHandle, Corruption, DataDir, Disk,
     Fault, FaultyDisk, Limits, MemoryDisk, Next, OpenError, OpenMode, Operation, ReadError,
@@ -67,7 +67,7 @@ fn checkpoint(steps: &Steps, store: &Arc<Store>, index: u64) -> Result<LogIndex,
     let done = Box::new(move |result| drop(sender.send(result)));
     let snapshot = Box::new(move || Bytes::from(format!("snapshot {index}")));
     let Steps(routine, handle) = steps;
-    handle.checkpoint(store, LogIndex::new(index), Term::new(1), snapshot, done);
+    handle.checkpoint(store, covered(index), snapshot, done);
     while routine.borrow_mut().step(Instant::now()) == Next::Now {}
     receiver.try_recv().unwrap()
 }
@@ -126,7 +126,7 @@ fn bodies_survive_a_checkpoint_and_a_restart() {
     assert_eq!(present(&store, LOG), expected);
     checkpoint(&checkpointer, &store, 6).unwrap();
     let (checkpoint, store) = reopen(&dir);
-    assert_eq!(checkpoint.index, LogIndex::new(6));
+    assert_eq!(checkpoint.covered.index, LogIndex::new(6));
     assert_eq!(checkpoint.snapshot, "snapshot 6");
     assert_eq!(present(&store, LOG), expected);
     let asked = [Offset::new(24), Offset::new(2)];
@@ -264,7 +264,7 @@ fn a_full_disk_fails_one_checkpoint_and_changes_nothing() {
         );
         assert_eq!(present(&store, LOG), (0..200).collect::<Vec<_>>());
         let kept = Checkpoint::load(&dir, SHARD).unwrap().unwrap();
-        assert_eq!(kept.index, LogIndex::new(1));
+        assert_eq!(kept.covered.index, LogIndex::new(1));
         disk.set_capacity(None);
         checkpoint(&checkpointer, &store, 3).unwrap();
         let (_, store) = reopen(&dir);
@@ -398,7 +398,11 @@ fn what_is_misread_once_while_a_store_is_opened_is_read_again() {
             faulty.fail(Operation::Read, fault, reads, "shards/");
             let found = Checkpoint::load(&dir, SHARD).unwrap().unwrap();
             let store = Store::open(&dir, SHARD, Some(&found.manifest)).unwrap();
-            assert_eq!(found.index, LogIndex::new(1), "{fault:?} at read {reads}");
+            assert_eq!(
+                found.covered.index,
+                LogIndex::new(1),
+                "{fault:?} at read {reads}"
+            );
             assert_eq!(
                 store.read(LOG, Offset::new(0), EVERYTHING).unwrap().len(),
                 50

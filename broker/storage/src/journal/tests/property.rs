@@ -109,7 +109,9 @@ impl Model {
             match record.kind {
                 RecordKind::HardState => continue,
                 RecordKind::Snapshot => counting.clear(),
-                RecordKind::Entry => counting.retain(|before| before.index < record.index),
+                RecordKind::Entry | RecordKind::Lead | RecordKind::Members => {
+                    counting.retain(|before| before.index < record.index)
+                }
             }
             counting.push(record);
         }

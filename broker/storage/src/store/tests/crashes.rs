@@ -186,8 +186,7 @@ impl Model {
                 let (index, sender) = (self.commands.len() as u64, sender.clone());
                 let done = Box::new(move |result| drop(sender.send(result)));
                 let snapshot = Box::new(|| Bytes::from_static(b"snapshot"));
-                let (index, term) = (LogIndex::new(index), Term::new(1));
-                handle.checkpoint(store, index, term, snapshot, done);
+                handle.checkpoint(store, covered(index), snapshot, done);
                 under_way = true;
             }
             if let Event::Steps(steps) = event {
@@ -216,7 +215,9 @@ fn open(disk: &MemoryDisk) -> Result<(DataDir, u64, Arc<Store>), OpenError> {
     };
     let dir = DataDir::open(Arc::new(disk.clone()), &data_path(), expect, random())?;
     let checkpoint = Checkpoint::load(&dir, SHARD)?;
-    let index = checkpoint.as_ref().map_or(0, |found| found.index.get());
+    let index = checkpoint
+        .as_ref()
+        .map_or(0, |found| found.covered.index.get());
     let manifest = checkpoint.as_ref().map(|found| &found.manifest);
     let store = Store::open(&dir, SHARD, manifest)?;
     Ok((dir, index, store))

@@ -11,14 +11,14 @@ use millrace_storage::Store;
 use millrace_types::{Count, LogIndex};
 
 /// Engine and bodies of one data shard.
-pub(super) struct Replica {
+pub(super) struct ShardState {
     /// What is where.
     pub(super) shard: Shard,
     /// The bodies.
     pub(super) store: Arc<Store>,
 }
 
-impl Replica {
+impl ShardState {
     /// Applies one synced entry, whose records are `body`.
     pub(super) fn apply(
         &mut self,

@@ -1,0 +1,519 @@
+//! The log of one shard: its replica, who waits for what was proposed here, and what is committed
+//! and not applied yet. Pure: records leave through `Outbound`, the disk's answer comes back
+//! through `synced`.
+//!
+//! Promises: what this leader proposed finds its caller by index and term, without being decoded
+//! again; a caller whose entry will never be committed is told so, and one whose entry may or may
+//! not be is told that when leadership is lost. Commands are taken only while leading, and only
+//! when everything of earlier terms is applied. Knows nothing of commands.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use millrace_replica::{
+    Entry, EntryKind, Point, ProposeError, ReadyNumber, Replica, Role, Status, Write,
+};
+use millrace_types::{ErrorCode, LogIndex, Refusal, Term};
+
+use super::node;
+use super::options::RETRY_AFTER_MS;
+use super::outbound::Outbound;
+use super::records;
+
+/// What this replica may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Applies what another one orders.
+    Follows,
+    /// Was elected; entries of earlier terms are still to be applied.
+    Elected(Term),
+    /// Takes commands.
+    Leads(Term),
+}
+
+/// A shard's log; `E` is what a proposer wants back with its entry.
+pub(super) struct ShardLog<E> {
+    replica: Replica,
+    standing: Standing,
+    /// Proposed here, not applied; ascending.
+    waiting: VecDeque<Waiting<E>>,
+    /// Their bytes.
+    bytes: u64,
+    /// Committed and synced, not applied.
+    committed: VecDeque<Entry>,
+    /// The last one that was handed out of those.
+    handed: LogIndex,
+    /// Whether the replica has to be asked what to do.
+    news: bool,
+    /// A follower needs a checkpoint.
+    wanted: bool,
+    /// What the checkpoint covers that is being made.
+    point: Option<Point>,
+}
+
+struct Waiting<E> {
+    index: LogIndex,
+    term: Term,
+    bytes: u64,
+    entry: E,
+}
+
+/// What comes next.
+pub(super) enum Committed<E> {
+    /// A command that was proposed here.
+    Own {
+        /// Its place.
+        index: LogIndex,
+        /// The client's bytes.
+        body: Bytes,
+        /// Of header and body.
+        bytes: u64,
+        /// The command, and what its caller needs.
+        entry: E,
+    },
+    /// A command that another leader proposed, or an earlier life of this one.
+    Others {
+        /// Its place.
+        index: LogIndex,
+        /// The command.
+        header: Bytes,
+        /// The client's bytes.
+        body: Bytes,
+        /// Of header and body.
+        bytes: u64,
+    },
+    /// No command.
+    Pass {
+        /// Its place.
+        index: LogIndex,
+    },
+    /// No command; everything of earlier terms has been handed out, and commands are taken.
+    Begin {
+        /// Its place.
+        index: LogIndex,
+    },
+    /// Was proposed here and will never be committed.
+    Replaced(E),
+}
+
+/// Leadership is lost: of these, nobody here knows what becomes.
+pub(super) struct Lost<E>(pub(super) Vec<E>);
+
+/// A command that was not taken.
+pub(super) struct NotTaken<E> {
+    /// Why.
+    pub(super) refusal: Refusal,
+    /// The command, and what its caller needs.
+    pub(super) entry: E,
+}
+
+impl<E> ShardLog<E> {
+    /// The log of a replica that was just opened.
+    pub(super) fn new(replica: Replica) -> Self {
+        Self {
+            handed: replica.applied_to(),
+            replica,
+            standing: Standing::Follows,
+            waiting: VecDeque::new(),
+            bytes: 0,
+            committed: VecDeque::new(),
+            news: true,
+            wanted: false,
+            point: None,
+        }
+    }
+
+    /// What this replica may do.
+    pub(super) const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether commands are taken.
+    pub(super) const fn leads(&self) -> bool {
+        matches!(self.standing, Standing::Leads(_))
+    }
+
+    /// Takes a command.
+    ///
+    /// # Errors
+    /// When this replica does not lead, or has no room.
+    pub(super) fn propose(
+        &mut self,
+        header: Bytes,
+        body: Bytes,
+        entry: E,
+    ) -> Result<(), NotTaken<E>> {
+        let Status { role, term, .. } = self.replica.status();
+        // It may have lost the lead since `gather` told us.
+        if role != Role::Leader || self.standing != Standing::Leads(term) {
+            let refusal = self.not_leader();
+            return Err(NotTaken { refusal, entry });
+        }
+        let bytes = (header.len() + body.len()) as u64;
+        match self.replica.propose(header, body) {
+            Ok((term, index)) => {
+                self.news = true;
+                self.bytes += bytes;
+                self.waiting.push_back(Waiting {
+                    index,
+                    term,
+                    bytes,
+                    entry,
+                });
+                Ok(())
+            }
+            Err(error) => {
+                let refusal = self.refusal(&error);
+                Err(NotTaken { refusal, entry })
+            }
+        }
+    }
+
+    /// The disk has everything up to here.
+    pub(super) fn synced(&mut self, number: ReadyNumber) {
+        self.replica.synced(number);
+        self.news = true;
+    }
+
+    /// Takes what the replica wants done. Says when leadership was lost, perhaps to be won again.
+    ///
+    /// # Errors
+    /// When it is asked for what this node cannot do: the shard must not go on.
+    pub(super) fn gather(&mut self, out: &mut Outbound) -> Result<Option<Lost<E>>, String> {
+        let mut lost: Option<Lost<E>> = None;
+        if !std::mem::take(&mut self.news) {
+            return Ok(lost);
+        }
+        while let Some(ready) = self.replica.ready() {
+            if let Some(write) = ready.write {
+                self.write(write, out)?;
+            }
+            #[cfg(test)]
+            out.messages.extend(ready.messages);
+            self.committed.extend(ready.committed);
+            if let Some(new) = ready.status.and_then(|status| self.stand(status)) {
+                lost.get_or_insert(Lost(Vec::new())).0.extend(new.0);
+            }
+            for load in ready.loads {
+                // Followers that are behind what is in memory get a checkpoint.
+                self.replica.entries_loaded(load.from, Vec::new()).ok();
+            }
+            self.wanted |= ready.wants_snapshot;
+        }
+        Ok(lost)
+    }
+
+    fn write(&self, write: Write, out: &mut Outbound) -> Result<(), String> {
+        if write.install.is_some() {
+            return Err("a snapshot came without the state it speaks of".into());
+        }
+        let (shard, number) = (self.replica.shard(), write.number);
+        out.push(
+            shard,
+            number,
+            records::of_write(shard, self.replica.id(), write),
+        );
+        Ok(())
+    }
+
+    fn stand(&mut self, status: Status) -> Option<Lost<E>> {
+        let elected = (status.role == Role::Leader).then_some(status.term);
+        let stands = match self.standing {
+            Standing::Follows => None,
+            Standing::Elected(term) | Standing::Leads(term) => Some(term),
+        };
+        if elected == stands {
+            return None;
+        }
+        self.standing = elected.map_or(Standing::Follows, Standing::Elected);
+        stands.map(|_| self.lose())
+    }
+
+    /// Gives up on what may or may not be committed. Of what is, applying will tell.
+    fn lose(&mut self) -> Lost<E> {
+        let committed = self.replica.committed();
+        let known = self.waiting.partition_point(|w| w.index <= committed);
+        let unknown = self.waiting.split_off(known);
+        self.bytes = self.waiting.iter().map(|waiting| waiting.bytes).sum();
+        Lost(unknown.into_iter().map(|waiting| waiting.entry).collect())
+    }
+
+    /// What to apply next.
+    pub(super) fn next(&mut self) -> Option<Committed<E>> {
+        let (index, term) = self
+            .committed
+            .front()
+            .map(|entry| (entry.index, entry.term))?;
+        let replaced = |w: &mut Waiting<E>| (w.index, w.term) < (index, term);
+        if let Some(waiting) = self.waiting.pop_front_if(replaced) {
+            self.bytes -= waiting.bytes;
+            return Some(Committed::Replaced(waiting.entry));
+        }
+        let entry = self.committed.pop_front()?;
+        self.handed = index;
+        match entry.kind {
+            EntryKind::Lead if self.standing == Standing::Elected(term) => {
+                self.standing = Standing::Leads(term);
+                return Some(Committed::Begin { index });
+            }
+            EntryKind::Lead | EntryKind::Members => return Some(Committed::Pass { index }),
+            EntryKind::Command => {}
+        }
+        let is_own = |w: &mut Waiting<E>| w.index == index && w.term == term;
+        let bytes = entry.bytes();
+        let (header, body) = (entry.header, entry.body);
+        let Some(waiting) = self.waiting.pop_front_if(is_own) else {
+            return Some(Committed::Others {
+                index,
+                header,
+                body,
+                bytes,
+            });
+        };
+        self.bytes -= waiting.bytes;
+        Some(Committed::Own {
+            index,
+            body,
+            bytes,
+            entry: waiting.entry,
+        })
+    }
+
+    /// Everything that `next` gave is applied.
+    pub(super) fn applied(&mut self) {
+        self.replica.applied(self.handed);
+        self.news = true;
+    }
+
+    /// Whether `next` has something.
+    pub(super) fn has_committed(&self) -> bool {
+        !self.committed.is_empty()
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self) {
+        self.replica.tick();
+        self.news = true;
+    }
+
+    /// Whether time matters: alone, it does not.
+    pub(super) fn needs_ticks(&self) -> bool {
+        self.replica.members().len() > 1
+    }
+
+    /// A checkpoint of what is applied begins.
+    pub(super) fn begin_checkpoint(&mut self) -> Option<Point> {
+        self.wanted = false;
+        self.point = self.replica.point();
+        self.point.clone()
+    }
+
+    /// It is made, and the journal before it goes.
+    pub(super) fn checkpoint_made(&mut self) {
+        if let Some(point) = self.point.take() {
+            let index = point.mark.index;
+            self.replica.snapshot_made(point);
+            self.replica.compact(index);
+            self.news = true;
+        }
+    }
+
+    /// Whether a follower waits for a checkpoint.
+    pub(super) const fn wants_checkpoint(&self) -> bool {
+        self.wanted
+    }
+
+    /// Commands proposed here and not applied.
+    pub(super) fn len(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
+    /// Their bytes.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether everything taken has been applied, and nothing else is to be.
+    pub(super) fn is_idle(&self) -> bool {
+        let elected = matches!(self.standing, Standing::Elected(_));
+        self.waiting.is_empty() && self.committed.is_empty() && !elected
+    }
+
+    /// Its term.
+    pub(super) fn term(&self) -> Term {
+        self.replica.status().term
+    }
+
+    /// How far it is committed, synced here, and there at all.
+    pub(super) fn reach(&self) -> Reach {
+        Reach {
+            committed: self.replica.committed(),
+            synced: self.replica.synced_to(),
+            last: self.replica.last(),
+        }
+    }
+
+    /// What a client is told that asks this replica, which does not lead.
+    pub(super) fn not_leader(&self) -> Refusal {
+        let leader = self.replica.status().leader;
+        let member = leader.and_then(|leader| self.replica.members().find(leader));
+        let other = member.filter(|member| member.replica != self.replica.id());
+        node::not_leader(self.replica.shard(), other.map(|member| member.node))
+    }
+
+    fn refusal(&self, error: &ProposeError) -> Refusal {
+        let code = match error {
+            ProposeError::NotLeader(_) | ProposeError::Transferring { .. } => {
+                return self.not_leader();
+            }
+            ProposeError::Full { .. } => ErrorCode::Overloaded,
+            ProposeError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            ProposeError::NoHeader => ErrorCode::Internal,
+        };
+        let refusal = Refusal::new(code, format!("shard {}: {error}", self.replica.shard()));
+        if code.is_retryable() {
+            refusal.retry_after_millis(RETRY_AFTER_MS)
+        } else {
+            refusal
+        }
+    }
+
+    /// Its replica, for tests that are the other members.
+    #[cfg(test)]
+    pub(super) fn replica(&mut self) -> &mut Replica {
+        self.news = true;
+        &mut self.replica
+    }
+}
+
+/// How far a log goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// Known to be committed.
+    pub(super) committed: LogIndex,
+    /// On this disk.
+    pub(super) synced: LogIndex,
+    /// At all.
+    pub(super) last: LogIndex,
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_replica::{Members, Recovered, ReplicaOptions};
+    use millrace_types::{NodeId, ReplicaId, ShardId};
+
+    use super::*;
+
+    /// A log whose replica is the only one.
+    fn alone() -> ShardLog<&'static str> {
+        let id = ReplicaId::new(9);
+        let recovered = Recovered {
+            point: Point {
+                members: Members::founders([(id, NodeId::new(3))]).unwrap(),
+                ..Point::default()
+            },
+            ..Recovered::default()
+        };
+        let options = ReplicaOptions::new(ShardId::new(1), id);
+        ShardLog::new(Replica::open(options, recovered, 1).unwrap())
+    }
+
+    /// Writes and syncs what there is; the records' indexes and kinds.
+    fn sync(log: &mut ShardLog<&'static str>) -> usize {
+        let mut out = Outbound::default();
+        assert!(log.gather(&mut out).unwrap().is_none());
+        let (records, marks) = out.take();
+        for (_, number) in marks {
+            log.synced(number);
+        }
+        assert!(log.gather(&mut out).unwrap().is_none());
+        records.len()
+    }
+
+    fn leading() -> ShardLog<&'static str> {
+        let mut log = alone();
+        sync(&mut log);
+        assert!(matches!(log.next(), Some(Committed::Begin { .. })));
+        log.applied();
+        log
+    }
+
+    fn propose(log: &mut ShardLog<&'static str>, name: &'static str) -> Result<(), Refusal> {
+        let taken = log.propose(Bytes::from(name), Bytes::from("body"), name);
+        taken.map_err(|refused| refused.refusal)
+    }
+
+    #[test]
+    fn commands_are_taken_when_everything_of_earlier_terms_is_applied() {
+        let mut log = alone();
+        assert_eq!(log.standing(), Standing::Follows);
+        sync(&mut log);
+        assert_eq!(log.standing(), Standing::Elected(Term::new(1)));
+        assert!(!log.is_idle());
+        let refusal = propose(&mut log, "early").unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::NotLeader);
+        assert!(matches!(log.next(), Some(Committed::Begin { .. })));
+        assert_eq!(log.standing(), Standing::Leads(Term::new(1)));
+    }
+
+    #[test]
+    fn commands_of_a_turn_are_one_write_and_come_back_in_order_when_synced() {
+        let mut log = leading();
+        for name in ["a", "b", "c"] {
+            propose(&mut log, name).unwrap();
+        }
+        assert_eq!((log.len(), log.bytes()), (3, 15));
+        assert!(log.next().is_none());
+        // The hard state comes along: how far the log was committed.
+        assert_eq!(sync(&mut log), 4);
+        let mut names = Vec::new();
+        while let Some(Committed::Own { body, entry, .. }) = log.next() {
+            assert_eq!(body, "body");
+            names.push(entry);
+        }
+        log.applied();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!((log.len(), log.bytes()), (0, 0));
+        assert!(log.is_idle());
+        let Reach {
+            committed,
+            synced,
+            last,
+        } = log.reach();
+        assert_eq!((committed, synced, last), (last, last, LogIndex::new(4)));
+    }
+
+    #[test]
+    fn a_command_in_whose_place_another_was_committed_will_never_be() {
+        let mut log = leading();
+        propose(&mut log, "lost").unwrap();
+        let place = log.waiting[0].index;
+        log.committed.push_back(Entry {
+            term: Term::new(8),
+            index: place,
+            kind: EntryKind::Command,
+            header: Bytes::from("theirs"),
+            body: Bytes::new(),
+        });
+        assert!(matches!(log.next(), Some(Committed::Replaced("lost"))));
+        let theirs = log.next();
+        assert!(matches!(theirs, Some(Committed::Others { header, .. }) if header == "theirs"));
+    }
+
+    #[test]
+    fn who_loses_the_lead_gives_back_what_it_does_not_know_the_fate_of() {
+        let mut log = leading();
+        propose(&mut log, "synced").unwrap();
+        sync(&mut log);
+        propose(&mut log, "unknown").unwrap();
+        let Lost(unknown) = log.lose();
+        assert_eq!(unknown, ["unknown"]);
+        assert!(matches!(
+            log.next(),
+            Some(Committed::Own {
+                entry: "synced",
+                ..
+            })
+        ));
+    }
+}
