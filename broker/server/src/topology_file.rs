@@ -5,7 +5,7 @@
 //! theirs; a new one gets a uid derived from its address.
 //!
 //! What differs goes to the catalogue in deltas of the size it takes, removals first, because they
-//! make room. A node that dies in between has some of them, and finds the rest when it starts again.
+//! make room. A node that dies in between has some of them, and finds the rest at its next start.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -288,6 +288,10 @@ impl Client {
         let shards = stats.shards.iter().map(|(id, facts)| ShardFigures {
             shard: id.get(),
             unavailable: facts.unavailable.clone(),
+            last: facts.last.get(),
+            synced: facts.synced.get(),
+            committed: facts.committed.get(),
+            term: facts.term.get(),
             applied: facts.applied.get(),
             checkpoint: facts.checkpoint.get(),
         });

@@ -271,14 +271,15 @@ impl SimDisk {
     fn watched<T>(
         &self,
         operation: impl FnOnce() -> io::Result<T>,
-        struck: impl FnOnce(&T) -> Struck,
+        struck: impl FnOnce() -> Struck,
     ) -> io::Result<T> {
         let before = self.silent.faults();
-        let done = operation()?;
+        let done = operation();
+        // One that went astray may have failed besides, when a part was done.
         if self.silent.faults() > before {
-            lock(&self.medium.struck).push(struck(&done));
+            lock(&self.medium.struck).push(struck());
         }
-        Ok(done)
+        done
     }
 
     /// A sync of a file or directory, which may be a lie; a true one makes up for earlier ones.
@@ -364,7 +365,7 @@ impl DiskFile for SimFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.disk.run(|| {
             let read = || self.inner.read_exact_at(buffer, offset);
-            let struck = |(): &()| Struck::Read(self.path.clone());
+            let struck = || Struck::Read(self.path.clone());
             self.disk.watched(read, struck)
         })
     }
@@ -372,7 +373,7 @@ impl DiskFile for SimFile {
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         self.disk.run_fatal(&self.path, || {
             let write = || self.inner.write_at(buffers, offset);
-            let struck = |_: &usize| {
+            let struck = || {
                 let bytes = buffers.iter().flat_map(|slice| slice.iter().copied());
                 let start = bytes.take(STRUCK_BYTES_MAX).collect();
                 Struck::Write(self.path.clone(), offset, start)

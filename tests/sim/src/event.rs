@@ -229,6 +229,14 @@ pub(crate) struct ShardFigures {
     pub shard: u32,
     /// Why it does not serve; `None` when it does.
     pub unavailable: Option<String>,
+    /// The log's last entry.
+    pub last: u64,
+    /// On disk.
+    pub synced: u64,
+    /// Known to be committed.
+    pub committed: u64,
+    /// Raft's.
+    pub term: u64,
     /// Entries applied.
     pub applied: u64,
     /// Entries that a checkpoint covers.

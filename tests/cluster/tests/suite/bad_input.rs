@@ -202,6 +202,8 @@ pub(crate) async fn a_data_directory_of_a_newer_version_is_refused() -> Result<(
     let mut bytes = fs::read(&identity)?;
     // The version follows magic and checksum.
     bytes[12] = 99;
+    let checksum = crc32c::crc32c(&bytes[12..]);
+    bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
     fs::write(&identity, bytes)?;
 
     let ended = node.must_not_start().await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::{Either, select};
 use millrace_engine::command::Settle;
 use millrace_node::{Delivered, Peek, Receive, SettleTag};
@@ -76,9 +77,10 @@ impl Client {
         };
         let call = self.lasting.call();
         // What could not be carried goes back; on a full disk that may come after the lease's end,
-        // which then counts although nobody saw it.
+        // and when the node has just failed never, which then counts although nobody saw it.
         let over = self.now_ms() - since_ms >= wish.lease_ms.unwrap_or(LEASE_MS_MIN);
-        if taken.is_ok() && !over {
+        let failed = self.broker.failed().now_or_never().is_some();
+        if taken.is_ok() && !over && !failed {
             self.lasting.watch.with(|state| {
                 *state.facts.unanswered.entry(log).or_default() -= 1;
             });

@@ -1,5 +1,6 @@
-//! The order of a shard's pointers: a checkpoint covers nothing that was not applied, and neither
-//! of the two ever goes back, crash or not: what was applied had been synced.
+//! The order of a shard's pointers: a checkpoint covers nothing that was not applied, applied is
+//! only what is committed and synced, and there is no more of those than the log has. Checkpoint,
+//! applied and term never go back, crash or not: they had been synced.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,13 @@ impl Invariant for Pointers {
             return Ok(());
         };
         for now in shards.iter().filter(|now| now.unavailable.is_none()) {
+            let reach = now.committed.min(now.synced);
+            if now.applied > reach || now.committed > now.last || now.synced > now.last {
+                return Err(format!(
+                    "more is applied than committed and synced, or more of that than there is: \
+                     {now:?}"
+                ));
+            }
             if now.checkpoint > now.applied {
                 return Err(format!(
                     "a checkpoint is ahead of what was applied: {now:?}"
@@ -35,7 +43,8 @@ impl Invariant for Pointers {
                 .filter(|(told, _)| told < asked)
                 .map(|(_, before)| before);
             let back = before.as_ref().is_some_and(|before| {
-                before.applied > now.applied || before.checkpoint > now.checkpoint
+                let ahead = before.term > now.term || before.applied > now.applied;
+                ahead || before.checkpoint > now.checkpoint
             });
             if back {
                 return Err(format!("a shard went back from {before:?} to {now:?}"));

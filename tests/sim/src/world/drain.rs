@@ -43,6 +43,11 @@ impl World<'_> {
             if self.is_excused() {
                 return Err(Over);
             }
+            if self.clock.millis() > until {
+                // Damage that only the scrubber has met is told to who asks.
+                client.look();
+                self.wait(200)?;
+            }
             if self.clock.millis() > until && self.has_any_said() {
                 // Those that serve have it.
                 return Ok(());
