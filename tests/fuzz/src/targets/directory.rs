@@ -153,9 +153,9 @@ fn checkpointed() -> Vec<u8> {
     let byte = |bytes: usize| u8::try_from(bytes).unwrap_or(u8::MAX);
     let segment_bytes = byte(header.len() + frame.len());
     let run = [0, 0, 1, 7, byte(header.len()), byte(frame.len()), 0, 1];
-    // Shard, index, term; the manifest: index, next segment, one segment {0, bytes, of nobody},
-    // none retired, one log {1, end 1, one run, nothing discarded}.
-    let before = [1, 1, 1, 1, 1, 1, 0, segment_bytes, 0, 0, 1, 1, 1, 1];
+    // Shard, index, term, no members; the manifest: index, next segment, one segment {0, bytes, of
+    // nobody}, none retired, one log {1, end 1, one run, nothing discarded}.
+    let before = [1, 1, 1, 0, 1, 1, 1, 0, segment_bytes, 0, 0, 1, 1, 1, 1];
     let head = [before.as_slice(), &run, &[0]].concat();
     let mut payload = (head.len() as u64).to_le_bytes().to_vec();
     payload.extend(&head);
