@@ -47,8 +47,8 @@ impl DeadLetters {
         let Some(death) = death(&found) else {
             return Ok(());
         };
-        // A queue that was deleted and declared again takes its topic's messages from the start: what
-        // died in its first life may die in the next one, at the same offset.
+        // A queue that was deleted and declared again takes its topic's messages from the start:
+        // what died in its first life may die in the next one, at the same offset.
         let lives = facts
             .logs
             .values()
