@@ -1,6 +1,8 @@
 //! The simulation (`tests/sim`): many seeds, one seed, or known bugs. Built with a profile of its
 //! own: it is quick, and built often.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::house::{House, succeed};
@@ -67,7 +69,8 @@ impl Options {
     }
 }
 
-/// Builds and runs the simulation; the whole of it is one check.
+/// Builds and runs the simulation; the whole of it is one check. Known bugs of the consensus are
+/// looked for in a cluster of replicas of their own.
 ///
 /// # Errors
 /// When cargo cannot be started; a violation is counted, not an error.
@@ -78,11 +81,22 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
         command.args(["--features", "mutants"]);
     }
     command.arg("--").args(options.arguments());
-    match succeed(&mut command) {
-        Ok(()) => Ok(Tally::of(true)),
+    let mut ok = is_well(&mut command);
+    if options.mutants {
+        let mut replicas = house.cargo(["test", "--profile", "sim", "--features", "mutants"]);
+        replicas.args(["--package", "millrace-replica", "--test", "cluster"]);
+        replicas.args(["--", "mutants", "--nocapture"]);
+        ok &= is_well(&mut replicas);
+    }
+    Ok(Tally::of(ok))
+}
+
+fn is_well(command: &mut Command) -> bool {
+    match succeed(command) {
+        Ok(()) => true,
         Err(error) => {
             eprintln!("{error:#}");
-            Ok(Tally::of(false))
+            false
         }
     }
 }
