@@ -1,7 +1,7 @@
 //! Reads bodies for those who may not block: at once when they are in memory, by the host
 //! when they are on disk. A read that finds damage quarantines the shard.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use millrace_storage::{Limits, ReadError, Store, StoredRecord};
 use millrace_types::{ErrorCode, LogId, Offset, Refusal, ShardId};
@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::host::{self, Host};
 use super::node::quarantined;
+use super::slot::{Damage, Hosted};
 
 /// The way to one shard's bodies.
 #[derive(Clone)]
@@ -16,18 +17,14 @@ pub(super) struct Bodies {
     store: Arc<Store>,
     host: Arc<dyn Host>,
     readers: Arc<Semaphore>,
-    damage: Arc<OnceLock<String>>,
+    damage: Damage,
 }
 
 impl Bodies {
-    /// Of this store, with the node's limit of readers; damage is noted where the shard's slot has
-    /// it.
-    pub(super) const fn new(
-        store: Arc<Store>,
-        host: Arc<dyn Host>,
-        readers: Arc<Semaphore>,
-        damage: Arc<OnceLock<String>>,
-    ) -> Self {
+    /// Of this replica, with the node's limit of readers; damage is noted where the shard's slot
+    /// has it.
+    pub(super) fn new(hosted: Hosted, host: Arc<dyn Host>, readers: Arc<Semaphore>) -> Self {
+        let Hosted { store, damage } = hosted;
         Self {
             store,
             host,

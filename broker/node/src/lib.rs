@@ -38,6 +38,7 @@ mod retention;
 mod settle;
 mod shard_log;
 mod shard_state;
+mod slot;
 mod start;
 mod tag;
 mod turn;

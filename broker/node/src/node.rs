@@ -2,21 +2,21 @@
 //! view and whether the node serves. Ways to propose, to ask and to read; decides nothing about
 //! messages.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_engine::Shard;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
-use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile, Store};
+use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile};
 use millrace_types::{ErrorCode, NodeId, Refusal, ShardId};
 use tokio::sync::{Semaphore, watch};
 
 use super::bodies::Bodies;
 use super::figures::Figures;
-use super::gate::{self, Gate, Permit};
+use super::gate::{self, Permit};
 use super::host::Host;
 use super::inbox::Inbox;
 use super::input::{Caller, Input, Proposal};
@@ -24,6 +24,7 @@ use super::logs::Logs;
 use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
+use super::slot::Slot;
 use super::view::CatalogueView;
 
 /// How long a look at the disk's free space is good for.
@@ -56,18 +57,6 @@ pub(super) struct Node {
     /// What replicas say to others.
     #[cfg(test)]
     pub(super) sent: std::sync::Mutex<Vec<millrace_replica::Message>>,
-}
-
-/// One shard, seen from outside.
-pub(super) struct Slot {
-    /// Of the worker that owns it.
-    pub(super) inbox: Arc<Inbox<Input>>,
-    /// Its bodies; `None` when it is quarantined.
-    pub(super) store: Option<Arc<Store>>,
-    /// Its publishers.
-    pub(super) gate: Arc<Gate>,
-    /// Why it does not serve: found at the start, or later by the scrubber or a read.
-    pub(super) damage: Arc<OnceLock<String>>,
 }
 
 /// What the node does.
@@ -107,7 +96,7 @@ impl Node {
     /// A shard that serves.
     ///
     /// # Errors
-    /// `SHARD_UNAVAILABLE`.
+    /// `SHARD_UNAVAILABLE`, `NOT_LEADER` when this node has no replica of it.
     pub(super) fn slot(&self, shard: ShardId) -> Result<&Slot, Refusal> {
         let slot = usize::try_from(shard.get())
             .ok()
@@ -118,10 +107,8 @@ impl Node {
                 format!("this node has no shard {shard}"),
             ));
         };
-        match slot.damage.get() {
-            None => Ok(slot),
-            Some(damage) => Err(quarantined(shard, damage)),
-        }
+        slot.check()?;
+        Ok(slot)
     }
 
     /// A shard of this node, whether it serves or not.
@@ -132,25 +119,14 @@ impl Node {
             .expect("asked for a shard that a worker owns")
     }
 
-    /// The bodies of a shard that serves.
-    ///
-    /// # Errors
-    /// `SHARD_UNAVAILABLE`.
-    pub(super) fn store(&self, shard: ShardId) -> Result<Arc<Store>, Refusal> {
-        let slot = self.slot(shard)?;
-        slot.store
-            .clone()
-            .ok_or_else(|| quarantined(shard, "it has no store"))
-    }
-
     /// The way to the bodies of a shard that serves.
     ///
     /// # Errors
-    /// `SHARD_UNAVAILABLE`.
+    /// As `slot`.
     pub(super) fn bodies(&self, shard: ShardId) -> Result<Bodies, Refusal> {
         let (host, readers) = (Arc::clone(&self.host), Arc::clone(&self.readers));
-        let damage = Arc::clone(&self.slot(shard)?.damage);
-        Ok(Bodies::new(self.store(shard)?, host, readers, damage))
+        let hosted = self.slot(shard)?.serving()?;
+        Ok(Bodies::new(hosted, host, readers))
     }
 
     /// Refuses when the node takes no new work.
@@ -208,10 +184,7 @@ impl Node {
 
     /// Bodies in memory, of all shards: stored, read for somebody, or on their way to the disk.
     pub(super) fn resident_bytes(&self) -> u64 {
-        let stores = self.slots.iter().flat_map(|slot| &slot.store);
-        let stored: u64 = stores.map(|store| store.pinned_bytes()).sum();
-        let on_their_way: u64 = self.slots.iter().map(|slot| slot.gate.bytes()).sum();
-        stored + on_their_way
+        self.slots.iter().map(Slot::resident_bytes).sum()
     }
 
     /// Free on the disk, as of a moment ago; 0 when the journal cannot get its next file.

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, OnceLock};
 
 use millrace_storage::{
     Checkpointer, Damaged, DataDir, Disk, DiskFailure, Expect, Finding, Journal, JournalRecord,
-    OpenError, ReadError, Recovery, Routine, Scrubber, ScrubberHandle,
+    OpenError, ReadError, Recovery, Routine, Scrubber, ScrubberHandle, Store,
 };
 use millrace_types::{SHARDS_MAX, ShardId};
 use tokio::sync::{Semaphore, watch};
@@ -20,12 +20,13 @@ use super::inbox::Inbox;
 use super::input::Input;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
-use super::node::{DiskLook, Node, Phase, Slot, quarantined};
+use super::node::{DiskLook, Node, Phase, quarantined};
 use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
 use super::pumps::Pumps;
 use super::recovery::{self, Apply, Metadata, Opened, Recovered, Unusable};
 use super::shard_log::ShardLog;
 use super::shard_state::ShardState;
+use super::slot::{Content, Slot};
 use super::view::CatalogueView;
 use super::worker::Worker;
 
@@ -122,9 +123,14 @@ pub(super) fn start(
 
 /// Looks for damage as long as the node runs; a shard that has some does not serve any more.
 fn scrub(node: &Arc<Node>) -> Result<(ScrubberHandle, Box<dyn Join>), StartError> {
-    let stores = node.slots.iter().filter_map(|slot| slot.store.clone());
     let found_by = Arc::downgrade(node);
-    let on_damage = Box::new(move |finding: Finding| {
+    let read = Arc::downgrade(node);
+    let stores = Box::new(move || {
+        let node = read.upgrade();
+        let slots = node.iter().flat_map(|node| &node.slots);
+        slots.filter_map(Slot::store).collect()
+    });
+    let on_damage = Box::new(move |store: &Arc<Store>, finding: Finding| {
         let Finding { shard, what, error } = finding;
         if what == Damaged::Index {
             tracing::warn!(%shard, %error, "an index is damaged; reads do without it");
@@ -137,15 +143,12 @@ fn scrub(node: &Arc<Node>) -> Result<(ScrubberHandle, Box<dyn Join>), StartError
         }
         let why = error.to_string();
         quarantine(shard, &why);
-        let node = found_by.upgrade();
-        let slots = node.iter().flat_map(|node| &node.slots);
-        if let Some((_, slot)) = (0..).zip(slots).find(|(id, _)| ShardId::new(*id) == shard) {
-            // The first reason stays.
-            slot.damage.set(why).ok();
+        if let Some(node) = found_by.upgrade() {
+            node.slot_at_all(shard).damaged(store, why);
         }
     });
     let bytes_per_second = node.options.scrub_bytes_per_second;
-    let (routine, handle) = Scrubber::new(stores.collect(), bytes_per_second, on_damage);
+    let (routine, handle) = Scrubber::new(stores, bytes_per_second, on_damage);
     match node.host.routine("scrubber", Box::new(routine)) {
         Ok(running) => Ok((handle, running)),
         Err(error) => {
@@ -280,26 +283,22 @@ fn worker_of(shard: ShardId, workers: usize) -> usize {
 }
 
 fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
-    let slot = |shard, store, damage: Option<&String>| Slot {
-        inbox: Arc::clone(&inboxes[worker_of(shard, inboxes.len())]),
-        store,
-        gate: Arc::default(),
-        damage: Arc::new(damage.cloned().map_or_else(OnceLock::new, OnceLock::from)),
+    let slot = |shard, store: Result<&Arc<Store>, &String>| {
+        let content = match store {
+            Ok(store) => Content::replica(Arc::clone(store)),
+            Err(why) => Content::Unusable(why.clone()),
+        };
+        Slot::new(shard, &inboxes[worker_of(shard, inboxes.len())], content)
     };
-    let metadata = &found.metadata;
-    let store = metadata
-        .as_ref()
-        .ok()
-        .map(|found| Arc::clone(&found.state.store));
-    let mut slots = vec![slot(ShardId::METADATA, store, metadata.as_ref().err())];
-    for (shard, found) in &found.data {
-        let store = found
-            .as_ref()
-            .ok()
-            .map(|found| Arc::clone(&found.state.store));
-        slots.push(slot(*shard, store, found.as_ref().err()));
-    }
-    slots
+    let metadata = found.metadata.as_ref().map(|found| &found.state.store);
+    let data = found.data.iter().map(|(shard, found)| {
+        let store = found.as_ref().map(|found| &found.state.store);
+        slot(*shard, store)
+    });
+    [slot(ShardId::METADATA, metadata)]
+        .into_iter()
+        .chain(data)
+        .collect()
 }
 
 fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {

@@ -329,7 +329,7 @@ impl Worker {
             super::start::quarantine(id, &why);
             let refusal = quarantined(id, &why);
             // The first reason stays.
-            self.node.slot_at_all(id).damage.set(why).ok();
+            self.node.slot_at_all(id).quarantine(why);
             if id == ShardId::METADATA {
                 if let Some(mut metadata) = self.metadata.take() {
                     metadata.close(&refusal);

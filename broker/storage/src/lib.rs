@@ -50,7 +50,7 @@ pub use journal::{
 pub use routine::{Next, Routine, Starter, drive};
 pub use scrubber::{
     Damaged, Finding, OnDamage, SCRUB_BYTES_PER_SECOND_DEFAULT, ScrubStats, Scrubber,
-    ScrubberHandle,
+    ScrubberHandle, Stores,
 };
 pub use signal::Signal;
 pub use store::{Limits, Store, StoreStats, StoredRecord};

@@ -51,8 +51,11 @@ pub struct Finding {
     pub error: ReadError,
 }
 
-/// Called for each damage found.
-pub type OnDamage = Box<dyn FnMut(Finding) + Send>;
+/// Asked before each pass for what there is to read.
+pub type Stores = Box<dyn FnMut() -> Vec<Arc<Store>> + Send>;
+
+/// Called for each damage found, with the store it is in.
+pub type OnDamage = Box<dyn FnMut(&Arc<Store>, Finding) + Send>;
 
 /// What was read so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub struct ScrubStats {
 
 /// The routine.
 pub struct Scrubber {
+    source: Stores,
+    /// Those of the pass under way.
     stores: Vec<Arc<Store>>,
     bytes_per_second: u64,
     on_damage: OnDamage,
@@ -90,18 +95,19 @@ struct Shared {
 }
 
 impl Scrubber {
-    /// A scrubber of these stores, and the way to it. Somebody has to run it. With 0 bytes a second
-    /// it ends at once.
+    /// A scrubber of the stores that `source` gives, and the way to it. Somebody has to run it. With
+    /// 0 bytes a second it ends at once.
     #[must_use]
     pub fn new(
-        stores: Vec<Arc<Store>>,
+        source: Stores,
         bytes_per_second: u64,
         on_damage: OnDamage,
     ) -> (Self, ScrubberHandle) {
         let shared = Arc::<Shared>::default();
         let handle = ScrubberHandle(Arc::clone(&shared));
         let routine = Self {
-            stores,
+            source,
+            stores: Vec::new(),
             bytes_per_second,
             on_damage,
             shared,
@@ -118,16 +124,27 @@ impl Scrubber {
 
     /// Reads one piece; the bytes read, or nothing at the end of a pass over all stores.
     fn look(&mut self) -> Option<u64> {
-        let (place, mut pass) = self.under_way.take().unwrap_or_default();
-        let store = self.stores.get(place)?;
+        let (place, mut pass) = self.under_way.take().unwrap_or_else(|| {
+            self.stores = (self.source)();
+            (0, Pass::default())
+        });
+        let Some(store) = self.stores.get(place) else {
+            self.stores.clear();
+            return None;
+        };
         match pass.look(store) {
+            // Another store has its place, and perhaps the names of its files.
+            _ if store.is_retired() => {
+                self.under_way = Some((place + 1, Pass::default()));
+                Some(0)
+            }
             Look::Read(bytes) => {
                 self.under_way = Some((place, pass));
                 Some(bytes)
             }
             Look::Damage(what, error) => {
                 let shard = store.shard;
-                (self.on_damage)(Finding { shard, what, error });
+                (self.on_damage)(store, Finding { shard, what, error });
                 self.shared.findings.fetch_add(1, Ordering::Relaxed);
                 self.under_way = Some((place, pass));
                 Some(0)
@@ -142,7 +159,7 @@ impl Scrubber {
 
 impl Routine for Scrubber {
     fn step(&mut self, now: Instant) -> Next {
-        if self.is_stopped() || self.bytes_per_second == 0 || self.stores.is_empty() {
+        if self.is_stopped() || self.bytes_per_second == 0 {
             return Next::Ended;
         }
         if let Some(not_before) = self.not_before

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -54,6 +54,7 @@ pub struct Store {
     disk_bytes: AtomicU64,
     files: Files,
     stats: Counters,
+    retired: AtomicBool,
 }
 
 /// All logs of a shard.
@@ -163,6 +164,17 @@ impl Store {
     #[must_use]
     pub fn shard(&self) -> ShardId {
         self.shard
+    }
+
+    /// Another one has taken its place: its files go when those who read them are done.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether another one has taken its place.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// What it has done since it was opened.

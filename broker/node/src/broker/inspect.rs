@@ -235,8 +235,7 @@ impl Broker {
         }
         for (number, slot) in (0..).zip(&self.node.slots) {
             let id = ShardId::new(number);
-            if let Some(damage) = slot.damage.get() {
-                let unavailable = Some(damage.clone());
+            if let unavailable @ Some(_) = slot.damage() {
                 stats.shards.insert(
                     id,
                     ShardFacts {

@@ -128,9 +128,12 @@ pub(super) fn is_gone(node: &Node, log: LogId) -> Result<bool, Ended> {
     let topology = catalogue
         .topology()
         .map_err(|refusal| Ended::Stuck(refusal.to_string()))?;
-    if let Some(damaged) = node.slots.iter().find_map(|slot| slot.damage.get()) {
+    if let Some(refusal) = node.slots.iter().find_map(|slot| slot.check().err()) {
         // It may be there, and have letters.
-        let why = format!("no shard that serves has log {log}, and one is damaged: {damaged}");
+        let why = format!(
+            "no shard that serves here has log {log}: {}",
+            refusal.message
+        );
         return Err(Ended::Stuck(why));
     }
     Ok(!topology.has_log(log))

@@ -47,8 +47,9 @@ type Findings = Arc<Mutex<Vec<Finding>>>;
 fn scrubber(store: &Arc<Store>, bytes_per_second: u64) -> (Scrubber, ScrubberHandle, Findings) {
     let findings = Findings::default();
     let seen = Arc::clone(&findings);
-    let on_damage = Box::new(move |finding| seen.lock().unwrap().push(finding));
-    let stores = vec![Arc::clone(store)];
+    let on_damage = Box::new(move |_: &Arc<Store>, finding| seen.lock().unwrap().push(finding));
+    let store = Arc::clone(store);
+    let stores = Box::new(move || vec![Arc::clone(&store)]);
     let (routine, handle) = Scrubber::new(stores, bytes_per_second, on_damage);
     (routine, handle, findings)
 }

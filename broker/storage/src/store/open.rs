@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, RwLock};
 
 use millrace_types::ShardId;
@@ -67,6 +67,7 @@ pub(super) fn open(
         disk_bytes: AtomicU64::new(disk_bytes),
         files,
         stats: Counters::default(),
+        retired: AtomicBool::new(false),
     }))
 }
 
