@@ -5,6 +5,7 @@ mod consume;
 mod inspect;
 mod publish;
 mod read;
+mod route;
 mod topology;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use super::start;
 use super::view::CatalogueView;
 
 pub use publish::PublishFuture;
+pub use route::{Map, MapChanges, Peer, Route};
 pub use topology::TopologyDelta;
 
 /// A running node. Dropping the last handle without `drain` ends the threads as a

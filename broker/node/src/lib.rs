@@ -23,6 +23,7 @@ mod gate;
 mod host;
 mod inbox;
 mod input;
+mod leaders;
 mod logs;
 mod message;
 mod metadata_shard;
@@ -53,7 +54,7 @@ pub use api::{
     Acknowledged, Batch, Credit, Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState,
     Position, Read, ReadAnswer, Receive, Record, Resume, SettleTag,
 };
-pub use broker::{Broker, Failure, PublishFuture, TopologyDelta};
+pub use broker::{Broker, Failure, Map, MapChanges, Peer, PublishFuture, Route, TopologyDelta};
 pub use consumer::{Consumer, ConsumerEvent, ConsumerEvents, SettleResults};
 pub use facts::{
     Admission, BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, Metadata,

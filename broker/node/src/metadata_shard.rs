@@ -79,6 +79,9 @@ impl MetadataShard {
         if let Some(lost) = self.log.gather(out)? {
             self.step_down(lost);
         }
+        if let Some(led) = self.log.moved() {
+            self.node.leaders.set(ShardId::METADATA, led);
+        }
         if self.log.wants_checkpoint() {
             self.checkpoint(true, now);
         }

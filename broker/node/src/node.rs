@@ -2,6 +2,7 @@
 //! view and whether the node serves. Ways to propose, to ask and to read; decides nothing about
 //! messages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -20,6 +21,7 @@ use super::gate::{self, Permit};
 use super::host::Host;
 use super::inbox::Inbox;
 use super::input::{Caller, Input, Proposal};
+use super::leaders::{Leaders, Led};
 use super::logs::Logs;
 use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
@@ -42,6 +44,9 @@ pub(super) struct Node {
     /// One for each worker.
     pub(super) inboxes: Vec<Arc<Inbox<Input>>>,
     pub(super) logs: Logs,
+    pub(super) leaders: Leaders,
+    /// Where other nodes take calls of clients.
+    pub(super) directory: watch::Sender<BTreeMap<NodeId, Arc<str>>>,
     pub(super) view: watch::Sender<Arc<CatalogueView>>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) figures: Figures,
@@ -255,6 +260,30 @@ impl Node {
             return true;
         }
         self.host.loses_effect()
+    }
+
+    /// Who leads a shard. Of one that is damaged here and that nobody else is known to lead, this
+    /// node has to say why it does not serve.
+    pub(super) fn led(&self, shard: ShardId) -> Led {
+        let place = usize::try_from(shard.get()).unwrap_or(usize::MAX);
+        // Clients' tags name any shard.
+        let Some(slot) = self.slots.get(place) else {
+            return Led::Here;
+        };
+        match self.leaders.get(shard) {
+            Led::Nobody if slot.damage().is_some() => Led::Here,
+            led => led,
+        }
+    }
+
+    /// Where another node takes calls of clients, if that is known.
+    pub(super) fn client_address(&self, node: NodeId) -> Option<Arc<str>> {
+        self.directory.borrow().get(&node).cloned()
+    }
+
+    /// The same of all of which it is known.
+    pub(super) fn client_addresses(&self) -> BTreeMap<NodeId, Arc<str>> {
+        self.directory.borrow().clone()
     }
 
     /// The node cannot go on; the first reason stays.

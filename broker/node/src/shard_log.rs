@@ -15,6 +15,7 @@ use millrace_replica::{
 };
 use millrace_types::{ErrorCode, LogIndex, Refusal, Term};
 
+use super::leaders::Led;
 use super::node;
 use super::options::RETRY_AFTER_MS;
 use super::outbound::Outbound;
@@ -49,6 +50,8 @@ pub(super) struct ShardLog<E> {
     wanted: bool,
     /// What the checkpoint covers that is being made.
     point: Option<Point>,
+    /// Whether somebody else may lead than was told last.
+    moved: bool,
 }
 
 struct Waiting<E> {
@@ -120,6 +123,7 @@ impl<E> ShardLog<E> {
             news: true,
             wanted: false,
             point: None,
+            moved: true,
         }
     }
 
@@ -191,6 +195,7 @@ impl<E> ShardLog<E> {
             #[cfg(test)]
             out.messages.extend(ready.messages);
             self.committed.extend(ready.committed);
+            self.moved |= ready.status.is_some();
             if let Some(new) = ready.status.and_then(|status| self.stand(status)) {
                 lost.get_or_insert(Lost(Vec::new())).0.extend(new.0);
             }
@@ -256,7 +261,11 @@ impl<E> ShardLog<E> {
                 self.standing = Standing::Leads(term);
                 return Some(Committed::Begin { index });
             }
-            EntryKind::Lead | EntryKind::Members => return Some(Committed::Pass { index }),
+            EntryKind::Lead | EntryKind::Members => {
+                // A member may have become known.
+                self.moved = true;
+                return Some(Committed::Pass { index });
+            }
             EntryKind::Command => {}
         }
         let is_own = |w: &mut Waiting<E>| w.index == index && w.term == term;
@@ -353,12 +362,29 @@ impl<E> ShardLog<E> {
         }
     }
 
-    /// What a client is told that asks this replica, which does not lead.
-    pub(super) fn not_leader(&self) -> Refusal {
-        let leader = self.replica.status().leader;
+    /// Who leads, when that may have changed since it was asked last.
+    pub(super) fn moved(&mut self) -> Option<Led> {
+        std::mem::take(&mut self.moved).then(|| self.led())
+    }
+
+    /// Who leads, as this replica knows.
+    fn led(&self) -> Led {
+        let Status { role, leader, .. } = self.replica.status();
+        if role == Role::Leader {
+            return Led::Here;
+        }
         let member = leader.and_then(|leader| self.replica.members().find(leader));
         let other = member.filter(|member| member.replica != self.replica.id());
-        node::not_leader(self.replica.shard(), other.map(|member| member.node))
+        other.map_or(Led::Nobody, |member| Led::There(member.node))
+    }
+
+    /// What a client is told that asks this replica, which does not lead.
+    pub(super) fn not_leader(&self) -> Refusal {
+        let leader = match self.led() {
+            Led::There(node) => Some(node),
+            Led::Here | Led::Nobody => None,
+        };
+        node::not_leader(self.replica.shard(), leader)
     }
 
     fn refusal(&self, error: &ProposeError) -> Refusal {

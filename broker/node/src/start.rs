@@ -18,6 +18,7 @@ use super::figures::Figures;
 use super::host::{Host, Join};
 use super::inbox::Inbox;
 use super::input::Input;
+use super::leaders::Leaders;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::node::{DiskLook, Node, Phase, quarantined};
@@ -96,6 +97,8 @@ pub(super) fn start(
         checkpointer,
         inboxes,
         logs: Logs::default(),
+        leaders: Leaders::new(),
+        directory: watch::Sender::default(),
         view: watch::Sender::new(Arc::new(view)),
         phase,
         figures: Figures::default(),

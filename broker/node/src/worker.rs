@@ -17,6 +17,7 @@ use super::data_shard::DataShard;
 use super::facts::ShardFacts;
 use super::inbox::Inbox;
 use super::input::Input;
+use super::leaders::Led;
 use super::metadata_shard::MetadataShard;
 use super::node::{Node, quarantined};
 use super::outbound::Outbound;
@@ -330,6 +331,7 @@ impl Worker {
             let refusal = quarantined(id, &why);
             // The first reason stays.
             self.node.slot_at_all(id).quarantine(why);
+            self.node.leaders.set(id, Led::Nobody);
             if id == ShardId::METADATA {
                 if let Some(mut metadata) = self.metadata.take() {
                     metadata.close(&refusal);

@@ -137,7 +137,11 @@ impl Broker {
         }
     }
 
-    fn partition(&self, address: &Address, partition: u32) -> Result<(ShardId, LogId), Refusal> {
+    pub(super) fn partition(
+        &self,
+        address: &Address,
+        partition: u32,
+    ) -> Result<(ShardId, LogId), Refusal> {
         let view = self.node.view.borrow().clone();
         let partitions = view.require_topic(address)?;
         let place = usize::try_from(partition)

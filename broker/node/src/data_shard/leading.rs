@@ -35,6 +35,9 @@ impl DataShard {
         if let Some(lost) = self.log.gather(out)? {
             self.step_down(lost);
         }
+        if let Some(led) = self.log.moved() {
+            self.node.leaders.set(self.id, led);
+        }
         if self.log.wants_checkpoint() {
             self.checkpoint(true, now);
         }

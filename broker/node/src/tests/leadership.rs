@@ -13,8 +13,8 @@ use millrace_types::{Applied, Elapsed, ErrorCode, NodeId, ReplicaId, ShardId, St
 
 use super::host::TestHost;
 use super::*;
-use crate::Host as _;
 use crate::input::Input;
+use crate::{Host as _, Peer, Route};
 
 const OTHER: ReplicaId = ReplicaId::new(77);
 const OTHER_NODE: NodeId = NodeId::new(777);
@@ -400,5 +400,37 @@ fn messages_of_a_topic_wait_for_whoever_leads_the_queue() {
         pair.take_back().await;
 
         assert_eq!(pair.take().await, ["moved"]);
+    });
+}
+
+#[test]
+fn a_call_is_routed_to_who_leads_if_it_is_known_where_that_is() {
+    live(|pair| async move {
+        let route = |pair: &Pair| pair.broker.route(&address(QUEUE), 0).unwrap();
+        pair.join().await;
+        assert_eq!(route(&pair), Route::Here);
+
+        pair.hand_over().await;
+
+        assert_eq!(route(&pair), Route::Nobody);
+        pair.broker.set_client_address(OTHER_NODE, "other:7070");
+        let peer = Peer {
+            node: OTHER_NODE,
+            client: "other:7070".into(),
+        };
+        assert_eq!(route(&pair), Route::There(peer.clone()));
+        let refusal = pair.broker.hint(pair.publish("refused").await.unwrap_err());
+        assert_eq!(refusal.metadata["leader_address"], "other:7070");
+        let map = pair.broker.map();
+        assert_eq!(map.leaders[&pair.shard], OTHER_NODE);
+        assert_eq!(map.leaders[&ShardId::METADATA], map.node);
+
+        let there = Route::There(peer);
+        let broker = pair.broker.clone();
+        let shard = pair.shard;
+        let waits = async move { broker.rerouted(shard, &there, Duration::from_mins(1)).await };
+        let (back, ()) = tokio::join!(waits, pair.take_back());
+        assert!(back);
+        assert_eq!(route(&pair), Route::Here);
     });
 }
