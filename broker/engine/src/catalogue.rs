@@ -1,5 +1,6 @@
-//! The metadata shard's state: what is declared, where it lives, and what every data shard still
-//! has to be told. Assigns log ids, which never return, and places logs on shards.
+//! The metadata shard's state: what is declared, where it lives, what every data shard still has to
+//! be told, and which nodes have or should have replicas of which shards. Assigns log ids, which
+//! never return, and places logs on shards.
 //!
 //! It knows names; data shards know log ids. Whether a shard has done what it was told comes back
 //! as `CatalogueCommand::ShardConfigured`.
@@ -13,13 +14,16 @@ mod objects;
 mod placed;
 mod problem;
 mod room;
+mod roster;
 mod snapshot;
 mod topology;
 mod untold;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use millrace_types::{Address, ErrorCode, LogId, LogIndex, Refusal, ShardId, Stamp};
@@ -38,6 +42,10 @@ pub use declared::{
 };
 pub use placed::{Object, ObjectKind};
 pub use problem::{DEAD_LETTER_HOPS_MAX, Problem, ProblemKind};
+pub use roster::{
+    Assigned, Founded, Hosting, KnownNode, Leading, NODES_MAX, NodeFacts, REPLICAS_MAX,
+    REPLICATION_MAX, Registration, Replicas, Report, Role, Roster, RosterCommand, Target, Wish,
+};
 pub use snapshot::Frozen;
 pub use topology::Topology;
 pub use untold::Untold;
@@ -89,12 +97,20 @@ pub enum CatalogueCommand {
         /// At least one.
         data_shards: u32,
     },
+    /// Changes nodes or replicas.
+    Roster(Box<RosterCommand>),
+}
+
+impl From<RosterCommand> for CatalogueCommand {
+    fn from(command: RosterCommand) -> Self {
+        Self::Roster(Box::new(command))
+    }
 }
 
 /// What applying an entry answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogueApplied {
-    /// The revision afterwards.
+    /// The revision of what was changed afterwards: of the topology, or of the roster.
     pub outcome: Result<u64, Refusal>,
     /// Whether anything that can be asked has changed.
     pub changed: bool,
@@ -110,6 +126,8 @@ pub struct Catalogue {
     /// The next log id is one higher.
     last_log: LogId,
     topology: Topology,
+    /// Shared with whoever asks.
+    roster: Arc<Roster>,
     /// Logs that are no more, with the revision that removed them; kept until their shards have
     /// removed them, too.
     removed: BTreeMap<(ShardId, LogId), u64>,
@@ -144,10 +162,15 @@ impl Catalogue {
                 self.shard_configured(*shard, *revision)
             }
             CatalogueCommand::Init { data_shards } => self.init(*data_shards),
+            CatalogueCommand::Roster(command) => Arc::make_mut(&mut self.roster).apply(command),
+        };
+        let revision = match entry.command {
+            CatalogueCommand::Roster(_) => self.roster.revision(),
+            _ => self.revision(),
         };
         CatalogueApplied {
             changed: *changed.as_ref().unwrap_or(&false),
-            outcome: changed.map(|_| self.revision()),
+            outcome: changed.map(|_| revision),
             objects_looked_at,
         }
     }
@@ -237,6 +260,12 @@ impl Catalogue {
     #[must_use]
     pub const fn topology(&self) -> &Topology {
         &self.topology
+    }
+
+    /// Nodes and replicas: a value to keep.
+    #[must_use]
+    pub const fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
     /// Goes up by one with each delta that changes anything; 0 is the empty topology.

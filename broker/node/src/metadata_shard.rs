@@ -254,10 +254,11 @@ impl MetadataShard {
 
     /// Replaces the view that everybody else has.
     fn publish(&self) {
-        let topology = self.state.catalogue.topology();
+        let catalogue = &self.state.catalogue;
+        let (topology, roster) = (catalogue.topology(), catalogue.roster());
         self.node
             .view
-            .send_modify(|view| *view = Arc::new(view.next(topology)));
+            .send_modify(|view| *view = Arc::new(view.next(topology, roster)));
     }
 
     /// Tries again what did not work; called about once a second.

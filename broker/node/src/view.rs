@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use millrace_engine::catalogue::Topology;
+use millrace_engine::catalogue::{Roster, Topology};
 use millrace_types::{Address, ErrorCode, LogId, Refusal, ShardId};
 
 pub use millrace_engine::catalogue::{Object, ObjectKind};
@@ -12,6 +12,7 @@ pub use millrace_engine::catalogue::{Object, ObjectKind};
 #[derive(Clone, Debug, Default)]
 pub struct CatalogueView {
     topology: Topology,
+    roster: Arc<Roster>,
     /// Of this revision; computed when somebody asks.
     digest: Arc<OnceLock<[u8; 32]>>,
     /// Why there is no catalogue: the metadata shard is damaged.
@@ -28,7 +29,7 @@ impl CatalogueView {
     }
 
     /// What comes after this view.
-    pub(crate) fn next(&self, topology: &Topology) -> Self {
+    pub(crate) fn next(&self, topology: &Topology, roster: &Arc<Roster>) -> Self {
         let is_same = self.revision() == topology.revision();
         Self {
             digest: if is_same {
@@ -37,6 +38,7 @@ impl CatalogueView {
                 Arc::default()
             },
             topology: topology.clone(),
+            roster: Arc::clone(roster),
             unavailable: None,
         }
     }
@@ -50,6 +52,12 @@ impl CatalogueView {
             Some(refusal) => Err(refusal.clone()),
             None => Ok(&self.topology),
         }
+    }
+
+    /// Nodes, and the replicas of each shard: as this node knows them, which may be late.
+    #[must_use]
+    pub const fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
     /// SHA-256 over the objects in order of their addresses. Takes time with their number, once for

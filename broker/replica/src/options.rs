@@ -4,8 +4,9 @@ use millrace_types::{ReplicaId, ShardId};
 
 use super::error::OpenError;
 
-/// Members of a shard: five voters, and as many on their way in or out; a majority of more is slow.
-pub const MEMBERS_MAX: usize = 16;
+/// Members of a shard: each node of a cluster has a copy of the metadata shard, and all of them may
+/// be on their way to other nodes. Who places voters sees to it that they are few.
+pub const MEMBERS_MAX: usize = 64;
 /// Terms and indexes beyond this are nonsense: no log lives that long, and below it no sum of two
 /// overflows.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;

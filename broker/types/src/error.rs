@@ -65,11 +65,15 @@ pub enum ErrorCode {
     Draining,
     /// A defect of ours.
     Internal,
+    /// No node of that id.
+    NoSuchNode,
+    /// The node has replicas that nobody else could take, or would miss.
+    NodeInUse,
 }
 
 impl ErrorCode {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidArgument,
         Self::NoSuchQueue,
         Self::NoSuchTopic,
@@ -92,6 +96,8 @@ impl ErrorCode {
         Self::NotLeader,
         Self::Draining,
         Self::Internal,
+        Self::NoSuchNode,
+        Self::NodeInUse,
     ];
 
     /// The stable reason, as it goes over the wire.
@@ -120,6 +126,8 @@ impl ErrorCode {
             Self::NotLeader => "NOT_LEADER",
             Self::Draining => "DRAINING",
             Self::Internal => "INTERNAL",
+            Self::NoSuchNode => "NO_SUCH_NODE",
+            Self::NodeInUse => "NODE_IN_USE",
         }
     }
 
@@ -128,9 +136,13 @@ impl ErrorCode {
     pub const fn grpc_code(self) -> i32 {
         match self {
             Self::InvalidArgument | Self::WrongKind | Self::MessageTooLarge | Self::InvalidTag => 3,
-            Self::NoSuchQueue | Self::NoSuchTopic | Self::NoSuchPartition => 5,
+            Self::NoSuchQueue | Self::NoSuchTopic | Self::NoSuchPartition | Self::NoSuchNode => 5,
             Self::QueueFull | Self::LimitReached | Self::DiskFull | Self::Overloaded => 8,
-            Self::Orphaned | Self::StaleDelivery | Self::SessionExpired | Self::WrongCluster => 9,
+            Self::Orphaned
+            | Self::StaleDelivery
+            | Self::SessionExpired
+            | Self::WrongCluster
+            | Self::NodeInUse => 9,
             Self::RevisionConflict => 10,
             Self::OffsetOutOfRange => 11,
             Self::Internal => 13,
@@ -164,7 +176,9 @@ impl ErrorCode {
             | Self::RevisionConflict
             | Self::WrongCluster
             | Self::Unauthenticated
-            | Self::Internal => false,
+            | Self::Internal
+            | Self::NoSuchNode
+            | Self::NodeInUse => false,
         }
     }
 }
@@ -237,6 +251,6 @@ mod tests {
             assert_eq!(code as usize, place);
         }
         // A code added after the last one must be added to the list.
-        assert_eq!(ErrorCode::Internal as usize + 1, ErrorCode::ALL.len());
+        assert_eq!(ErrorCode::NodeInUse as usize + 1, ErrorCode::ALL.len());
     }
 }

@@ -2,6 +2,7 @@
 //! `Catalogue` or anything in it is a new version, and this reader stays.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use millrace_types::{LogId, LogIndex, ShardId};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::declared::DeclaredSpec;
 use super::index::Index;
 use super::placed::{Placed, Placement};
+use super::roster::Roster;
 use super::topology::Topology;
 use super::{Address, Catalogue};
 use crate::codec::{self, DecodeError};
@@ -25,6 +27,7 @@ pub struct Frozen {
     last_log: LogId,
     topology: Topology,
     removed: BTreeMap<(ShardId, LogId), u64>,
+    roster: Arc<Roster>,
 }
 
 impl Frozen {
@@ -34,6 +37,7 @@ impl Frozen {
             last_log: catalogue.last_log,
             topology: catalogue.topology.clone(),
             removed: catalogue.removed.clone(),
+            roster: Arc::clone(&catalogue.roster),
         }
     }
 
@@ -55,6 +59,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
         last_log,
         mut topology,
         removed,
+        roster,
     } = codec::decode(VERSION, bytes)?;
     let mut specs = Pool::new();
     let share = |placed: &mut Placed| placed.spec = specs.share(&placed.spec);
@@ -77,11 +82,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
     if seen.last().is_some_and(|log| *log > last_log) {
         return Err(DecodeError::Inconsistent("a log id was never assigned"));
     }
+    roster.check().map_err(DecodeError::Inconsistent)?;
     let index = Index::of(&topology);
     Ok(Catalogue {
         applied,
         last_log,
         topology,
+        roster,
         removed,
         index,
         specs,

@@ -208,6 +208,9 @@ fn busy_catalogue() -> Catalogue {
         shard: millrace_types::ShardId::new(1),
         revision: 1,
     });
+    for command in crate::roster::commands() {
+        desk.apply(command.into());
+    }
     desk.catalogue
 }
 
@@ -228,9 +231,13 @@ fn catalogue_entries() -> Vec<CatalogueEntry> {
         CatalogueCommand::Init { data_shards: 4 },
     ];
     let stamp = Stamp::default();
+    let roster = crate::roster::commands().into_iter();
+    let commands = commands
+        .into_iter()
+        .chain(roster.map(CatalogueCommand::from));
     commands
         .map(|command| CatalogueEntry { stamp, command })
-        .into()
+        .collect()
 }
 
 /// Frames as (u32 length, bytes), so that one file holds several.
@@ -307,6 +314,19 @@ fn the_golden_files_have_every_command_and_no_other_is_known() {
             "{unknown}: {error}"
         );
     }
+}
+
+#[test]
+fn the_golden_files_have_every_change_of_nodes_and_replicas() {
+    let kinds = catalogue_entries().into_iter().map(|entry| entry.encode());
+    let kinds = kinds.filter(|bytes| bytes[3] == 3).map(|bytes| bytes[4]);
+    let kinds: Vec<u8> = kinds.collect();
+    let all = u8::try_from(kinds.len()).unwrap();
+    assert_eq!(kinds, (0..all).collect::<Vec<u8>>());
+    let mut unknown = vec![1, 0, 0, 3, all];
+    unknown.resize(100, 0);
+    let error = CatalogueEntry::decode(&unknown).unwrap_err();
+    assert!(matches!(error, DecodeError::Malformed(_)), "{error}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod model_partition;
 mod model_queue;
 mod naive;
 mod orphans;
+mod roster;
 mod sessions;
 mod support;
 mod topics;
