@@ -3,6 +3,7 @@
 
 mod consume;
 mod inspect;
+mod peers;
 mod publish;
 mod read;
 mod route;
@@ -18,6 +19,7 @@ use tokio::sync::{OnceCell, watch};
 use super::facts::Admission;
 use super::host::{self, Host, Join, SystemHost};
 use super::input::Input;
+use super::network::{Alone, Network};
 use super::node::{Node, Phase};
 use super::options::{
     IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, NodeOptions, RETRY_AFTER_MS, StartError,
@@ -99,20 +101,22 @@ impl Broker {
     /// version; when a thread cannot be started.
     pub fn start(options: NodeOptions) -> Result<Self, StartError> {
         let disk = Arc::new(CountedDisk::new(RealDisk));
-        Self::start_on(disk, Arc::new(SystemHost::current()), options)
+        let (host, network) = (Arc::new(SystemHost::current()), Arc::new(Alone));
+        Self::start_on(disk, host, network, options)
     }
 
-    /// The same, on a disk that may be a model or fail on purpose, and on a host that may be
-    /// simulated.
+    /// The same, on a disk that may be a model or fail on purpose, on a host that may be simulated,
+    /// and with a way to other nodes.
     ///
     /// # Errors
     /// As `start`.
     pub fn start_on(
         disk: Arc<dyn Disk>,
         host: Arc<dyn Host>,
+        network: Arc<dyn Network>,
         options: NodeOptions,
     ) -> Result<Self, StartError> {
-        let started = start::start(disk, host, options)?;
+        let started = start::start(disk, host, network, options)?;
         let running = Running {
             node: Arc::clone(&started.node),
             workers: Mutex::new(started.workers),

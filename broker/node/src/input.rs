@@ -7,12 +7,13 @@ use millrace_engine::Shard;
 use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
-use millrace_replica::ReadyNumber;
+use millrace_replica::{Lane, ReadyNumber};
 use millrace_storage::CheckpointError;
-use millrace_types::{LogIndex, Refusal, ShardId};
+use millrace_types::{LogIndex, NodeId, Refusal, ShardId};
 
 use super::connection::Connection;
 use super::gate::Permit;
+use super::inlet::Arrived;
 use super::reply::Reply;
 use super::waiters::Waiter;
 use super::worker::Facts;
@@ -40,6 +41,10 @@ pub(super) enum Input {
     Room,
     /// These writes of these shards, and all before them, are synced.
     Synced(Vec<(ShardId, ReadyNumber)>),
+    /// Messages of other nodes' replicas.
+    Peer(Arrived),
+    /// What was sent to a node in a lane was probably lost.
+    Unreachable(NodeId, Lane),
     /// A checkpoint is done, or is not.
     Checkpointed(ShardId, Result<LogIndex, CheckpointError>),
     /// A data shard has, or has not, logged a portion of its configuration.

@@ -8,6 +8,7 @@
 mod api;
 mod bodies;
 mod broker;
+mod calls;
 mod checkpoint_plan;
 mod clock;
 mod configuring;
@@ -22,11 +23,13 @@ pub mod fuzz;
 mod gate;
 mod host;
 mod inbox;
+mod inlet;
 mod input;
 mod leaders;
 mod logs;
 mod message;
 mod metadata_shard;
+mod network;
 mod node;
 mod options;
 mod outbound;
@@ -62,8 +65,11 @@ pub use facts::{
     SummaryKind, TopicFacts,
 };
 pub use host::{Host, Join, SystemHost};
+/// What nodes tell each other.
+pub use millrace_replica::{Lane, ShardMessage};
 /// What figures are made of.
 pub use millrace_storage::{Area, Times, TimesSeen};
+pub use network::{Alone, Network, Unreachable};
 pub use options::{MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX};
 pub use partition::partition_for;
 pub use view::{CatalogueView, Object, ObjectKind};

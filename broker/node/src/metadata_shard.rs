@@ -321,6 +321,11 @@ impl MetadataShard {
         !self.plan.is_possible(self.state.catalogue.applied(), now)
     }
 
+    /// The log, for what other nodes say.
+    pub(super) const fn log(&mut self) -> &mut ShardLog<(CatalogueEntry, Reply<u64>)> {
+        &mut self.log
+    }
+
     /// Time has passed for who is not alone.
     pub(super) fn tick(&mut self) {
         self.log.tick();

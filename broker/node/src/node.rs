@@ -20,9 +20,11 @@ use super::figures::Figures;
 use super::gate::{self, Permit};
 use super::host::Host;
 use super::inbox::Inbox;
+use super::inlet::Inlet;
 use super::input::{Caller, Input, Proposal};
 use super::leaders::{Leaders, Led};
 use super::logs::Logs;
+use super::network::Network;
 use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
@@ -35,6 +37,7 @@ const DISK_LOOK_MS: u64 = 200;
 /// One broker node's shared parts.
 pub(super) struct Node {
     pub(super) host: Arc<dyn Host>,
+    pub(super) network: Arc<dyn Network>,
     pub(super) options: NodeOptions,
     pub(super) data_dir: DataDir,
     pub(super) journal: JournalHandle,
@@ -43,6 +46,8 @@ pub(super) struct Node {
     pub(super) slots: Vec<Slot>,
     /// One for each worker.
     pub(super) inboxes: Vec<Arc<Inbox<Input>>>,
+    /// The same, for what other nodes send.
+    pub(super) inlets: Vec<Inlet>,
     pub(super) logs: Logs,
     pub(super) leaders: Leaders,
     /// Where other nodes take calls of clients.
@@ -59,9 +64,6 @@ pub(super) struct Node {
     /// All effects are lost.
     #[cfg(test)]
     pub(super) effects_lost: std::sync::atomic::AtomicBool,
-    /// What replicas say to others.
-    #[cfg(test)]
-    pub(super) sent: std::sync::Mutex<Vec<millrace_replica::Message>>,
 }
 
 /// What the node does.

@@ -1,25 +1,27 @@
-//! Journal records that a worker has gathered in one wake-up, all its shards together: one append,
-//! one place in the next sync.
+//! What a worker has gathered in one wake-up, all its shards together: journal records, one append
+//! and one place in the next sync; and messages to other nodes, one bundle for each and lane.
+//!
+//! Messages leave beside the records, not behind them: a replica holds back by itself what must not
+//! leave before something is synced.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_replica::ReadyNumber;
+use millrace_replica::{Lane, ReadyNumber, ShardMessage};
 use millrace_storage::{AppendError, JournalRecord};
-use millrace_types::ShardId;
+use millrace_types::{NodeId, ShardId};
 
 use super::inbox::Inbox;
 use super::input::Input;
 use super::node::Node;
 
-/// What is to be written.
+/// What is to be written and sent.
 #[derive(Default)]
 pub(super) struct Outbound {
     records: Vec<JournalRecord>,
     /// Of each shard the last of its writes.
     marks: Vec<(ShardId, ReadyNumber)>,
-    /// To other replicas; only tests have any.
-    #[cfg(test)]
-    pub(super) messages: Vec<millrace_replica::Message>,
+    messages: BTreeMap<(NodeId, Lane), Vec<ShardMessage>>,
 }
 
 impl Outbound {
@@ -37,18 +39,25 @@ impl Outbound {
         self.records.extend(records);
     }
 
-    /// Takes what waits.
+    /// Adds a message to another node; those of one lane leave in this order.
+    pub(super) fn send(&mut self, to: NodeId, message: ShardMessage) {
+        let bundle = self.messages.entry((to, message.lane()));
+        bundle.or_default().push(message);
+    }
+
+    /// Takes what waits to be written.
     pub(super) fn take(&mut self) -> (Vec<JournalRecord>, Vec<(ShardId, ReadyNumber)>) {
         let records = std::mem::take(&mut self.records);
         (records, std::mem::take(&mut self.marks))
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits to be written.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Hands everything to the journal if that has room; `inbox` hears when it is synced.
+    /// Hands the records to the journal if that has room, `inbox` hears when they are synced; then
+    /// the messages to the network.
     ///
     /// # Errors
     /// When the journal has stopped: nothing that is under way will ever be answered.
@@ -57,8 +66,14 @@ impl Outbound {
         node: &Node,
         inbox: &Arc<Inbox<Input>>,
     ) -> Result<(), AppendError> {
-        #[cfg(test)]
-        node.sent.lock().unwrap().append(&mut self.messages);
+        let written = self.write(node, inbox);
+        for ((to, lane), messages) in std::mem::take(&mut self.messages) {
+            node.network.send(to, lane, messages);
+        }
+        written
+    }
+
+    fn write(&mut self, node: &Node, inbox: &Arc<Inbox<Input>>) -> Result<(), AppendError> {
         // Beyond that the worker holds back, which slows down those who propose.
         if self.records.is_empty() || !node.journal.has_room() {
             return Ok(());

@@ -7,6 +7,8 @@
 //! not be is told that when leadership is lost. Commands are taken only while leading, and only
 //! when everything of earlier terms is applied. Knows nothing of commands.
 
+mod talk;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use super::node;
 use super::options::RETRY_AFTER_MS;
 use super::outbound::Outbound;
 use super::records;
+use talk::Strangers;
 
 /// What this replica may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub(super) struct ShardLog<E> {
     committed: VecDeque<Entry>,
     /// The last one that was handed out of those.
     handed: LogIndex,
+    strangers: Strangers,
     /// Whether the replica has to be asked what to do.
     news: bool,
     /// A follower needs a checkpoint.
@@ -116,6 +120,7 @@ impl<E> ShardLog<E> {
         Self {
             handed: replica.applied_to(),
             replica,
+            strangers: Strangers::default(),
             standing: Standing::Follows,
             waiting: VecDeque::new(),
             bytes: 0,
@@ -192,8 +197,7 @@ impl<E> ShardLog<E> {
             if let Some(write) = ready.write {
                 self.write(write, out)?;
             }
-            #[cfg(test)]
-            out.messages.extend(ready.messages);
+            self.send(ready.messages, out);
             self.committed.extend(ready.committed);
             self.moved |= ready.status.is_some();
             if let Some(new) = ready.status.and_then(|status| self.stand(status)) {

@@ -17,10 +17,12 @@ use super::data_shard::DataShard;
 use super::figures::Figures;
 use super::host::{Host, Join};
 use super::inbox::Inbox;
+use super::inlet::Inlet;
 use super::input::Input;
 use super::leaders::Leaders;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
+use super::network::Network;
 use super::node::{DiskLook, Node, Phase, quarantined};
 use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
 use super::pumps::Pumps;
@@ -56,6 +58,7 @@ struct Found {
 pub(super) fn start(
     disk: Arc<dyn Disk>,
     host: Arc<dyn Host>,
+    network: Arc<dyn Network>,
     options: NodeOptions,
 ) -> Result<Started, StartError> {
     if !(SHARDS_MIN..=SHARDS_MAX).contains(&options.shards) {
@@ -95,7 +98,9 @@ pub(super) fn start(
         data_dir: dir,
         journal,
         checkpointer,
+        inlets: inboxes.iter().map(Inlet::new).collect(),
         inboxes,
+        network,
         logs: Logs::default(),
         leaders: Leaders::new(),
         directory: watch::Sender::default(),
@@ -109,8 +114,6 @@ pub(super) fn start(
         host,
         #[cfg(test)]
         effects_lost: std::sync::atomic::AtomicBool::new(false),
-        #[cfg(test)]
-        sent: std::sync::Mutex::default(),
     });
     let workers = run_workers(&node, workers_of(&node, found))?;
     let mut disk = disk_routines;
@@ -281,7 +284,7 @@ fn on_failure(
 }
 
 /// The worker that owns a shard.
-fn worker_of(shard: ShardId, workers: usize) -> usize {
+pub(super) fn worker_of(shard: ShardId, workers: usize) -> usize {
     usize::try_from(shard.get()).map_or(0, |shard| shard.saturating_sub(1) % workers)
 }
 

@@ -34,8 +34,8 @@ use prost::Message as _;
 use tempfile::TempDir;
 
 use super::{
-    Acknowledged, Batch, Broker, CatalogueView, Consumer, ConsumerEvent, ConsumerEvents, Credit,
-    Delivered, NodeOptions, OpenConsumer, Receive, SettleTag, TopologyDelta,
+    Acknowledged, Alone, Batch, Broker, CatalogueView, Consumer, ConsumerEvent, ConsumerEvents,
+    Credit, Delivered, NodeOptions, OpenConsumer, Receive, SettleTag, TopologyDelta,
 };
 
 /// Longer than anything takes, shorter than a person's patience.

@@ -5,6 +5,8 @@
 //! While the journal has no room, nothing new is taken; what is committed is applied all the same.
 //! A step is bounded: what is left over is for the next one.
 
+mod peers;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -197,6 +199,8 @@ impl Worker {
                         draining.moved_at = now;
                     }
                 }
+                Input::Peer(arrived) => self.arrived(arrived),
+                Input::Unreachable(node, lane) => self.unreachable(node, lane),
                 Input::Checkpointed(shard, result) => self.checkpointed(shard, result, now),
                 Input::Checkpoint => self.checkpoint(|_| true, now),
                 Input::Drain(reply) => self.draining = Some(Draining::new(reply, now)),
@@ -278,6 +282,7 @@ impl Worker {
             }
             #[cfg(test)]
             Input::Drive(shard, drive) => self.drive(shard, drive),
+            Input::Peer(arrived) => self.step(arrived.from, arrived.messages),
             Input::Facts(reply) => reply.answer(Ok(self.facts())),
             Input::BeginDrain => {
                 for shard in self.shards.values_mut() {
@@ -287,6 +292,7 @@ impl Worker {
             }
             // Done when the inbox is emptied.
             Input::Synced(_)
+            | Input::Unreachable(..)
             | Input::Checkpointed(..)
             | Input::Checkpoint
             | Input::Room

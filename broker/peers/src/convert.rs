@@ -3,12 +3,12 @@
 //! nobody may, which ends the stream.
 
 use millrace_proto::peer::v1 as proto;
+use millrace_replica::Lane;
 use millrace_types::NodeId;
 use prost::Message as _;
 
 use crate::error::{Reason, Refusal};
 use crate::handshake::Identity;
-use crate::lane::Lane;
 use crate::limits::{HELLO_BYTES_MAX, TEXT_CHARS_MAX};
 
 mod message;
@@ -36,7 +36,7 @@ impl From<Hello> for Frame {
             cluster_id: identity.cluster_id,
             node_id: identity.node.get(),
             to_node_id: hello.to.get(),
-            lane: proto::Lane::from(hello.lane).into(),
+            lane: lane(hello.lane).into(),
             version_min: *identity.versions.start(),
             version_max: *identity.versions.end(),
             feature_level: identity.feature_level,
@@ -80,13 +80,11 @@ impl TryFrom<Frame> for Hello {
     }
 }
 
-impl From<Lane> for proto::Lane {
-    fn from(lane: Lane) -> Self {
-        match lane {
-            Lane::Votes => Self::Votes,
-            Lane::Appends => Self::Appends,
-            Lane::Snapshots => Self::Snapshots,
-        }
+const fn lane(lane: Lane) -> proto::Lane {
+    match lane {
+        Lane::Votes => proto::Lane::Votes,
+        Lane::Appends => proto::Lane::Appends,
+        Lane::Snapshots => proto::Lane::Snapshots,
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_proto::peer::v1::peer_client::PeerClient;
+use millrace_replica::Lane;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,6 @@ use crate::convert::{self, Frame, Hello};
 use crate::error::{LinkError, Reason, Refusal, Side};
 use crate::frames::Frames;
 use crate::handshake::Agreed;
-use crate::lane::Lane;
 use crate::limits::{FRAME_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::line::Line;
 use crate::queue::Epoch;

@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use millrace_replica::Lane;
 use millrace_types::NodeId;
 
 use crate::convert::Hello;
 use crate::error::{Reason, Refusal};
-use crate::lane::Lane;
 
 /// Versions of the protocol that this build speaks.
 pub const PROTOCOL_VERSIONS: RangeInclusive<u32> = 1..=1;

@@ -1,10 +1,8 @@
 //! What the owner of the streams gives them: where messages go, and the secret peers share.
 
 use futures::future::BoxFuture;
+use millrace_replica::{Lane, ShardMessage};
 use millrace_types::NodeId;
-
-use crate::lane::Lane;
-use crate::message::ShardMessage;
 
 /// Takes what peers send. Called on the runtime's threads; none of it may block.
 pub trait Inbound: Send + Sync + 'static {

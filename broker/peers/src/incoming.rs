@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use millrace_replica::Lane;
 use millrace_types::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Reason, Refusal};
 use crate::handshake::Agreed;
-use crate::lane::Lane;
 use crate::limits::SESSIONS_MAX;
 use crate::status::{IncomingStatus, OpenStream};
 

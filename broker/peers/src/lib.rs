@@ -15,10 +15,8 @@ mod frames;
 mod handshake;
 mod inbound;
 mod incoming;
-mod lane;
 mod limits;
 mod line;
-mod message;
 mod options;
 mod peers;
 mod queue;
@@ -31,9 +29,11 @@ mod transport;
 pub use error::{AddressRefused, LinkError, Reason, Refusal, Side};
 pub use handshake::{Agreed, Identity, PROTOCOL_VERSIONS};
 pub use inbound::{Credential, Inbound};
-pub use lane::Lane;
-pub use limits::{CHUNK_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, PEERS_MAX};
-pub use message::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
+pub use limits::{CONNECTIONS_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, PEERS_MAX};
+/// What the streams carry.
+pub use millrace_replica::{
+    Body, CHUNK_BYTES_MAX, Lane, Next, ShardMessage, SnapshotAck, SnapshotChunk,
+};
 pub use options::{Options, QueueLimits, Timing};
 pub use peers::Peers;
 pub use service::Service;

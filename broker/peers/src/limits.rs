@@ -11,9 +11,6 @@ pub const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 /// percent, and an entry that stays in memory keeps no more than this alive, since all that came
 /// in a frame shares its memory.
 pub(crate) const FRAME_BYTES_TARGET: usize = 256 << 10;
-/// A stretch of a snapshot: a few of them under way fill a fast network, and one that was lost is
-/// cheap to send again.
-pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// The first frame of a stream: names, numbers, a version.
 pub(crate) const HELLO_BYTES_MAX: usize = 4 << 10;
 /// What the answering side says: a hello, pongs, a refusal.

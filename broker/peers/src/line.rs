@@ -3,11 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use millrace_replica::Lane;
 use millrace_types::NodeId;
 
 use crate::error::LinkError;
 use crate::handshake::Agreed;
-use crate::lane::Lane;
 use crate::options::QueueLimits;
 use crate::queue::Queue;
 use crate::status::{Failure, Link};

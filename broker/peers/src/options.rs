@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use millrace_replica::Lane;
+
 use crate::handshake::Identity;
-use crate::lane::Lane;
 use crate::limits::FRAME_BYTES_MAX;
 
 /// Everything the streams need to know.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use millrace_proto::peer::v1::peer_server::PeerServer;
+use millrace_replica::{Lane, ShardMessage};
 use millrace_types::NodeId;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -16,10 +17,8 @@ use crate::dialer::Dialer;
 use crate::error::{AddressRefused, Reason, Refusal};
 use crate::inbound::{Credential, Inbound};
 use crate::incoming::Incoming;
-use crate::lane::Lane;
 use crate::limits::{FRAME_BYTES_MAX, PEERS_MAX, REPLY_BYTES_MAX, SESSIONS_MAX};
 use crate::line::Line;
-use crate::message::ShardMessage;
 use crate::options::Options;
 use crate::service::Service;
 use crate::shared::{Peer, Shared};

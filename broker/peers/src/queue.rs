@@ -228,8 +228,8 @@ mod tests {
     use millrace_types::{ReplicaId, ShardId};
 
     use super::*;
-    use crate::lane::Lane;
-    use crate::message::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
+    use millrace_replica::Lane;
+    use millrace_replica::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
 
     const LIMITS: QueueLimits = QueueLimits {
         messages_max: 10_000,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_replica::{Lane, ShardMessage};
 use millrace_types::NodeId;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -16,8 +17,6 @@ use crate::convert::{self, BadMessage, Frame, Hello};
 use crate::error::{Reason, Refusal};
 use crate::handshake::Agreed;
 use crate::incoming::Claim;
-use crate::lane::Lane;
-use crate::message::ShardMessage;
 use crate::shared::Shared;
 
 /// How long the caller has to read why its stream ends: one round trip, generously.

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use millrace_replica::Lane;
 use millrace_types::NodeId;
 
 use crate::error::{LinkError, Refusal};
 use crate::handshake::Agreed;
-use crate::lane::Lane;
 
 /// A peer: one we dial, or one that called us.
 #[derive(Clone, Debug)]

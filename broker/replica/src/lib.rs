@@ -19,6 +19,7 @@ mod convert;
 mod entry;
 mod error;
 mod guard;
+mod lane;
 mod log;
 mod logging;
 mod lots;
@@ -29,6 +30,7 @@ mod output;
 mod reads;
 mod recovered;
 mod replica;
+mod shard_message;
 
 pub use change::Change;
 pub use entry::{Entry, EntryKind, Mark};
@@ -36,6 +38,7 @@ pub use error::{
     ChangeError, LoadError, MembersError, NotLeader, OpenError, ProposeError, StepError,
     TransferError,
 };
+pub use lane::Lane;
 pub use members::{Member, Members, RETIRED_MAX, Seat};
 pub use message::{Message, Payload, Round, Stage, Verdict};
 pub use options::{MEMBERS_MAX, ReplicaOptions};
@@ -44,3 +47,4 @@ pub use output::{
 };
 pub use recovered::{Passed, Point, Recovered};
 pub use replica::Replica;
+pub use shard_message::{Body, CHUNK_BYTES_MAX, Next, ShardMessage, SnapshotAck, SnapshotChunk};

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::connection::Notice;
 use crate::input::{Caller, Proposal};
 use crate::outbound::Outbound;
-use crate::shard_log::Lost;
+use crate::shard_log::{Lost, ShardLog};
 
 impl DataShard {
     /// A write has reached the disk, and all before it.
@@ -108,6 +108,11 @@ impl DataShard {
             (caller, Err(refusal)) => caller.refuse(refusal),
             (caller, Ok(_)) => caller.refuse(self.log.not_leader()),
         }
+    }
+
+    /// The log, for what other nodes say.
+    pub(crate) const fn log(&mut self) -> &mut ShardLog<(Entry, Caller)> {
+        &mut self.log
     }
 
     /// Time has passed for who is not alone.

@@ -7,7 +7,13 @@ use super::*;
 
 fn on(disk: &FaultyDisk, dir: TempDir, options: NodeOptions) -> Running {
     let host = Arc::new(crate::SystemHost::current());
-    let broker = Broker::start_on(Arc::new(disk.clone()), host, options.clone()).unwrap();
+    let broker = Broker::start_on(
+        Arc::new(disk.clone()),
+        host,
+        Arc::new(Alone),
+        options.clone(),
+    )
+    .unwrap();
     Running {
         broker,
         options,

@@ -4,9 +4,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::future::BoxFuture;
 use millrace_engine::command::{BatchHeader, Command, Entry};
 use millrace_replica::{
-    Change, Members, Message as PeerMessage, Payload, Recovered, Replica, ReplicaOptions, Role,
+    Body, Change, Lane, Members, Message as PeerMessage, Payload, Recovered, Replica,
+    ReplicaOptions, Role, ShardMessage,
 };
 use millrace_storage::MemoryDisk;
 use millrace_types::{Applied, Elapsed, ErrorCode, NodeId, ReplicaId, ShardId, Stamp, Term, Wall};
@@ -14,7 +16,7 @@ use millrace_types::{Applied, Elapsed, ErrorCode, NodeId, ReplicaId, ShardId, St
 use super::host::TestHost;
 use super::*;
 use crate::input::Input;
-use crate::{Host as _, Peer, Route};
+use crate::{Alone, Host as _, Network, Peer, Route, Unreachable};
 
 const OTHER: ReplicaId = ReplicaId::new(77);
 const OTHER_NODE: NodeId = NodeId::new(777);
@@ -30,6 +32,23 @@ struct Pair {
     own: ReplicaId,
     other: Arc<Mutex<Replica>>,
     cut: Arc<AtomicBool>,
+    wire: Arc<Wire>,
+}
+
+/// What the node says to others.
+#[derive(Default)]
+struct Wire(Mutex<Vec<ShardMessage>>);
+
+impl Network for Wire {
+    fn send(&self, to: NodeId, lane: Lane, messages: Vec<ShardMessage>) {
+        assert_eq!(to, OTHER_NODE);
+        assert!(messages.iter().all(|message| message.lane() == lane));
+        self.0.lock().unwrap().extend(messages);
+    }
+
+    fn call(&self, to: NodeId, request: Bytes) -> BoxFuture<'static, Result<Bytes, Unreachable>> {
+        Alone.call(to, request)
+    }
 }
 
 /// Runs a story on a node with a queue.
@@ -39,17 +58,20 @@ where
 {
     let host = TestHost::new(5);
     let disk = Arc::new(MemoryDisk::new());
-    let broker = Broker::start_on(disk, Arc::new(host.clone()), options_at("data")).unwrap();
+    let wire = Arc::new(Wire::default());
+    let network = Arc::clone(&wire);
+    let runs = Arc::new(host.clone());
+    let broker = Broker::start_on(disk, runs, network, options_at("data")).unwrap();
     host.run({
         let host = host.clone();
-        async move { story(Pair::new(host, broker).await).await }
+        async move { story(Pair::new(host, broker, wire).await).await }
     });
     host.kill();
 }
 
 impl Pair {
     /// The other one is not a member yet.
-    async fn new(host: TestHost, broker: Broker) -> Self {
+    async fn new(host: TestHost, broker: Broker, wire: Arc<Wire>) -> Self {
         let delta = TopologyDelta {
             cluster_id: None,
             base_revision: 0,
@@ -74,6 +96,7 @@ impl Pair {
             own,
             other: Arc::new(Mutex::new(other)),
             cut: Arc::default(),
+            wire,
         }
     }
 
@@ -115,20 +138,28 @@ impl Pair {
         let pair = self.clone();
         self.host.spawn(Box::pin(async move {
             for round in 0_u64.. {
-                pair.relay(round.is_multiple_of(20));
+                for message in pair.relay(round.is_multiple_of(20)) {
+                    let lane = message.lane();
+                    pair.broker.received(OTHER_NODE, lane, vec![message]).await;
+                }
                 pair.host.sleep(Duration::from_millis(5)).await;
             }
         }));
     }
 
-    fn relay(&self, ticks: bool) {
+    /// Tells the other one what the node said; what it says itself.
+    fn relay(&self, ticks: bool) -> Vec<ShardMessage> {
+        let mut said = Vec::new();
         let mut other = self.other.lock().unwrap();
         if ticks {
             other.tick();
         }
-        let sent = std::mem::take(&mut *self.broker.node.sent.lock().unwrap());
+        let sent = std::mem::take(&mut *self.wire.0.lock().unwrap());
         let cut = self.cut.load(Ordering::Relaxed);
         for message in sent.into_iter().filter(|_| !cut) {
+            let Body::Raft(message) = message.body else {
+                panic!("nobody streams snapshots here");
+            };
             let snapshot = matches!(message.payload, Payload::Snapshot { .. });
             other.step(message).ok();
             if snapshot {
@@ -143,12 +174,14 @@ impl Pair {
             if let Some(last) = ready.committed.last() {
                 other.applied(last.index);
             }
-            for message in ready.messages.into_iter().filter(|_| !cut) {
-                self.drive(move |replica| {
-                    replica.step(message).ok();
-                });
-            }
+            let shard = self.shard;
+            let says = |message| ShardMessage {
+                shard,
+                body: Body::Raft(message),
+            };
+            said.extend(ready.messages.into_iter().filter(|_| !cut).map(says));
         }
+        said
     }
 
     /// Makes the other one a voter.

@@ -38,7 +38,8 @@ impl World {
         let host = TestHost::new(self.seed);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let options = self.options.clone();
-        let broker = Broker::start_on(disk, Arc::new(host.clone()), options).unwrap();
+        let runs = Arc::new(host.clone());
+        let broker = Broker::start_on(disk, runs, Arc::new(Alone), options).unwrap();
         let result = host.run(story(host.clone(), broker.clone()));
         self.disk.crash(Crash::Random(self.seed));
         host.kill();

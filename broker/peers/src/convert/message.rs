@@ -4,12 +4,11 @@ use bytes::Bytes;
 use millrace_proto::peer::v1 as proto;
 use millrace_proto::peer::v1::raft_message::Payload;
 use millrace_proto::peer::v1::shard_message::Body as Wire;
+use millrace_replica::{Body, CHUNK_BYTES_MAX, Next, ShardMessage, SnapshotAck, SnapshotChunk};
 use millrace_types::{ReplicaId, ShardId};
 use prost::Message as _;
 
 use super::raft;
-use crate::limits::CHUNK_BYTES_MAX;
-use crate::message::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
 
 /// A checksum's place on the wire, which is not in `encoded_len` before it is set: tag, four bytes,
 /// and one that the length around it may grow by.
@@ -51,8 +50,8 @@ impl From<ShardMessage> for Packed {
                 };
                 (Wire::Raft(message), entries)
             }
-            Body::Chunk(chunk) => (Wire::Chunk(chunk.into()), 0),
-            Body::Ack(ack) => (Wire::Ack(ack.into()), 0),
+            Body::Chunk(chunk) => (Wire::Chunk(chunk_to_wire(chunk)), 0),
+            Body::Ack(ack) => (Wire::Ack(ack_to_wire(ack)), 0),
         };
         let message = proto::ShardMessage {
             shard: message.shard.get(),
@@ -113,17 +112,15 @@ pub(crate) fn unpacked(message: proto::ShardMessage) -> Result<ShardMessage, Bad
     })
 }
 
-impl From<SnapshotChunk> for proto::SnapshotChunk {
-    fn from(chunk: SnapshotChunk) -> Self {
-        let end = chunk.offset.checked_add(chunk.data.len() as u64);
-        Self {
-            id: chunk.id,
-            offset: chunk.offset,
-            total: chunk.total,
-            last: end == Some(chunk.total),
-            data: chunk.data,
-            crc32c: 0,
-        }
+fn chunk_to_wire(chunk: SnapshotChunk) -> proto::SnapshotChunk {
+    let end = chunk.offset.checked_add(chunk.data.len() as u64);
+    proto::SnapshotChunk {
+        id: chunk.id,
+        offset: chunk.offset,
+        total: chunk.total,
+        last: end == Some(chunk.total),
+        data: chunk.data,
+        crc32c: 0,
     }
 }
 
@@ -152,16 +149,14 @@ fn stretch(
     })
 }
 
-impl From<SnapshotAck> for proto::SnapshotAck {
-    fn from(ack: SnapshotAck) -> Self {
-        let (next, refused) = match ack.next {
-            Next::From(offset) => (offset, false),
-            Next::Refused => (0, true),
-        };
-        Self {
-            id: ack.id,
-            next,
-            refused,
-        }
+const fn ack_to_wire(ack: SnapshotAck) -> proto::SnapshotAck {
+    let (next, refused) = match ack.next {
+        Next::From(offset) => (offset, false),
+        Next::Refused => (0, true),
+    };
+    proto::SnapshotAck {
+        id: ack.id,
+        next,
+        refused,
     }
 }

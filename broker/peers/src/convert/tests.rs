@@ -6,7 +6,8 @@ use std::path::Path;
 use bytes::Bytes;
 use millrace_proto::peer::decode_frame;
 use millrace_replica::{
-    Entry, EntryKind, Mark, Members, Message, Payload, Point, Round, Stage, Verdict,
+    Body, Entry, EntryKind, Mark, Members, Message, Next, Payload, Point, Round, ShardMessage,
+    SnapshotAck, SnapshotChunk, Stage, Verdict,
 };
 use millrace_types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use proptest::collection::vec;
@@ -16,7 +17,6 @@ use prost::Message as _;
 use super::*;
 use crate::error::Reason;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::message::{Body, Next, ShardMessage, SnapshotAck, SnapshotChunk};
 
 const ENDS: (ReplicaId, ReplicaId) = (ReplicaId::new(11), ReplicaId::new(12));
 

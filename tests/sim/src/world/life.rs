@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millrace_node::{Broker, NodeOptions, StartError};
+use millrace_node::{Alone, Broker, NodeOptions, StartError};
 use millrace_storage::{Crash, Fault, JournalOptions, Operation};
 
 use super::{Over, STARTS_MAX, World};
@@ -138,6 +138,7 @@ impl World<'_> {
         let broker = Broker::start_on(
             Arc::new(disk.clone()),
             Arc::new(host.clone()),
+            Arc::new(Alone),
             options(&self.plan.node),
         );
         self.note_struck();

@@ -1,4 +1,4 @@
-//! Which stream a message takes.
+//! Which of the streams between two nodes a message takes.
 
 use std::fmt;
 

@@ -1,10 +1,15 @@
-//! What the streams carry.
+//! What replicas of a shard say to each other, together with what comes along: stretches of
+//! snapshots. The streams between nodes carry it.
 
 use bytes::Bytes;
-use millrace_replica::{Message, Payload};
 use millrace_types::{ReplicaId, ShardId};
 
-use crate::lane::Lane;
+use super::lane::Lane;
+use super::message::{Message, Payload};
+
+/// A stretch of a snapshot: a few of them under way fill a fast network, and one that was lost is
+/// cheap to send again.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// Something one replica of a shard has to say to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub struct SnapshotChunk {
     pub offset: u64,
     /// Bytes of the whole snapshot; the stretch that reaches it is the last.
     pub total: u64,
-    /// At most [`crate::CHUNK_BYTES_MAX`].
+    /// At most [`CHUNK_BYTES_MAX`].
     pub data: Bytes,
 }
 
