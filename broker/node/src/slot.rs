@@ -153,7 +153,6 @@ impl Slot {
         self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for replicas that come and go"))]
     fn write(&self) -> RwLockWriteGuard<'_, Content> {
         self.content.write().unwrap_or_else(PoisonError::into_inner)
     }

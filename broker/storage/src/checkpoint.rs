@@ -143,39 +143,52 @@ impl Checkpoint {
         let Some((index, path)) = complete.last() else {
             return Ok(None);
         };
-        let corrupt = |kind| OpenError::Corrupt {
-            path: path.clone(),
-            at: PAYLOAD_AT,
-            kind,
-        };
-        let found = match envelope::read(&**disk, path, CHECKPOINT) {
+        let found = match Self::read(dir, shard, path) {
             Err(_) if millrace_types::mutant!(DamagedCheckpointSkipped) => None,
             found => found?,
         };
-        let Some((version, mut payload)) = found else {
+        let Some(found) = found else {
             return Ok(None);
         };
-        let bytes = payload.len();
-        let length = payload
-            .try_get_u64_le()
-            .map_err(|_| corrupt(Corruption::Length))?;
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= bytes - 8);
-        let head = payload.split_to(length.ok_or_else(|| corrupt(Corruption::Length))?);
-        let head = match version {
-            1 => postcard::from_bytes::<HeadV1>(&head).map(Head::from),
-            _ => postcard::from_bytes(&head),
-        };
-        let head = head.map_err(|_| corrupt(Corruption::Content))?;
-        if head.shard != shard || head.index != *index || !is_sound(&head.manifest) {
-            return Err(corrupt(Corruption::Content));
+        if found.covered.index != *index {
+            return Err(corrupt(path, Corruption::Content));
         }
         // Whoever wrote it may have been killed before its name was durable, and what it replaces
         // goes now.
         disk.sync_dir(&directory)
             .map_err(failed(Action::Sync, &directory))?;
         remove_older(dir, shard, *index)?;
+        Ok(Some(found))
+    }
+
+    /// What such a file of a shard holds; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When it is damaged or of a later version, or the system refuses.
+    pub(crate) fn read(
+        dir: &DataDir,
+        shard: ShardId,
+        path: &Path,
+    ) -> Result<Option<Self>, OpenError> {
+        let Some((version, mut payload)) = envelope::read(&**dir.disk(), path, CHECKPOINT)? else {
+            return Ok(None);
+        };
+        let bytes = payload.len();
+        let length = payload
+            .try_get_u64_le()
+            .map_err(|_| corrupt(path, Corruption::Length))?;
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= bytes - 8);
+        let head = payload.split_to(length.ok_or_else(|| corrupt(path, Corruption::Length))?);
+        let head = match version {
+            1 => postcard::from_bytes::<HeadV1>(&head).map(Head::from),
+            _ => postcard::from_bytes(&head),
+        };
+        let head = head.map_err(|_| corrupt(path, Corruption::Content))?;
+        if head.shard != shard || !is_sound(&head.manifest) {
+            return Err(corrupt(path, Corruption::Content));
+        }
         let Head {
             index,
             term,
@@ -194,6 +207,11 @@ impl Checkpoint {
             manifest,
         }))
     }
+}
+
+fn corrupt(path: &Path, kind: Corruption) -> OpenError {
+    let (path, at) = (path.into(), PAYLOAD_AT);
+    OpenError::Corrupt { path, at, kind }
 }
 
 /// Everything ascends, nothing overlaps, and runs are within segments: others rely on it.
@@ -228,14 +246,29 @@ pub(crate) fn begin(
     manifest: Manifest,
     snapshot: Bytes,
 ) -> Replacement {
+    let path = path(dir, shard, covered.index);
+    write(&path, shard, covered, manifest, snapshot)
+}
+
+/// Where the checkpoint at this index is, or would be.
+pub(crate) fn path(dir: &DataDir, shard: ShardId, index: LogIndex) -> PathBuf {
+    let name = format!("{PREFIX}{:020}", index.get());
+    dir.shard_path(shard).join(name)
+}
+
+/// The same file in another place.
+pub(crate) fn write(
+    path: &Path,
+    shard: ShardId,
+    covered: Covered,
+    manifest: Manifest,
+    snapshot: Bytes,
+) -> Replacement {
     let Covered {
         index,
         term,
         members,
     } = covered;
-    let path = dir
-        .shard_path(shard)
-        .join(format!("{PREFIX}{:020}", index.get()));
     let head = Head {
         shard,
         index,
@@ -245,7 +278,7 @@ pub(crate) fn begin(
     };
     let head = postcard::to_allocvec(&head).expect("plain data in memory encodes");
     let length = Bytes::copy_from_slice(&(head.len() as u64).to_le_bytes());
-    Replacement::new(&path, CHECKPOINT, vec![length, head.into(), snapshot])
+    Replacement::new(path, CHECKPOINT, vec![length, head.into(), snapshot])
 }
 
 /// A checkpoint's file as version 1 would have written it.
@@ -275,6 +308,12 @@ pub(crate) fn as_version_1(file: &Bytes) -> Option<Bytes> {
 pub(crate) fn newest(dir: &DataDir, shard: ShardId) -> Option<PathBuf> {
     let (complete, _) = list(dir, &dir.shard_path(shard)).ok()?;
     complete.into_iter().next_back().map(|(_, path)| path)
+}
+
+/// What the checkpoint in force covers.
+pub(crate) fn newest_index(dir: &DataDir, shard: ShardId) -> Result<Option<LogIndex>, DiskFailure> {
+    let (complete, _) = list(dir, &dir.shard_path(shard))?;
+    Ok(complete.last().map(|(index, _)| *index))
 }
 
 /// Removes checkpoints before `index`.

@@ -15,7 +15,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Action, Corruption, DiskFailure, OpenError, ReadError, failed};
 
 /// Bytes before the payload.
-const HEADER_BYTES: usize = 24;
+pub(crate) const HEADER_BYTES: usize = 24;
 
 /// Kind of file, and the latest version of its payload.
 #[derive(Clone, Copy, Debug)]
@@ -250,6 +250,17 @@ fn read_once(disk: &dyn Disk, path: &Path, kind: Kind) -> Result<Option<(u32, By
         return Err(corrupt(12, Corruption::Content));
     }
     Ok(Some((version, payload.into())))
+}
+
+/// The length of the whole file that begins with this header.
+pub(crate) fn length(header: &[u8], kind: Kind) -> Result<u64, Corruption> {
+    let rest = header.strip_prefix(&kind.magic).ok_or(Corruption::Magic)?;
+    let mut rest = rest.get(8..).ok_or(Corruption::Length)?;
+    let length = rest.try_get_u64_le().map_err(|_| Corruption::Length)?;
+    if length > kind.payload_bytes_max {
+        return Err(Corruption::Length);
+    }
+    Ok(HEADER_BYTES as u64 + length)
 }
 
 /// A file being verified, a piece at a time.

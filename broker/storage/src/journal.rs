@@ -143,6 +143,9 @@ pub struct Recovery {
 pub struct ShardRecovery {
     /// Something synced is lost: the shard must not be served from its records.
     pub damage: Option<Damage>,
+    /// Index and term of the last snapshot that was installed and counts: what it stands for is in
+    /// no record (`complete_install`).
+    pub installed: Option<(LogIndex, Term)>,
 }
 
 /// Damage before the end of the journal.

@@ -29,6 +29,7 @@ mod routine;
 mod scrubber;
 mod signal;
 mod size;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -53,5 +54,6 @@ pub use scrubber::{
     ScrubberHandle, Stores,
 };
 pub use signal::Signal;
+pub use snapshot::{Export, Import, ImportError, Staged, complete_install};
 pub use store::{Limits, Store, StoreStats, StoredRecord};
 pub use times::{Times, TimesSeen};

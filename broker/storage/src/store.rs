@@ -16,15 +16,16 @@ use millrace_types::{LogId, Offset, ShardId, Wall};
 
 use crate::checkpoint::Manifest;
 use crate::data_dir::DataDir;
-use crate::error::{OpenError, ReadError};
+use crate::error::{DiskFailure, OpenError, ReadError};
 
 mod blocks;
-mod files;
+pub(crate) mod files;
 pub(crate) mod index;
 mod listing;
 mod log;
 mod open;
 mod pinned;
+mod pins;
 mod read;
 mod rewrite;
 pub(crate) mod run;
@@ -39,6 +40,7 @@ mod verify;
 use files::Files;
 use log::{Batch, Log, State};
 use pinned::Pinned;
+pub(crate) use pins::Pin;
 use stats::Counters;
 pub use stats::StoreStats;
 
@@ -238,6 +240,33 @@ impl Store {
         manifest: Option<&Manifest>,
     ) -> Result<Arc<Self>, OpenError> {
         open::open(dir, shard, manifest)
+    }
+
+    /// Opens the bodies of a snapshot that is staged, and leaves every other file alone.
+    pub(crate) fn open_staged(
+        dir: &DataDir,
+        shard: ShardId,
+        manifest: &Manifest,
+    ) -> Result<Arc<Self>, OpenError> {
+        open::open_listed(dir, shard, Some(manifest))
+    }
+
+    /// Removes the segments of a store that another one has replaced and nobody reads any more.
+    /// Blocks on the disk; a start does the rest.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn remove(&self) -> Result<(), DiskFailure> {
+        assert!(self.is_retired(), "a store that is in use is removed");
+        let numbers: Vec<u64> = self.files.lock().known.keys().copied().collect();
+        numbers
+            .into_iter()
+            .try_for_each(|number| self.remove_segment(number))
+    }
+
+    /// The number of the next new segment.
+    pub(crate) fn next_segment(&self) -> u64 {
+        self.files.lock().next
     }
 
     /// Records from the first existing one at or after `from` on, in order, without those

@@ -62,6 +62,10 @@ pub enum Mutant {
     SnapshotOverNewerLog,
     /// A disk that was wiped comes back as the replica it was.
     IdUsedAgain,
+    /// A snapshot's bodies are not checked when they arrive.
+    ChunkNotVerified,
+    /// A snapshot comes into force before its bodies are durable.
+    InstallBeforeSync,
 }
 
 impl Mutant {

@@ -23,6 +23,8 @@ pub(crate) struct Fold {
     records: u64,
     replica: ReplicaId,
     last: Option<(LogIndex, Term)>,
+    /// The last snapshot that was installed.
+    pub(crate) installed: Option<(LogIndex, Term)>,
     /// Ascending by place and by index: an earlier cut that a later one includes is gone.
     cuts: Vec<Cut>,
 }
@@ -41,6 +43,7 @@ impl Fold {
         if record.replica != self.replica {
             self.replica = record.replica;
             self.last = None;
+            self.installed = None;
             self.cut(LogIndex::default());
         }
         match record.kind {
@@ -48,6 +51,7 @@ impl Fold {
             RecordKind::Snapshot => {
                 self.cut(LogIndex::default());
                 self.last = Some((record.index, record.term));
+                self.installed = self.last;
             }
             RecordKind::Entry | RecordKind::Lead | RecordKind::Members => {
                 if let Some(kind) = self.misfit(record) {
@@ -169,6 +173,7 @@ mod tests {
         records.push(record(RecordKind::Snapshot, 40, 3));
         records.extend(entries(&[(41, 3), (42, 4), (42, 5)]));
         assert_eq!(fold(&records), (vec![(40, 3), (41, 3), (42, 5)], None));
+        assert_eq!(installed(&records), Some((40, 3)));
         // One that goes back, too: what was behind it is gone.
         records.push(record(RecordKind::Snapshot, 41, 6));
         records.extend(entries(&[(42, 6)]));
@@ -187,5 +192,16 @@ mod tests {
             ..record(RecordKind::Entry, 2, 1)
         });
         assert_eq!(fold(&records), (vec![(2, 1)], None));
+        records.insert(0, record(RecordKind::Snapshot, 4, 3));
+        assert_eq!(installed(&records), None);
+    }
+
+    fn installed(records: &[JournalRecord]) -> Option<(u64, u64)> {
+        let mut fold = Fold::default();
+        for record in records {
+            fold.add(record, Path::new("/j"), 7);
+        }
+        fold.installed
+            .map(|(index, term)| (index.get(), term.get()))
     }
 }

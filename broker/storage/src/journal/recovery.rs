@@ -93,7 +93,8 @@ pub(crate) fn recover(
     };
     let shards = pass.shards.iter().map(|(shard, fold)| {
         let damage = fold.damage.clone();
-        (*shard, ShardRecovery { damage })
+        let installed = fold.installed;
+        (*shard, ShardRecovery { damage, installed })
     });
     let recovery = Recovery {
         shards: shards.collect(),

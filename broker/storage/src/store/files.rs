@@ -35,6 +35,10 @@ pub(crate) struct State {
     pub(crate) known: BTreeMap<u64, Known>,
     /// Damaged: not rewritten, so that the damage is not copied and nothing of it is removed.
     pub(crate) damaged: BTreeSet<u64>,
+    /// Those that somebody sends, and how many do.
+    pins: BTreeMap<u64, u32>,
+    /// Pinned, and needed by nobody else any more.
+    doomed: BTreeSet<u64>,
     open: VecDeque<(u64, Arc<dyn DiskFile>)>,
     indexes: VecDeque<((u64, u32), Index)>,
 }
@@ -124,15 +128,28 @@ impl Files {
         state.indexes.push_back((place, index));
     }
 
-    /// Removes a file that no checkpoint lists; its bytes.
+    /// Removes a file that no checkpoint lists; its bytes. One that is pinned goes later.
     pub(crate) fn remove(&self, number: u64) -> Result<u64, DiskFailure> {
         let path = self.path(number);
         let bytes = {
             let mut state = self.lock();
+            if state.pins.contains_key(&number) {
+                state.doomed.insert(number);
+                // It stays known, so that checkpoints go on to name it as one to remove.
+                if let Some(known) = state.known.get_mut(&number) {
+                    known.closed = true;
+                }
+                return Ok(0);
+            }
+            state.doomed.remove(&number);
             state.open.retain(|(open, _)| *open != number);
             state.indexes.retain(|((file, _), _)| *file != number);
             state.damaged.remove(&number);
-            state.known.remove(&number).map_or(0, |known| known.bytes)
+            let Some(known) = state.known.remove(&number) else {
+                // Somebody else was faster.
+                return Ok(0);
+            };
+            known.bytes
         };
         let removed = self.dir.disk().remove(&path);
         removed.map_err(failed(Action::Remove, &path))?;
@@ -141,6 +158,29 @@ impl Files {
 }
 
 impl State {
+    /// Keeps these from being removed.
+    pub(crate) fn pin(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            *self.pins.entry(*number).or_default() += 1;
+        }
+    }
+
+    /// Does so no more; those that are to be removed now.
+    pub(crate) fn unpin(&mut self, numbers: &[u64]) -> Vec<u64> {
+        let mut doomed = Vec::new();
+        for number in numbers {
+            let Some(pins) = self.pins.get_mut(number) else {
+                continue;
+            };
+            *pins -= 1;
+            if *pins == 0 {
+                self.pins.remove(number);
+                doomed.extend(self.doomed.take(number));
+            }
+        }
+        doomed
+    }
+
     /// The youngest file that takes more of `owner`'s, or of everybody's.
     pub(crate) fn growing(
         &self,

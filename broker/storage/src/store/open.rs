@@ -2,8 +2,9 @@
 //! none of the bodies, so that it takes as long for ten gigabytes as for one.
 //!
 //! A segment whose number is not below the manifest's next one is of an attempt that did not
-//! become a checkpoint, and its bodies are still in the journal: removed. One that the checkpoint
-//! names as retired: removed. Anything else is unknown and set aside.
+//! become a checkpoint, and its bodies are still in the journal, or of a snapshot that was not
+//! installed: removed. One that the checkpoint names as retired, or that is of a state which a
+//! snapshot has replaced: removed. Anything else is unknown and set aside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,8 +24,20 @@ use crate::checkpoint::{ListedLog, ListedSegment, Manifest};
 use crate::data_dir::DataDir;
 use crate::disk::OpenMode;
 use crate::error::{Action, Corruption, OpenError, failed};
+use crate::snapshot;
 
 pub(super) fn open(
+    dir: &DataDir,
+    shard: ShardId,
+    manifest: Option<&Manifest>,
+) -> Result<Arc<Store>, OpenError> {
+    let store = open_listed(dir, shard, manifest)?;
+    sweep(dir, shard, manifest)?;
+    Ok(store)
+}
+
+/// Opens what is listed, and looks at nothing else.
+pub(super) fn open_listed(
     dir: &DataDir,
     shard: ShardId,
     manifest: Option<&Manifest>,
@@ -55,7 +68,6 @@ pub(super) fn open(
             active.insert(listed.log, Arc::new(log));
         }
     }
-    sweep(dir, shard, manifest)?;
     let settled = BTreeMap::new();
     Ok(Arc::new(Store {
         dir: dir.clone(),
@@ -124,10 +136,14 @@ fn sweep(dir: &DataDir, shard: ShardId, manifest: Option<&Manifest>) -> Result<(
     let (disk, path) = (dir.disk(), files::directory(dir, shard));
     let segments = manifest.iter().flat_map(|manifest| &manifest.segments);
     let listed: BTreeSet<u64> = segments.map(|segment| segment.number).collect();
-    let ours_to_remove = |number: u64| {
-        manifest.is_some_and(|manifest| {
-            number >= manifest.next_segment || manifest.retired.contains(&number)
-        })
+    let importing = snapshot::is_importing(dir, shard)?;
+    let ours_to_remove = |number: u64| match manifest {
+        Some(manifest) => {
+            number >= manifest.next_segment
+                || number < snapshot::epoch_of(manifest.next_segment)
+                || manifest.retired.contains(&number)
+        }
+        None => importing && number >= snapshot::staged_from(0),
     };
     for name in disk.list(&path).map_err(failed(Action::List, &path))? {
         let number = segment::parse_name(&name);
@@ -142,6 +158,11 @@ fn sweep(dir: &DataDir, shard: ShardId, manifest: Option<&Manifest>) -> Result<(
             set_aside(dir, shard, &file, &name)?;
         }
     }
+    if importing {
+        // What says whose they were goes last.
+        disk.sync_dir(&path).map_err(failed(Action::Sync, &path))?;
+    }
+    snapshot::clean(dir, shard)?;
     Ok(())
 }
 
