@@ -293,6 +293,12 @@ impl Node {
         fail(&self.phase, reason);
     }
 
+    /// The cluster it belongs to; a node does not run before there is one.
+    pub(super) fn cluster_id(&self) -> String {
+        let cluster = self.data_dir.cluster();
+        cluster.map(|cluster| cluster.id).unwrap_or_default()
+    }
+
     /// Number of data shards.
     pub(super) fn data_shards(&self) -> u32 {
         self.data_dir.data_shards()

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_storage::{JournalOptions, OpenError, SCRUB_BYTES_PER_SECOND_DEFAULT};
-use millrace_types::SHARDS_DEFAULT;
+use millrace_storage::{BelongError, JournalOptions, OpenError, SCRUB_BYTES_PER_SECOND_DEFAULT};
+use millrace_types::{Founding, SHARDS_DEFAULT};
 
 /// Longest wait of a `Receive`: below the idle timeouts of common proxies.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -63,7 +63,11 @@ pub struct NodeOptions {
     /// The cluster this node belongs to: a directory of another one is refused. `None` takes what
     /// the directory says, or mints one.
     pub cluster_id: Option<String>,
-    /// Data shards; a directory that was made with another number is refused.
+    /// How the cluster began, for a node that is one of several founders or that may be opened for
+    /// the first time as such. `None` on a directory without a cluster founds one alone.
+    pub founding: Option<Founding>,
+    /// Data shards; a directory that was made with another number is refused. A founding record has
+    /// its own number.
     pub shards: u32,
     /// Threads that own the shards.
     pub workers: usize,
@@ -94,6 +98,7 @@ impl NodeOptions {
         Self {
             data_dir: data_dir.into(),
             cluster_id: None,
+            founding: None,
             shards: SHARDS_DEFAULT,
             workers: (cores / 2).max(1),
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
@@ -127,6 +132,15 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// It does not belong to the cluster of the founding record.
+    #[error("data directory {path} keeps to what it is")]
+    Belong {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BelongError,
+    },
     /// The system gives no random bits.
     #[error("cannot get random bits")]
     Random(#[source] std::io::Error),

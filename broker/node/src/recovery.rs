@@ -12,7 +12,8 @@ use millrace_engine::catalogue::{Catalogue, CatalogueEntry};
 use millrace_engine::command::Entry as Command;
 use millrace_engine::{DecodeError, Shard};
 use millrace_replica::{
-    Entry, EntryKind, HardState, Mark, Members, Passed, Point, Replica, ReplicaOptions,
+    Entry, EntryKind, HardState, Mark, Members, Passed, Point, Recovered as Founded, Replica,
+    ReplicaOptions,
 };
 use millrace_storage::{Checkpoint, DataDir, JournalRecord, OpenError, ShardRecovery, Store};
 use millrace_types::{Elapsed, LogIndex, ShardId, Wall};
@@ -290,7 +291,11 @@ pub(super) fn data(
     let manifest = checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest);
     let store = Store::open(dir, id, manifest)?;
     let shard = match &checkpoint {
-        None => Shard::new(id),
+        None => {
+            let mut shard = Shard::new(id);
+            shard.pass(point.mark.index);
+            shard
+        }
         Some(checkpoint) => Shard::restore(&checkpoint.snapshot).map_err(bad_snapshot)?,
     };
     Ok(Recovered::new(ShardState { shard, store }, point, dir, id))
@@ -308,7 +313,11 @@ pub(super) fn metadata(
     let manifest = checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest);
     let store = Store::open(dir, id, manifest)?;
     let catalogue = match &checkpoint {
-        None => Catalogue::new(),
+        None => {
+            let mut catalogue = Catalogue::new();
+            catalogue.pass(point.mark.index);
+            catalogue
+        }
         Some(checkpoint) => Catalogue::restore(&checkpoint.snapshot).map_err(bad_snapshot)?,
     };
     let state = Metadata {
@@ -320,8 +329,8 @@ pub(super) fn metadata(
     Ok(Recovered::new(state, point, dir, id))
 }
 
-/// Where the log goes on. Without members, this replica is the only one: a directory's first start,
-/// or one that was written before there were others.
+/// Where the log goes on. Without a checkpoint: where its founders began, or nowhere, for a replica
+/// that was added later and has to hear from a leader.
 fn point(
     dir: &DataDir,
     shard: ShardId,
@@ -329,17 +338,26 @@ fn point(
 ) -> Result<Point, Unusable> {
     let covered = checkpoint.map(|checkpoint| checkpoint.covered.clone());
     let covered = covered.unwrap_or_default();
-    let members = if covered.members.is_empty() {
-        let own = dir.replica(shard).unwrap_or_default();
-        Members::founders([(own, dir.node())])
-    } else {
-        Members::decode(&covered.members)
-    };
-    let unreadable = |error| Unusable::Shard(format!("the checkpoint's members: {error}"));
-    let mark = Mark {
+    let founders = dir.founding_members(shard);
+    let mut mark = Mark {
         index: covered.index,
         term: covered.term,
     };
+    let members = match founders {
+        _ if !covered.members.is_empty() => Members::decode(&covered.members),
+        // Or a checkpoint from before there were others.
+        Some(founders) if founders.len() == 1 => Members::founders(founders),
+        Some(founders) => {
+            let founded = Members::founders(founders).and_then(Founded::founding);
+            let point = founded.map(|founded| founded.point);
+            point.map(|point| {
+                mark = point.mark;
+                point.members
+            })
+        }
+        None => Ok(Members::default()),
+    };
+    let unreadable = |error| Unusable::Shard(format!("the shard's members: {error}"));
     let members = members.map_err(unreadable)?;
     Ok(Point { mark, members })
 }

@@ -30,7 +30,6 @@ pub(super) struct Slot {
 #[derive(Clone)]
 pub(super) enum Content {
     /// Nothing: its replicas are elsewhere.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for replicas that come and go"))]
     Absent,
     /// A replica that could not be opened, and why.
     Unusable(String),
@@ -183,7 +182,7 @@ mod tests {
             shards: 2,
         };
         let random = Arc::new(|| Ok(7));
-        let dir = DataDir::open(disk, Path::new("/data"), expect, random).unwrap();
+        let dir = DataDir::open_alone(disk, Path::new("/data"), expect, random).unwrap();
         Store::open(&dir, SHARD, None).unwrap()
     }
 

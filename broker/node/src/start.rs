@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicU32;
 
 use millrace_storage::{
     Checkpointer, Damaged, DataDir, Disk, DiskFailure, Expect, Finding, Journal, JournalRecord,
-    OpenError, ReadError, Recovery, Routine, Scrubber, ScrubberHandle, Store,
+    ReadError, Recovery, Routine, Scrubber, ScrubberHandle, Store,
 };
-use millrace_types::{SHARDS_MAX, ShardId};
+use millrace_types::{Founding, SHARDS_MAX, ShardId};
 use tokio::sync::{Semaphore, watch};
 
 use super::data_shard::DataShard;
@@ -23,7 +23,7 @@ use super::leaders::Leaders;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::network::Network;
-use super::node::{DiskLook, Node, Phase, quarantined};
+use super::node::{DiskLook, Node, Phase, not_leader, quarantined};
 use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
 use super::pumps::Pumps;
 use super::recovery::{self, Apply, Metadata, Opened, Recovered, Unusable};
@@ -45,9 +45,9 @@ pub(super) struct Started {
     pub(super) scrubber: ScrubberHandle,
 }
 
-/// What was found on disk, shard by shard.
+/// What was found on disk of the shards of which a replica is here.
 struct Found {
-    metadata: Result<Opened<Metadata>, String>,
+    metadata: Option<Result<Opened<Metadata>, String>>,
     data: BTreeMap<ShardId, Result<Opened<ShardState>, String>>,
 }
 
@@ -61,12 +61,6 @@ pub(super) fn start(
     network: Arc<dyn Network>,
     options: NodeOptions,
 ) -> Result<Started, StartError> {
-    if !(SHARDS_MIN..=SHARDS_MAX).contains(&options.shards) {
-        return Err(StartError::Shards {
-            given: options.shards,
-            max: SHARDS_MAX,
-        });
-    }
     let dir = open(disk, &host, &options)?;
     let (mut journal, recovery) = Journal::open(&dir, options.journal)?;
     let found = recover(&dir, &mut journal, recovery, (&*host, &options))?;
@@ -89,11 +83,12 @@ pub(super) fn start(
         return Err(StartError::Thread(error));
     }
     let view = match &found.metadata {
-        Ok(_) => CatalogueView::default(),
-        Err(why) => CatalogueView::unavailable(quarantined(ShardId::METADATA, why)),
+        Some(Ok(_)) => CatalogueView::default(),
+        Some(Err(why)) => CatalogueView::unavailable(quarantined(ShardId::METADATA, why)),
+        None => CatalogueView::unavailable(not_leader(ShardId::METADATA, None)),
     };
     let node = Arc::new(Node {
-        slots: slots(&found, &inboxes),
+        slots: slots(&dir, &found, &inboxes),
         options,
         data_dir: dir,
         journal,
@@ -166,18 +161,37 @@ fn scrub(node: &Arc<Node>) -> Result<(ScrubberHandle, Box<dyn Join>), StartError
     }
 }
 
+/// The directory, of this node and of the cluster that is meant.
 fn open(
     disk: Arc<dyn Disk>,
     host: &Arc<dyn Host>,
     options: &NodeOptions,
-) -> Result<DataDir, OpenError> {
+) -> Result<DataDir, StartError> {
+    let founding = options.founding.as_ref();
+    let shards = founding.map_or(options.shards, Founding::shards);
+    if !(SHARDS_MIN..=SHARDS_MAX).contains(&shards) {
+        let (given, max) = (shards, SHARDS_MAX);
+        return Err(StartError::Shards { given, max });
+    }
     let expect = Expect {
         cluster_id: options.cluster_id.as_deref(),
-        shards: options.shards,
+        shards,
     };
     let host = Arc::clone(host);
     let random = Arc::new(move || host.random());
-    DataDir::open(disk, &options.data_dir, expect, random)
+    let path = &options.data_dir;
+    let Some(founding) = founding else {
+        return Ok(DataDir::open_alone(disk, path, expect, random)?);
+    };
+    let dir = DataDir::open(disk, path, random)?;
+    dir.check(expect)?;
+    let founded = dir.found(founding);
+    let path = || path.clone();
+    founded.map_err(|source| StartError::Belong {
+        path: path(),
+        source,
+    })?;
+    Ok(dir)
 }
 
 /// Checkpoints first, then one pass over the journal for all shards.
@@ -193,16 +207,26 @@ fn recover(
     }
     let mut shards = recovery.shards;
     let mut take = |shard| shards.remove(&shard).unwrap_or_default();
-    let found = take(ShardId::METADATA);
-    let mut metadata = usable(ShardId::METADATA, recovery::metadata(dir, &found))?;
+    let is_here = |shard: &ShardId| dir.replica(*shard).is_some();
+    let mut metadata = None;
     let mut data = BTreeMap::new();
-    for shard in dir.shards().filter(|shard| *shard != ShardId::METADATA) {
-        let recovered = usable(shard, recovery::data(dir, shard, &take(shard)))?;
-        data.insert(shard, recovered);
+    for shard in dir.shards().filter(is_here) {
+        let found = take(shard);
+        if shard == ShardId::METADATA {
+            metadata = Some(usable(shard, recovery::metadata(dir, &found))?);
+        } else {
+            data.insert(shard, usable(shard, recovery::data(dir, shard, &found))?);
+        }
     }
     journal.replay(&mut |record| {
+        if dir.replica(record.shard) != Some(record.replica) {
+            // Of one that was given up, perhaps before its successor wrote anything.
+            return;
+        }
         if record.shard == ShardId::METADATA {
-            replay(&mut metadata, record);
+            metadata
+                .iter_mut()
+                .for_each(|found| replay(found, record.clone()));
         } else if let Some(shard) = data.get_mut(&record.shard) {
             replay(shard, record);
         }
@@ -211,8 +235,9 @@ fn recover(
     for (shard, recovered) in data {
         found.insert(shard, opened(recovered, dir, shard, (host, options))?);
     }
+    let open = |found| opened(found, dir, ShardId::METADATA, (host, options));
     Ok(Found {
-        metadata: opened(metadata, dir, ShardId::METADATA, (host, options))?,
+        metadata: metadata.map(open).transpose()?,
         data: found,
     })
 }
@@ -288,23 +313,26 @@ pub(super) fn worker_of(shard: ShardId, workers: usize) -> usize {
     usize::try_from(shard.get()).map_or(0, |shard| shard.saturating_sub(1) % workers)
 }
 
-fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
-    let slot = |shard, store: Result<&Arc<Store>, &String>| {
-        let content = match store {
-            Ok(store) => Content::replica(Arc::clone(store)),
-            Err(why) => Content::Unusable(why.clone()),
+fn slots(dir: &DataDir, found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
+    let slot = |shard| {
+        let content = match shard {
+            ShardId::METADATA => content(found.metadata.as_ref(), |found| &found.store),
+            shard => content(found.data.get(&shard), |found| &found.store),
         };
         Slot::new(shard, &inboxes[worker_of(shard, inboxes.len())], content)
     };
-    let metadata = found.metadata.as_ref().map(|found| &found.state.store);
-    let data = found.data.iter().map(|(shard, found)| {
-        let store = found.as_ref().map(|found| &found.state.store);
-        slot(*shard, store)
-    });
-    [slot(ShardId::METADATA, metadata)]
-        .into_iter()
-        .chain(data)
-        .collect()
+    dir.shards().map(slot).collect()
+}
+
+fn content<T>(
+    found: Option<&Result<Opened<T>, String>>,
+    store: impl FnOnce(&T) -> &Arc<Store>,
+) -> Content {
+    match found {
+        None => Content::Absent,
+        Some(Ok(found)) => Content::replica(Arc::clone(store(&found.state))),
+        Some(Err(why)) => Content::Unusable(why.clone()),
+    }
 }
 
 fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
@@ -326,7 +354,7 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
         let data = DataShard::new(node, found.state, found.plan, log, now);
         workers[worker_of(shard, count)].shards.insert(shard, data);
     }
-    if let Ok(found) = found.metadata {
+    if let Some(Ok(found)) = found.metadata {
         let shard = ShardId::METADATA;
         node.journal.release(shard, found.covered);
         let log = ShardLog::new(found.log);

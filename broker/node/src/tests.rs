@@ -5,6 +5,7 @@ mod consumers;
 mod crashes;
 mod damage;
 mod flow;
+mod founding;
 mod host;
 mod leadership;
 mod limits;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use millrace_storage::OpenError;
+use millrace_storage::{BelongError, OpenError};
 
 use crate::exit;
 use crate::token::TokenError;
@@ -66,6 +66,7 @@ impl StartError {
             Self::Topology(_) => exit::TOPOLOGY,
             Self::Broker(millrace_node::StartError::Shards { .. }) => exit::USAGE,
             Self::Broker(millrace_node::StartError::Open(error)) => open(error),
+            Self::Broker(millrace_node::StartError::Belong { source, .. }) => belong(source),
             Self::Broker(
                 millrace_node::StartError::Thread(_) | millrace_node::StartError::Random(_),
             )
@@ -81,7 +82,22 @@ const fn open(error: &OpenError) -> u8 {
         OpenError::AnotherCluster { .. } => exit::DATA_DIR_FOREIGN,
         OpenError::NewerVersion { .. } => exit::DATA_DIR_NEWER,
         OpenError::IdentityMissing { .. } | OpenError::Corrupt { .. } => exit::DATA_DIR_DAMAGED,
-        OpenError::ShardCount { .. } | OpenError::ShardsOutOfRange { .. } => exit::USAGE,
+        OpenError::ShardCount { .. }
+        | OpenError::ShardsOutOfRange { .. }
+        | OpenError::Founding { .. } => exit::USAGE,
+        OpenError::Belong { source } => belong(source),
         OpenError::Io { .. } => exit::DATA_DIR,
+    }
+}
+
+const fn belong(error: &BelongError) -> u8 {
+    match error {
+        BelongError::Disk(_) => exit::DATA_DIR,
+        BelongError::NoCluster { .. } => exit::USAGE,
+        BelongError::Already { .. }
+        | BelongError::NotFounder { .. }
+        | BelongError::NoShard { .. }
+        | BelongError::Held { .. }
+        | BelongError::Retired { .. } => exit::DATA_DIR_FOREIGN,
     }
 }

@@ -1,35 +1,34 @@
 //! The data directory of one node: whose it is, and that nobody else has it open.
 //!
-//! Decides which node and cluster the files belong to (minted at the first start, in
-//! `DIR/identity`, never changed) and where everything is. Holds an exclusive lock as long as any
-//! clone lives, so that journal and stores keep it too.
+//! Decides which node the files belong to (minted at the first start), to which cluster (founded or
+//! joined once, never changed), and which replica of each shard is here. Each change is durable
+//! before it is made. Holds an exclusive lock as long as any clone lives, so that journal and stores
+//! keep it too.
 //!
 //! ```text
 //! DIR/lock      DIR/identity  DIR/reserve
 //! DIR/journal/  DIR/shards/ID/checkpoint-INDEX  DIR/shards/ID/segments/NUMBER.seg  DIR/aside/
 //! ```
 
+mod belonging;
+mod identity;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_types::{NodeId, ReplicaId, SHARDS_MAX, ShardId};
-use serde::{Deserialize, Serialize};
 
+use self::identity::{Held, HeldState, Identity};
 use crate::disk::{Disk, Lock};
-use crate::envelope::{self, Kind};
-use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
+use crate::error::{Action, DiskFailure, OpenError, failed};
 
-const IDENTITY: Kind = Kind {
-    magic: *b"MRIDENT\0",
-    version: 1,
-    // A cluster id, and one number for each of at most 257 shards.
-    payload_bytes_max: 16 << 10,
-};
-/// Longest cluster id: it is a label of a Kubernetes object.
-pub const CLUSTER_ID_BYTES_MAX: usize = 63;
+pub use self::belonging::BelongError;
+pub use self::identity::Cluster;
+#[cfg(test)]
+pub(crate) use self::identity::file_of;
 
-/// What the caller believes about the directory.
+/// What the caller believes about a directory that founds alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
     /// The cluster it must belong to; `None` accepts any and mints one at the first start.
@@ -49,27 +48,52 @@ pub struct DataDir(Arc<Inner>);
 struct Inner {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    identity: Identity,
+    node: NodeId,
+    /// As the file has it; locked while it is replaced.
+    identity: Mutex<Identity>,
     random: Random,
     _lock: Lock,
 }
 
-/// Payload of `DIR/identity`, version 1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    cluster_id: String,
-    node: NodeId,
-    /// By shard: the metadata shard first.
-    replicas: Vec<ReplicaId>,
-}
-
 impl DataDir {
-    /// Opens a directory, creating it and minting its identity at the first start.
+    /// Opens a directory, creating it and minting the node's id at the first start.
     ///
     /// # Errors
-    /// When it is in use, belongs to another cluster, is of a later version or another number of
-    /// shards, is damaged, or the system refuses.
-    pub fn open(
+    /// When it is in use, of a later version, damaged, or the system refuses.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, random: Random) -> Result<Self, OpenError> {
+        disk.create_dir_all(path)
+            .map_err(failed(Action::Create, path))?;
+        let lock_path = path.join("lock");
+        let lock = disk.lock(&lock_path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { path: path.into() },
+            _ => failed(Action::Lock, &lock_path)(error).into(),
+        })?;
+        let identity = match identity::read(&*disk, &path.join("identity"))? {
+            Some(identity) => {
+                if identity.belongs.is_none() {
+                    check_empty(&*disk, path)?;
+                }
+                // Whoever wrote it may have been killed before its name was durable.
+                disk.sync_dir(path).map_err(failed(Action::Sync, path))?;
+                identity
+            }
+            None => mint(&*disk, path, &random)?,
+        };
+        Ok(Self(Arc::new(Inner {
+            disk,
+            path: path.into(),
+            node: identity.node,
+            identity: Mutex::new(identity),
+            random,
+            _lock: lock,
+        })))
+    }
+
+    /// Opens a directory; one that belongs to no cluster founds its own.
+    ///
+    /// # Errors
+    /// As `open`, and when it belongs to another cluster or has another number of shards.
+    pub fn open_alone(
         disk: Arc<dyn Disk>,
         path: &Path,
         expect: Expect<'_>,
@@ -79,60 +103,89 @@ impl DataDir {
             let (shards, shards_max) = (expect.shards, SHARDS_MAX);
             return Err(OpenError::ShardsOutOfRange { shards, shards_max });
         }
-        disk.create_dir_all(path)
-            .map_err(failed(Action::Create, path))?;
-        let lock_path = path.join("lock");
-        let lock = disk.lock(&lock_path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked { path: path.into() },
-            _ => failed(Action::Lock, &lock_path)(error).into(),
-        })?;
-        let identity_path = path.join("identity");
-        let identity = match envelope::read(&*disk, &identity_path, IDENTITY)? {
-            Some((_, payload)) => {
-                // Whoever minted it may have been killed before its name was durable.
-                disk.sync_dir(path).map_err(failed(Action::Sync, path))?;
-                parse(&identity_path, &payload)?
-            }
-            None => mint(&*disk, path, &random, expect)?,
-        };
-        check(path, &identity, expect)?;
-        Ok(Self(Arc::new(Inner {
-            disk,
-            path: path.into(),
-            identity,
-            random,
-            _lock: lock,
-        })))
+        let dir = Self::open(disk, path, random)?;
+        if dir.cluster().is_none() {
+            dir.found_alone(expect)?;
+        }
+        dir.check(expect)?;
+        Ok(dir)
     }
 
-    /// The cluster it belongs to.
+    /// Whether it belongs to the cluster that the caller means.
+    ///
+    /// # Errors
+    /// When it is another one, or has another number of shards.
+    pub fn check(&self, expect: Expect<'_>) -> Result<(), OpenError> {
+        let Some(cluster) = self.cluster() else {
+            return Ok(());
+        };
+        if let Some(expected) = expect.cluster_id
+            && expected != cluster.id
+        {
+            return Err(OpenError::AnotherCluster {
+                path: self.path().into(),
+                expected: expected.into(),
+                found: cluster.id,
+            });
+        }
+        let (expected, found) = (expect.shards, cluster.shards);
+        if found != expected {
+            return Err(OpenError::ShardCount {
+                path: self.path().into(),
+                expected,
+                found,
+            });
+        }
+        Ok(())
+    }
+
+    /// The cluster it belongs to; `None` until it has founded one or joined one.
     #[must_use]
-    pub fn cluster_id(&self) -> &str {
-        &self.0.identity.cluster_id
+    pub fn cluster(&self) -> Option<Cluster> {
+        let identity = self.lock();
+        identity.belongs.as_ref().map(|all| all.cluster.clone())
     }
 
     /// The node it belongs to.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.0.identity.node
+        self.0.node
     }
 
-    /// Data shards, without the metadata shard.
+    /// Data shards, without the metadata shard; none without a cluster.
     #[must_use]
     pub fn data_shards(&self) -> u32 {
-        u32::try_from(self.0.identity.replicas.len() - 1).expect("checked against SHARDS_MAX")
+        let identity = self.lock();
+        identity
+            .belongs
+            .as_ref()
+            .map_or(0, |all| all.cluster.shards)
     }
 
-    /// Every shard, the metadata shard first.
+    /// Every shard of the cluster, the metadata shard first, whether there is a replica here or
+    /// not.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..=self.data_shards()).map(ShardId::new)
     }
 
-    /// This node's replica of a shard; `None` when there is no such shard here.
+    /// This node's replica of a shard; `None` when it has none.
     #[must_use]
     pub fn replica(&self, shard: ShardId) -> Option<ReplicaId> {
-        let place = usize::try_from(shard.get()).ok()?;
-        self.0.identity.replicas.get(place).copied()
+        let held = self.held(shard)?;
+        (held.state != HeldState::Retired).then_some(held.replica)
+    }
+
+    /// The shard's first members, when this node's replica is one of them. Whoever has another one
+    /// learns from a leader who they are.
+    #[must_use]
+    pub fn founding_members(&self, shard: ShardId) -> Option<Vec<(ReplicaId, NodeId)>> {
+        let held = self.held(shard)?;
+        let founding = self.cluster()?.founding?;
+        match (held.state, founding.founders()) {
+            (HeldState::Founder, [_]) => Some(vec![(held.replica, self.node())]),
+            (HeldState::Founder, _) => Some(founding.members(shard)),
+            (HeldState::Added | HeldState::Retired, _) => None,
+        }
     }
 
     /// The directory.
@@ -179,91 +232,45 @@ impl DataDir {
     pub(crate) fn aside_path(&self) -> PathBuf {
         self.0.path.join("aside")
     }
+
+    fn held(&self, shard: ShardId) -> Option<Held> {
+        let identity = self.lock();
+        identity.belongs.as_ref()?.replicas.get(&shard).copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Identity> {
+        // Replaced as a whole, or not at all.
+        let identity = self.0.identity.lock();
+        identity.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn identity(&self) -> Identity {
+        self.lock().clone()
+    }
 }
 
-fn parse(path: &Path, payload: &[u8]) -> Result<Identity, OpenError> {
-    let corrupt = || OpenError::Corrupt {
-        path: path.into(),
-        at: 24,
-        kind: Corruption::Content,
+fn mint(disk: &dyn Disk, path: &Path, random: &Random) -> Result<Identity, OpenError> {
+    let identity_path = &path.join("identity");
+    check_empty(disk, path)?;
+    let number = random().map_err(failed(Action::Random, identity_path))?;
+    let identity = Identity {
+        // 0 is nobody.
+        node: NodeId::new(number.max(1)),
+        belongs: None,
     };
-    let identity: Identity = postcard::from_bytes(payload).map_err(|_| corrupt())?;
-    let shards = identity.replicas.len().saturating_sub(1);
-    if !(1..=SHARDS_MAX as usize).contains(&shards) {
-        return Err(corrupt());
-    }
+    identity::write(disk, identity_path, &identity)?;
     Ok(identity)
 }
 
-fn mint(
-    disk: &dyn Disk,
-    path: &Path,
-    random: &Random,
-    expect: Expect<'_>,
-) -> Result<Identity, OpenError> {
-    let identity_path = &path.join("identity");
+/// Data must be somebody's.
+fn check_empty(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
     let names = disk.list(path).map_err(failed(Action::List, path))?;
-    if names
-        .iter()
-        .any(|name| name == "journal" || name == "shards")
-    {
+    let is_data = |name: &String| name == "journal" || name == "shards";
+    if names.iter().any(is_data) {
         return Err(OpenError::IdentityMissing { path: path.into() });
     }
-    let random = || random().map_err(failed(Action::Random, identity_path));
-    let cluster_id = match expect.cluster_id {
-        Some(id) => id.into(),
-        None => format!("{:016x}{:016x}", random()?, random()?),
-    };
-    let mut replicas = Vec::new();
-    for _ in 0..=expect.shards {
-        replicas.push(ReplicaId::new(random()?));
-    }
-    let identity = Identity {
-        cluster_id,
-        node: NodeId::new(random()?),
-        replicas,
-    };
-    let payload = postcard::to_allocvec(&identity).expect("plain data of bounded size encodes");
-    envelope::replace(disk, identity_path, IDENTITY, vec![payload.into()])?;
-    Ok(identity)
-}
-
-fn check(path: &Path, identity: &Identity, expect: Expect<'_>) -> Result<(), OpenError> {
-    if let Some(expected) = expect.cluster_id
-        && expected != identity.cluster_id
-    {
-        return Err(OpenError::AnotherCluster {
-            path: path.into(),
-            expected: expected.into(),
-            found: identity.cluster_id.clone(),
-        });
-    }
-    let found = u32::try_from(identity.replicas.len() - 1).expect("checked against SHARDS_MAX");
-    if found != expect.shards {
-        let (path, expected) = (path.into(), expect.shards);
-        return Err(OpenError::ShardCount {
-            path,
-            expected,
-            found,
-        });
-    }
     Ok(())
-}
-
-/// The bytes of an identity file.
-#[cfg(test)]
-pub(crate) fn identity_file(cluster: &str, node: NodeId, replicas: Vec<ReplicaId>) -> Vec<u8> {
-    let disk = crate::MemoryDisk::new();
-    disk.create_dir_all(Path::new("/")).expect("in memory");
-    let identity = Identity {
-        cluster_id: cluster.into(),
-        node,
-        replicas,
-    };
-    let payload = postcard::to_allocvec(&identity).expect("plain data encodes");
-    let path = Path::new("/identity");
-    envelope::replace(&disk, path, IDENTITY, vec![payload.into()]).expect("in memory");
-    disk.content(path).expect("in memory")
 }
 
 #[cfg(test)]

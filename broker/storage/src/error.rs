@@ -5,8 +5,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use millrace_types::{LogId, Offset};
+use millrace_types::{FoundingError, LogId, Offset};
 use thiserror::Error;
+
+use crate::data_dir::BelongError;
 
 /// What is wrong with bytes on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -116,6 +118,20 @@ pub enum OpenError {
         shards: u32,
         /// The limit.
         shards_max: u32,
+    },
+    /// What a cluster shall be founded with makes no sense.
+    #[error("the cluster cannot be founded")]
+    Founding {
+        /// Why not.
+        #[source]
+        source: FoundingError,
+    },
+    /// The directory cannot belong to the cluster as asked.
+    #[error("the data directory keeps to what it is")]
+    Belong {
+        /// Why.
+        #[source]
+        source: BelongError,
     },
     /// The system refused.
     #[error("cannot {action} {path}")]

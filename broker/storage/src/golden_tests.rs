@@ -5,7 +5,9 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_types::{LogId, LogIndex, NodeId, ReplicaId, ShardId, Term, Wall};
+use millrace_types::{
+    Founder, Founding, FoundingDraft, LogId, LogIndex, NodeId, ReplicaId, ShardId, Term, Wall,
+};
 
 use crate::checkpoint::{self, ListedLog, ListedSegment};
 use crate::journal::format::{BatchHeader, BatchPlace, Encoded, FileHeader, decode_frame};
@@ -13,7 +15,9 @@ use crate::store::index::{self, Block};
 use crate::store::run::Run;
 use crate::store::segment::{self, FrameHeader};
 use crate::testing::{data_path, entry, open_dir, random};
-use crate::{Checkpoint, Covered, DataDir, Disk, Expect, Manifest, MemoryDisk, OpenMode};
+use crate::{
+    Checkpoint, Covered, DataDir, Disk, Expect, Manifest, MemoryDisk, OpenMode, Random, data_dir,
+};
 
 /// What version 1 wrote. Written here only when it is missing, so that adding one is deliberate.
 fn golden(name: &str, written: &[u8]) -> Vec<u8> {
@@ -169,22 +173,68 @@ fn a_checkpoint_is_as_it_was() {
     assert_eq!(load(&self::golden("checkpoint-1", &[])), Some(expected));
 }
 
-#[test]
-fn an_identity_is_as_it_was() {
-    let replicas = vec![ReplicaId::new(6), ReplicaId::new(7), ReplicaId::new(8)];
-    let written = crate::data_dir::identity_file("ours", NodeId::new(5), replicas);
-
-    let golden = golden("identity-1", &written);
-
-    assert_eq!(written, golden);
+fn put_identity(bytes: &[u8]) -> Arc<MemoryDisk> {
     let disk = MemoryDisk::new();
     disk.create_dir_all(&data_path()).unwrap();
-    put(&disk, &data_path().join("identity"), &golden);
+    put(&disk, &data_path().join("identity"), bytes);
+    Arc::new(disk)
+}
+
+#[test]
+fn an_identity_is_as_it_was() {
+    let founder = |node| Founder {
+        node: NodeId::new(node),
+        peer: format!("host-{node}:7073"),
+    };
+    let draft = FoundingDraft {
+        cluster_id: "ours".into(),
+        shards: 2,
+        replication: 2,
+        founders: [1, 5, 9].map(founder).into(),
+    };
+    let founding = Founding::try_from(draft).unwrap();
+    let random: Random = Arc::new(|| Ok(5));
+    let dir = DataDir::open(Arc::new(MemoryDisk::new()), &data_path(), random).unwrap();
+    dir.found(&founding).unwrap();
+    dir.retire(ShardId::METADATA).unwrap();
+    dir.hold(ShardId::METADATA, ReplicaId::new(77)).unwrap();
+    let written = data_dir::file_of(&dir);
+
+    let golden = golden("identity-2", &written);
+
+    assert_eq!(written, golden);
+    let disk = put_identity(&golden);
+    let dir = DataDir::open(disk, &data_path(), self::random()).unwrap();
+    assert_eq!(dir.node(), NodeId::new(5));
+    assert_eq!(dir.cluster().unwrap().founding, Some(founding.clone()));
+    let (one, two) = (ShardId::new(1), ShardId::new(2));
+    assert_eq!(dir.replica(ShardId::METADATA), Some(ReplicaId::new(77)));
+    assert_eq!(dir.founding_members(ShardId::METADATA), None);
+    assert_eq!(dir.replica(one), founding.replica(one, dir.node()));
+    assert_eq!(dir.founding_members(one), Some(founding.members(one)));
+    assert_eq!(dir.replica(two), founding.replica(two, dir.node()));
+}
+
+#[test]
+fn a_directory_from_before_there_were_several_founders_has_founded_alone() {
+    let disk = put_identity(&golden("identity-1", &[]));
     let expect = Expect {
         cluster_id: Some("ours"),
         shards: 2,
     };
-    let dir = DataDir::open(Arc::new(disk), &data_path(), expect, random()).unwrap();
-    assert_eq!(dir.node(), NodeId::new(5));
-    assert_eq!(dir.replica(ShardId::new(2)), Some(ReplicaId::new(8)));
+
+    let dir = DataDir::open_alone(disk, &data_path(), expect, random()).unwrap();
+
+    let (node, last, replica) = (NodeId::new(5), ShardId::new(2), ReplicaId::new(8));
+    assert_eq!(dir.node(), node);
+    assert_eq!(dir.replica(last), Some(replica));
+    assert_eq!(dir.founding_members(last), Some(vec![(replica, node)]));
+    let founding = dir.cluster().unwrap().founding.unwrap();
+    assert_eq!(founding.founders().len(), 1);
+    // It goes on as every other one.
+    dir.found(&founding).unwrap();
+    dir.retire(last).unwrap();
+    assert!(dir.hold(last, replica).is_err());
+    dir.hold(last, ReplicaId::new(9)).unwrap();
+    assert_eq!(dir.replica(ShardId::new(1)), Some(ReplicaId::new(7)));
 }

@@ -37,7 +37,7 @@ mod times;
 
 pub use checkpoint::{Checkpoint, Covered, Manifest};
 pub use checkpointer::{CheckpointDone, Checkpointer, CheckpointerHandle, EncodeSnapshot};
-pub use data_dir::{CLUSTER_ID_BYTES_MAX, DataDir, Expect, Random};
+pub use data_dir::{BelongError, Cluster, DataDir, Expect, Random};
 pub use disk::{Area, CountedDisk, Disk, DiskFile, Lock, OpenMode, RealDisk, Traffic};
 #[cfg(any(test, feature = "test-util"))]
 pub use disk::{Crash, Fault, FaultyDisk, MemoryDisk, Operation};
@@ -48,6 +48,7 @@ pub use journal::{
     Damage, JOURNAL_RECORD_BYTES_MAX, Journal, JournalHandle, JournalOptions, JournalRecord,
     JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
 };
+pub use millrace_types::CLUSTER_ID_BYTES_MAX;
 pub use routine::{Next, Routine, Starter, drive};
 pub use scrubber::{
     Damaged, Finding, OnDamage, SCRUB_BYTES_PER_SECOND_DEFAULT, ScrubStats, Scrubber,

@@ -35,7 +35,7 @@ pub(crate) fn open_dir_at(disk: &(impl Disk + Clone), path: &Path) -> DataDir {
         cluster_id: None,
         shards: 2,
     };
-    DataDir::open(Arc::new(disk.clone()), path, expect, random()).unwrap()
+    DataDir::open_alone(Arc::new(disk.clone()), path, expect, random()).unwrap()
 }
 
 /// Waits for another thread to make something true.

@@ -5,6 +5,7 @@ extern crate alloc;
 
 mod address;
 mod error;
+mod founding;
 mod id;
 mod limits;
 pub mod mutant;
@@ -12,6 +13,7 @@ mod time;
 
 pub use address::{Address, AddressError};
 pub use error::{Applied, ErrorCode, Refusal};
+pub use founding::{Founder, Founding, FoundingDraft, FoundingError};
 pub use id::{Count, LogId, LogIndex, NodeId, Offset, ReplicaId, SessionId, ShardId, Term};
 pub use limits::*;
 pub use time::{Elapsed, Stamp, Wall};

@@ -5,6 +5,16 @@
 pub const SHARDS_DEFAULT: u32 = 4;
 /// Data shards of a node at most: every shard costs a checkpoint and a place in each journal batch.
 pub const SHARDS_MAX: u32 = 256;
+/// Longest cluster id: it is a label of a Kubernetes object.
+pub const CLUSTER_ID_BYTES_MAX: usize = 63;
+/// Nodes that found a cluster together: each has to reach each, and people list them by hand.
+pub const FOUNDERS_MAX: usize = 15;
+/// Voters of the metadata shard at most: more would only have to agree more often.
+pub const METADATA_VOTERS_MAX: usize = 5;
+/// Replicas of a data shard unless configured: one may be lost, and nothing is.
+pub const REPLICATION_DEFAULT: u32 = 3;
+/// Longest address of a node: a DNS name, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 253 + 6;
 /// A message, encoded. One must fit a journal batch and an HTTP/2 window several times over.
 pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 /// What queues and topics accept unless they say otherwise.

@@ -29,8 +29,8 @@ impl Broker {
     /// `WRONG_CLUSTER`, `REVISION_CONFLICT`, `INVALID_ARGUMENT`, `SHARD_UNAVAILABLE`, `DRAINING`.
     pub async fn apply_topology(&self, delta: TopologyDelta) -> Result<u64, Refusal> {
         self.node.check_serving()?;
-        let cluster = self.node.data_dir.cluster_id();
-        if let Some(expected) = delta.cluster_id.filter(|expected| expected != cluster) {
+        let cluster = self.node.cluster_id();
+        if let Some(expected) = delta.cluster_id.filter(|expected| *expected != cluster) {
             return Err(self.node.figures.refused(Refusal::new(
                 ErrorCode::WrongCluster,
                 format!("this is cluster {cluster}, not {expected}"),
@@ -65,7 +65,7 @@ impl Broker {
             problems: self.problems(topology, address, &object),
         };
         Ok(Metadata {
-            cluster_id: dir.cluster_id().to_owned(),
+            cluster_id: self.node.cluster_id(),
             node_id: dir.node(),
             shards: dir.data_shards(),
             revision: topology.revision(),

@@ -1,5 +1,7 @@
 //! Whose directory it is, and what is refused.
 
+use millrace_types::{Founder, Founding, FoundingDraft};
+
 use super::*;
 use crate::disk::{Fault, FaultyDisk, MemoryDisk, OpenMode, Operation, RealDisk};
 use crate::size::in_memory;
@@ -7,7 +9,7 @@ use crate::testing::{data_path, open_dir, random};
 use crate::{Crash, Journal};
 
 fn open(disk: &MemoryDisk, expect: Expect<'_>) -> Result<DataDir, OpenError> {
-    DataDir::open(Arc::new(disk.clone()), &data_path(), expect, random())
+    DataDir::open_alone(Arc::new(disk.clone()), &data_path(), expect, random())
 }
 
 const OURS: Expect<'static> = Expect {
@@ -24,7 +26,7 @@ fn the_identity_is_minted_once() {
     let disk = MemoryDisk::new();
     let dir = open(&disk, ANY).unwrap();
     let (cluster, node, replica) = (
-        dir.cluster_id().to_owned(),
+        dir.cluster().unwrap().id,
         dir.node(),
         dir.replica(ShardId::new(4)),
     );
@@ -43,7 +45,7 @@ fn the_identity_is_minted_once() {
         },
     )
     .unwrap();
-    assert_eq!((dir.cluster_id(), dir.node()), (&*cluster, node));
+    assert_eq!((dir.cluster().unwrap().id, dir.node()), (cluster, node));
     assert_eq!(dir.replica(ShardId::new(4)), replica);
 }
 
@@ -59,7 +61,7 @@ fn a_crash_while_minting_is_a_first_start_again() {
             Operation::SyncDir,
         ];
         disk.fail(operations[in_memory(seed % 4)], Fault::Broken, 0, "data");
-        let failed = DataDir::open(Arc::new(disk.clone()), &data_path(), OURS, random());
+        let failed = DataDir::open_alone(Arc::new(disk.clone()), &data_path(), OURS, random());
         assert!(matches!(failed, Err(OpenError::Io { .. })));
         memory.crash(Crash::Random(seed));
         open(&memory, OURS).unwrap();
@@ -71,7 +73,7 @@ fn an_identity_that_was_used_once_stays_though_its_first_start_was_killed() {
     let memory = MemoryDisk::new();
     let disk = FaultyDisk::new(Arc::new(memory.clone()));
     disk.fail(Operation::SyncDir, Fault::Broken, 0, "data");
-    let killed = DataDir::open(Arc::new(disk), &data_path(), OURS, random());
+    let killed = DataDir::open_alone(Arc::new(disk), &data_path(), OURS, random());
     assert!(matches!(killed, Err(OpenError::Io { .. })));
     let node = open(&memory, OURS).unwrap().node();
 
@@ -145,7 +147,7 @@ fn a_later_version_is_refused_with_both_versions() {
     drop(open(&disk, ANY).unwrap());
     let path = data_path().join("identity");
     let original = disk.content(&path).unwrap();
-    disk.corrupt(&path, 12, 3).unwrap();
+    disk.corrupt(&path, 12, 1).unwrap();
     let content = disk.content(&path).unwrap();
     let crc = crc32c::crc32c(&content[12..]) ^ crc32c::crc32c(&original[12..]);
     for (at, mask) in (8..).zip(crc.to_le_bytes()) {
@@ -154,7 +156,7 @@ fn a_later_version_is_refused_with_both_versions() {
     let refused = open(&disk, ANY).err().unwrap();
     assert_eq!(
         refused.to_string(),
-        "/data/identity has format version 2; this program reads up to 1"
+        "/data/identity has format version 3; this program reads up to 2"
     );
 }
 
@@ -186,7 +188,7 @@ fn an_identity_that_is_misread_once_is_read_again() {
         for reads in 0..3 {
             let faulty = FaultyDisk::new(Arc::new(disk.duplicate()));
             faulty.fail(Operation::Read, fault, reads, "identity");
-            let dir = DataDir::open(Arc::new(faulty), &data_path(), ANY, random());
+            let dir = DataDir::open_alone(Arc::new(faulty), &data_path(), ANY, random());
             assert_eq!(dir.unwrap().node(), expected, "{fault:?} at read {reads}");
         }
     }
@@ -207,11 +209,156 @@ fn a_directory_that_cannot_be_made_is_named() {
     let file = directory.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
     let path = file.join("data");
-    let refused = DataDir::open(Arc::new(RealDisk), &path, ANY, random())
+    let refused = DataDir::open_alone(Arc::new(RealDisk), &path, ANY, random())
         .err()
         .unwrap();
     assert_eq!(
         refused.to_string(),
         format!("cannot create {}", path.display())
     );
+}
+
+fn open_only(disk: &MemoryDisk) -> DataDir {
+    DataDir::open(Arc::new(disk.clone()), &data_path(), random()).unwrap()
+}
+
+/// A record of this node and two others.
+fn founding_with(node: NodeId, cluster: &str) -> Founding {
+    let nodes = [node, NodeId::new(1), NodeId::new(2)];
+    let founder = |node: NodeId| Founder {
+        node,
+        peer: format!("host-{node}:1"),
+    };
+    let draft = FoundingDraft {
+        cluster_id: cluster.into(),
+        shards: 4,
+        replication: 3,
+        founders: nodes.map(founder).into(),
+    };
+    draft.try_into().unwrap()
+}
+
+#[test]
+fn a_directory_belongs_to_nobody_until_it_founds_with_others_and_only_once() {
+    let disk = MemoryDisk::new();
+    let dir = open_only(&disk);
+    let (node, shard) = (dir.node(), ShardId::new(2));
+    assert!(dir.cluster().is_none() && dir.replica(shard).is_none());
+    assert!(matches!(
+        dir.hold(shard, ReplicaId::new(1)),
+        Err(BelongError::NoShard { .. })
+    ));
+    let ours = founding_with(node, "ours");
+    let others = founding_with(NodeId::new(3), "ours");
+    assert!(matches!(
+        dir.found(&others),
+        Err(BelongError::NotFounder { .. })
+    ));
+    dir.found(&ours).unwrap();
+    drop(dir);
+    disk.crash(Crash::DropAll);
+
+    let dir = open_only(&disk);
+    assert_eq!(dir.node(), node);
+    assert_eq!(dir.cluster().unwrap().founding.as_ref(), Some(&ours));
+    assert_eq!(dir.replica(shard), ours.replica(shard, node));
+    assert_eq!(dir.founding_members(shard), Some(ours.members(shard)));
+    dir.found(&ours).unwrap();
+    let before = disk.content(&data_path().join("identity")).unwrap();
+    let other = dir.found(&founding_with(node, "theirs")).unwrap_err();
+    assert!(matches!(other, BelongError::Already { .. }));
+    assert!(dir.join("ours", 4, ReplicaId::new(3)).is_err());
+    let after = disk.content(&data_path().join("identity")).unwrap();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn who_joins_has_the_metadata_shard_and_is_given_others() {
+    let disk = MemoryDisk::new();
+    let dir = open_only(&disk);
+    let (metadata, replica) = (ReplicaId::new(70), ReplicaId::new(71));
+    assert!(dir.join("ours", 0, metadata).is_err());
+    dir.join("ours", 4, metadata).unwrap();
+    dir.join("ours", 4, metadata).unwrap();
+    for (cluster, shards, replica) in [("theirs", 4, 70), ("ours", 5, 70), ("ours", 4, 9)] {
+        let other = dir.join(cluster, shards, ReplicaId::new(replica));
+        assert!(matches!(other, Err(BelongError::Already { .. })));
+    }
+    let shard = ShardId::new(4);
+    dir.hold(shard, replica).unwrap();
+    drop(dir);
+    disk.crash(Crash::DropAll);
+
+    let dir = open_only(&disk);
+    assert_eq!(dir.replica(ShardId::METADATA), Some(metadata));
+    assert_eq!(dir.replica(shard), Some(replica));
+    assert_eq!(dir.founding_members(shard), None);
+    assert_eq!(dir.replica(ShardId::new(1)), None);
+    assert_eq!(dir.shards().count(), 5);
+}
+
+#[test]
+fn a_replica_that_was_given_up_is_not_used_again_and_its_files_are_gone() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let shard = ShardId::new(2);
+    let first = dir.replica(shard).unwrap();
+    let segments = dir.shard_path(shard).join("segments");
+    disk.create_dir_all(&segments).unwrap();
+    let files = [
+        segments.join("1.seg"),
+        dir.shard_path(shard).join("checkpoint-1"),
+    ];
+    for path in &files {
+        disk.open(path, OpenMode::CreateNew).unwrap();
+        disk.sync_dir(path.parent().unwrap()).unwrap();
+    }
+    let second = ReplicaId::new(9);
+    assert!(matches!(
+        dir.hold(shard, second),
+        Err(BelongError::Held { replica, .. }) if replica == first
+    ));
+    dir.hold(shard, first).unwrap();
+
+    dir.retire(shard).unwrap();
+    dir.retire(shard).unwrap();
+    assert_eq!(dir.replica(shard), None);
+    drop(dir);
+    disk.crash(Crash::DropAll);
+
+    let dir = open_dir(&disk);
+    assert!(matches!(
+        dir.hold(shard, first),
+        Err(BelongError::Retired { .. })
+    ));
+    assert!(disk.content(&files[1]).is_ok());
+    dir.hold(shard, second).unwrap();
+    assert!(files.iter().all(|path| disk.content(path).is_err()));
+    assert_eq!(dir.replica(shard), Some(second));
+    assert_eq!(dir.founding_members(shard), None);
+}
+
+#[test]
+fn a_crash_while_founding_leaves_the_directory_before_or_after() {
+    let operations = [
+        Operation::Write,
+        Operation::Sync,
+        Operation::Rename,
+        Operation::SyncDir,
+    ];
+    for (seed, operation) in (0..40).zip(operations.into_iter().cycle()) {
+        let memory = MemoryDisk::new();
+        let node = open_only(&memory).node();
+        let founding = founding_with(node, "ours");
+        let disk = FaultyDisk::new(Arc::new(memory.clone()));
+        let dir = DataDir::open(Arc::new(disk.clone()), &data_path(), random()).unwrap();
+        disk.fail(operation, Fault::Broken, 0, "data");
+        assert!(matches!(dir.found(&founding), Err(BelongError::Disk(_))));
+        drop(dir);
+        memory.crash(Crash::Random(seed));
+
+        let dir = open_only(&memory);
+        assert_eq!(dir.node(), node);
+        dir.found(&founding).unwrap();
+    }
 }

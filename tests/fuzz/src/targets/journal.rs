@@ -57,7 +57,7 @@ pub(super) fn open_dir(disk: &MemoryDisk) -> Option<DataDir> {
     // Numbers that do not repeat within an input, and are the same for each.
     let next = AtomicU64::new(1 << 40);
     let random = Arc::new(move || Ok(next.fetch_add(1, Ordering::Relaxed)));
-    DataDir::open(Arc::new(disk.clone()), &data(), expect, random).ok()
+    DataDir::open_alone(Arc::new(disk.clone()), &data(), expect, random).ok()
 }
 
 /// Small files, so that opening one costs nothing.

@@ -219,7 +219,7 @@ fn a_preparer_that_panics_fails_the_journal() {
         sane()
     });
     let path = crate::testing::data_path();
-    let dir = crate::DataDir::open(Arc::new(disk), &path, expect, random).unwrap();
+    let dir = crate::DataDir::open_alone(Arc::new(disk), &path, expect, random).unwrap();
     let (running, _) = start(&dir, small());
     broken.store(true, std::sync::atomic::Ordering::Relaxed);
 

@@ -213,7 +213,7 @@ fn open(disk: &MemoryDisk) -> Result<(DataDir, u64, Arc<Store>), OpenError> {
         cluster_id: None,
         shards: 2,
     };
-    let dir = DataDir::open(Arc::new(disk.clone()), &data_path(), expect, random())?;
+    let dir = DataDir::open_alone(Arc::new(disk.clone()), &data_path(), expect, random())?;
     let checkpoint = Checkpoint::load(&dir, SHARD)?;
     let index = checkpoint
         .as_ref()

@@ -1,0 +1,253 @@
+//! How a directory comes to belong to a cluster, and to have replicas of its shards.
+//!
+//! Promises: a cluster is founded or joined once, replicas are never used again once they were
+//! given up, and whoever asks for what is so already gets the same answer. What a replica that was
+//! given up has left behind is gone before another one begins.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use millrace_types::{Founding, NodeId, ReplicaId, ShardId};
+use thiserror::Error;
+
+use super::identity::{self, Belongs, Cluster, Held, HeldState, Identity};
+use super::{DataDir, Expect};
+use crate::error::{Action, DiskFailure, OpenError, failed};
+
+/// Why a directory does not come to belong as asked. But for a failure of the disk, nothing has
+/// changed.
+#[derive(Debug, Error)]
+pub enum BelongError {
+    /// It belongs to another cluster, or to this one by another record.
+    #[error("node {node} belongs to cluster {found} already, in another way than asked for")]
+    Already {
+        /// The directory's.
+        node: NodeId,
+        /// The cluster's id.
+        found: String,
+    },
+    /// Others found it.
+    #[error("node {node} is not among the founders")]
+    NotFounder {
+        /// The directory's.
+        node: NodeId,
+    },
+    /// A number or a name is out of its bounds.
+    #[error("cluster {id:?} with {shards} data shards is none")]
+    NoCluster {
+        /// Its id.
+        id: String,
+        /// Its shards.
+        shards: u32,
+    },
+    /// There is no such shard, or no cluster.
+    #[error("there is no shard {shard}")]
+    NoShard {
+        /// Which.
+        shard: ShardId,
+    },
+    /// Another replica of the shard is here.
+    #[error("replica {replica} of shard {shard} is here")]
+    Held {
+        /// Of what.
+        shard: ShardId,
+        /// Which is here.
+        replica: ReplicaId,
+    },
+    /// The id was used, or is none.
+    #[error("replica {replica} of shard {shard} was given up; its id is not used again")]
+    Retired {
+        /// Of what.
+        shard: ShardId,
+        /// Which.
+        replica: ReplicaId,
+    },
+    /// What is on disk now is not known.
+    #[error(transparent)]
+    Disk(#[from] DiskFailure),
+}
+
+impl DataDir {
+    /// Founds a cluster with others, or alone, and durably. The same again is no error.
+    ///
+    /// # Errors
+    /// When the node is not in the record, or belongs to a cluster by another one.
+    pub fn found(&self, founding: &Founding) -> Result<(), BelongError> {
+        let node = self.node();
+        if !founding.is_founder(node) {
+            return Err(BelongError::NotFounder { node });
+        }
+        let held = |shard| {
+            let replica = founding.replica(shard, node)?;
+            let state = HeldState::Founder;
+            Some((shard, Held { replica, state }))
+        };
+        let shards = (0..=founding.shards()).map(ShardId::new);
+        self.belong(
+            Cluster {
+                id: founding.cluster_id().into(),
+                shards: founding.shards(),
+                founding: Some(founding.clone()),
+            },
+            shards.filter_map(held).collect(),
+        )
+    }
+
+    /// Joins a cluster that others founded, durably, with a first replica: that of the metadata
+    /// shard. The same again is no error.
+    ///
+    /// # Errors
+    /// When the node belongs to a cluster in another way.
+    pub fn join(&self, id: &str, shards: u32, metadata: ReplicaId) -> Result<(), BelongError> {
+        let state = HeldState::Added;
+        let held = Held {
+            replica: metadata,
+            state,
+        };
+        self.belong(
+            Cluster {
+                id: id.into(),
+                shards,
+                founding: None,
+            },
+            BTreeMap::from([(ShardId::METADATA, held)]),
+        )
+    }
+
+    /// Takes a new, empty replica of a shard, durably. What a former one has left behind is
+    /// removed. The same again is no error.
+    ///
+    /// # Errors
+    /// When there is another one, or its id was used.
+    pub fn hold(&self, shard: ShardId, replica: ReplicaId) -> Result<(), BelongError> {
+        let mut identity = self.lock();
+        let belongs = belongs(&identity, shard)?;
+        if let Some(held) = belongs.replicas.get(&shard) {
+            match (held.state, held.replica == replica) {
+                (HeldState::Retired, false) => {}
+                (HeldState::Retired, true) => {
+                    return Err(BelongError::Retired { shard, replica });
+                }
+                (HeldState::Founder | HeldState::Added, true) => return Ok(()),
+                (HeldState::Founder | HeldState::Added, false) => {
+                    let replica = held.replica;
+                    return Err(BelongError::Held { shard, replica });
+                }
+            }
+        }
+        if replica.get() == 0 {
+            return Err(BelongError::Retired { shard, replica });
+        }
+        self.clear(shard)?;
+        let state = HeldState::Added;
+        self.set(&mut identity, shard, Held { replica, state })
+    }
+
+    /// Gives up this node's replica of a shard, durably; its files go when there is a next one. No
+    /// error when there is none.
+    ///
+    /// # Errors
+    /// When there is no such shard.
+    pub fn retire(&self, shard: ShardId) -> Result<(), BelongError> {
+        let mut identity = self.lock();
+        let held = belongs(&identity, shard)?.replicas.get(&shard).copied();
+        match held {
+            None => Ok(()),
+            Some(held) if held.state == HeldState::Retired => Ok(()),
+            Some(Held { replica, .. }) => {
+                let state = HeldState::Retired;
+                self.set(&mut identity, shard, Held { replica, state })
+            }
+        }
+    }
+
+    /// A cluster of one.
+    pub(super) fn found_alone(&self, expect: Expect<'_>) -> Result<(), OpenError> {
+        let random = || {
+            let bits = self.random();
+            bits.map_err(failed(Action::Random, &self.path().join("identity")))
+        };
+        let cluster_id = match expect.cluster_id {
+            Some(id) => id.into(),
+            None => format!("{:016x}{:016x}", random()?, random()?),
+        };
+        let founding = Founding::alone(&cluster_id, expect.shards, self.node());
+        let founding = founding.map_err(|source| OpenError::Founding { source })?;
+        self.found(&founding).map_err(|error| match error {
+            BelongError::Disk(failure) => failure.into(),
+            source => OpenError::Belong { source },
+        })
+    }
+
+    fn belong(
+        &self,
+        cluster: Cluster,
+        replicas: BTreeMap<ShardId, Held>,
+    ) -> Result<(), BelongError> {
+        let mut identity = self.lock();
+        let node = self.node();
+        if let Some(known) = &identity.belongs {
+            let same = match (&known.cluster.founding, &cluster.founding) {
+                (Some(known), Some(asked)) => known.is_same(asked),
+                (None, None) => {
+                    let of_metadata = |all: &BTreeMap<ShardId, Held>| {
+                        all.get(&ShardId::METADATA).map(|held| held.replica)
+                    };
+                    known.cluster == cluster
+                        && of_metadata(&known.replicas) == of_metadata(&replicas)
+                }
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            let found = known.cluster.id.clone();
+            return same
+                .then_some(())
+                .ok_or(BelongError::Already { node, found });
+        }
+        let (id, shards) = (cluster.id.clone(), cluster.shards);
+        let belongs = Some(Belongs { cluster, replicas });
+        let next = Identity { node, belongs };
+        if !identity::makes_sense(&next) {
+            return Err(BelongError::NoCluster { id, shards });
+        }
+        self.replace(&mut identity, next)
+    }
+
+    fn set(&self, identity: &mut Identity, shard: ShardId, held: Held) -> Result<(), BelongError> {
+        let mut next = identity.clone();
+        if let Some(belongs) = &mut next.belongs {
+            belongs.replicas.insert(shard, held);
+        }
+        self.replace(identity, next)
+    }
+
+    fn replace(&self, identity: &mut Identity, next: Identity) -> Result<(), BelongError> {
+        identity::write(&**self.disk(), &self.path().join("identity"), &next)?;
+        *identity = next;
+        Ok(())
+    }
+
+    /// Removes the files of a shard.
+    fn clear(&self, shard: ShardId) -> Result<(), DiskFailure> {
+        let directory = self.shard_path(shard);
+        for directory in [directory.join("segments"), directory] {
+            let names = match self.disk().list(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                listed => listed.map_err(failed(Action::List, &directory))?,
+            };
+            for name in names.iter().filter(|name| *name != "segments") {
+                let path = directory.join(name);
+                let removed = self.disk().remove(&path);
+                removed.map_err(failed(Action::Remove, &path))?;
+            }
+            let synced = self.disk().sync_dir(&directory);
+            synced.map_err(failed(Action::Sync, &directory))?;
+        }
+        Ok(())
+    }
+}
+
+fn belongs(identity: &Identity, shard: ShardId) -> Result<&Belongs, BelongError> {
+    let belongs = identity.belongs.as_ref();
+    let has_it = |all: &&Belongs| shard.get() <= all.cluster.shards;
+    belongs.filter(has_it).ok_or(BelongError::NoShard { shard })
+}
