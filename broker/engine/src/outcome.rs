@@ -6,6 +6,8 @@ use core::ops::Range;
 
 use millrace_types::{Count, LogId, Offset, Refusal, SessionId};
 
+use serde::{Deserialize, Serialize};
+
 use crate::command::Held;
 
 /// The whole answer.
@@ -21,7 +23,7 @@ pub struct Applied {
 }
 
 /// The answer to the proposer.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Done, nothing to say.
     #[default]
@@ -74,7 +76,7 @@ pub enum BodyChange {
 }
 
 /// One message handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     /// Of the message.
     pub offset: Offset,
@@ -188,7 +190,7 @@ pub struct MessageView {
 }
 
 /// What a queue can still take; `u64::MAX` stands for no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Room {
     /// Messages.
     pub messages: u64,

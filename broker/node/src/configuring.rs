@@ -11,9 +11,10 @@ use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_engine::{CONFIGURE_BYTES_MAX, Catalogue};
 use millrace_storage::JOURNAL_RECORD_BYTES_MAX;
-use millrace_types::{LogId, Refusal, ShardId};
+use millrace_types::{LogId, NodeId, Refusal, ShardId};
 
 use super::input::{Caller, Input, Proposal};
+use super::leaders::Led;
 use super::node::Node;
 use super::reply::Reply;
 
@@ -28,6 +29,8 @@ const _: () = assert!((CONFIGURE_BYTES_MAX as u64) < JOURNAL_RECORD_BYTES_MAX);
 #[derive(Debug)]
 pub(super) struct Round {
     shard: ShardId,
+    /// Tells its answers from those of an earlier one.
+    number: u64,
     /// What it has done at the beginning, and in the end.
     revisions: Range<u64>,
     /// The log that it was told of last. It is told what there is to say when a log's turn comes:
@@ -38,13 +41,19 @@ pub(super) struct Round {
 
 impl Round {
     /// What a shard lacks that did everything up to `done`; `go_on` comes next.
-    pub(super) fn new(catalogue: &Catalogue, shard: ShardId, done: u64) -> Self {
+    pub(super) fn new(catalogue: &Catalogue, shard: ShardId, done: u64, number: u64) -> Self {
         Self {
             shard,
+            number,
             revisions: done..catalogue.revision(),
             told: None,
             over: false,
         }
+    }
+
+    /// As it was given.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
     }
 
     /// The revision that the shard is brought to.
@@ -60,6 +69,13 @@ impl Round {
     /// Sends the next portion; `Input::Configured` says when it is logged.
     pub(super) fn go_on(&mut self, node: &Arc<Node>, catalogue: &Catalogue) {
         let portion = self.portion(catalogue);
+        match node.led(self.shard) {
+            Led::There(leader) => self.send(node, leader, portion),
+            Led::Here | Led::Nobody => self.propose(node, portion),
+        }
+    }
+
+    fn propose(&self, node: &Arc<Node>, portion: Vec<Command>) {
         let last = portion.len().saturating_sub(1);
         for (at, command) in portion.into_iter().enumerate() {
             if at < last {
@@ -73,6 +89,16 @@ impl Round {
                 caller: Caller::Reply(self.reply(node)),
             });
         }
+    }
+
+    /// The same, to a shard that is led elsewhere. What arrives late or twice does nothing: a shard
+    /// ignores what is older than what it has done.
+    fn send(&self, node: &Arc<Node>, leader: NodeId, portion: Vec<Command>) {
+        let (shard, number, asking) = (self.shard, self.number, Arc::clone(node));
+        node.host.spawn(Box::pin(async move {
+            let done = asking.order_all(leader, shard, portion).await;
+            tell(&asking, (shard, number), done);
+        }));
     }
 
     /// Never empty.
@@ -93,12 +119,14 @@ impl Round {
     }
 
     fn reply(&self, node: &Arc<Node>) -> Reply<Outcome> {
-        let (node, shard) = (Arc::clone(node), self.shard);
-        Reply::to(move |outcome: Result<_, Refusal>| {
-            if let Ok(slot) = node.slot(ShardId::METADATA) {
-                slot.inbox
-                    .send(Input::Configured(shard, outcome.map(|_| ())));
-            }
-        })
+        let (node, round) = (Arc::clone(node), (self.shard, self.number));
+        Reply::to(move |outcome: Result<_, Refusal>| tell(&node, round, outcome.map(|_| ())))
+    }
+}
+
+/// Tells the metadata shard what came of a portion.
+fn tell(node: &Node, (shard, number): (ShardId, u64), done: Result<(), Refusal>) {
+    if let Ok(slot) = node.slot(ShardId::METADATA) {
+        slot.inbox.send(Input::Configured(shard, number, done));
     }
 }

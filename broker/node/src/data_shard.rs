@@ -97,6 +97,7 @@ impl DataShard {
             .map(millrace_engine::Partition::log);
         let queues = this.state.shard.queues().map(millrace_engine::Queue::log);
         let departed = this.state.shard.departed();
+        this.publish_configured();
         for log in partitions.chain(queues).chain(departed).collect::<Vec<_>>() {
             this.publish_log(log);
         }
@@ -216,8 +217,13 @@ impl DataShard {
             Command::Publish { log, batch } => {
                 if let Outcome::Appended(_) = outcome {
                     // Before the answer, so that who has it can read what it published.
-                    self.publish_extent(*log);
-                    if self.log.leads() {
+                    let is_partition = self.publish_extent(*log);
+                    if !self.log.leads() {
+                        // Bound queues may be led here.
+                        if is_partition {
+                            self.waking.add(*log);
+                        }
+                    } else {
                         let figures = &self.node.figures;
                         figures.published_messages.add(u64::from(batch.count));
                         figures.published_bytes.add(batch.bytes);
@@ -239,6 +245,7 @@ impl DataShard {
             | Command::ConfigurePartition { log, .. }
             | Command::Freeze { log, .. }
             | Command::Remove { log, .. } => self.publish_log(*log),
+            Command::Configured { .. } => self.publish_configured(),
             Command::ForgetDead { queue, .. } => self.publish_departed(*queue),
             Command::Settle { settlements, .. } => {
                 if let Outcome::Settled(results) = outcome
@@ -438,6 +445,11 @@ impl DataShard {
             self.publish_departed(log);
             self.node.logs.remove(log);
         }
+    }
+
+    fn publish_configured(&self) {
+        let revision = self.shard().configured_revision();
+        self.node.logs.set_configured(self.id, revision);
     }
 
     /// Tells whether the shard knows what has arrived in a removed queue.

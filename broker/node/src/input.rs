@@ -47,8 +47,8 @@ pub(super) enum Input {
     Unreachable(NodeId, Lane),
     /// A checkpoint is done, or is not.
     Checkpointed(ShardId, Result<LogIndex, CheckpointError>),
-    /// A data shard has, or has not, logged a portion of its configuration.
-    Configured(ShardId, Result<(), Refusal>),
+    /// A data shard has, or has not, logged a portion of its configuration, of a round.
+    Configured(ShardId, u64, Result<(), Refusal>),
     /// Give figures of all shards of the worker.
     Facts(Reply<Facts>),
     /// Make a checkpoint of each shard that has anything new.

@@ -35,6 +35,8 @@ struct Maps {
     bound: BTreeMap<LogId, BTreeMap<LogId, Offset>>,
     /// By queue: its partitions.
     bindings: BTreeMap<LogId, Vec<LogId>>,
+    /// The topology revision that each shard's replica here has done.
+    configured: BTreeMap<ShardId, u64>,
 }
 
 impl Logs {
@@ -83,6 +85,16 @@ impl Logs {
         {
             *known = cursor;
         }
+    }
+
+    /// The replica of a shard has done everything up to a topology revision.
+    pub(super) fn set_configured(&self, shard: ShardId, revision: u64) {
+        self.write().configured.insert(shard, revision);
+    }
+
+    /// What the replica of a shard has done here; 0 without one.
+    pub(super) fn configured(&self, shard: ShardId) -> u64 {
+        self.read().configured.get(&shard).copied().unwrap_or(0)
     }
 
     /// A removed dead-letter queue is known to its shard, or is no longer.
@@ -170,6 +182,14 @@ impl Logs {
     /// The first offset of a partition that some bound queue has not looked at.
     pub(super) fn lowest_cursor(&self, partition: LogId) -> Option<Offset> {
         self.read().bound.get(&partition)?.values().copied().min()
+    }
+
+    /// The same, of queues of one shard.
+    pub(super) fn lowest_cursor_of(&self, partition: LogId, shard: ShardId) -> Option<Offset> {
+        let maps = self.read();
+        let bound = maps.bound.get(&partition)?.iter();
+        let of_shard = bound.filter(|(queue, _)| maps.shards.get(queue) == Some(&shard));
+        of_shard.map(|(_, cursor)| *cursor).min()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Maps> {

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use millrace_engine::catalogue::{CatalogueCommand, CatalogueEntry};
 use millrace_replica::ReadyNumber;
 use millrace_storage::CheckpointError;
-use millrace_types::{LogIndex, Refusal, ShardId};
+use millrace_types::{ErrorCode, LogIndex, Refusal, ShardId};
 
 use super::checkpoint_plan::{self, CheckpointPlan};
 use super::clock::Clock;
 use super::configuring::Round;
 use super::facts::ShardFacts;
+use super::leaders::Led;
 use super::node::Node;
 use super::outbound::Outbound;
 use super::recovery::Metadata;
@@ -30,21 +31,21 @@ pub(super) struct MetadataShard {
     held: Vec<(CatalogueCommand, Reply<u64>)>,
     clock: Clock,
     plan: CheckpointPlan,
-    /// What each data shard that serves has logged.
-    configured: BTreeMap<ShardId, u64>,
     /// What data shards are being told.
     rounds: BTreeMap<ShardId, Round>,
+    /// How many rounds there were.
+    round: u64,
+    /// What data shards have done, as far as it was put on its way into the catalogue.
+    noted: BTreeMap<ShardId, u64>,
 }
 
 impl MetadataShard {
-    /// Takes over a recovered catalogue; `configured` is what each data shard that serves has
-    /// logged.
+    /// Takes over a recovered catalogue.
     pub(super) fn new(
         node: &Arc<Node>,
         state: Metadata,
         plan: CheckpointPlan,
         log: ShardLog<(CatalogueEntry, Reply<u64>)>,
-        configured: BTreeMap<ShardId, u64>,
         now: Instant,
     ) -> Self {
         let this = Self {
@@ -54,8 +55,9 @@ impl MetadataShard {
             log,
             held: Vec::new(),
             plan,
-            configured,
             rounds: BTreeMap::new(),
+            round: 0,
+            noted: BTreeMap::new(),
         };
         this.publish();
         this
@@ -96,17 +98,11 @@ impl MetadataShard {
         if self.state.catalogue.topology().data_shards() < data_shards {
             self.propose(CatalogueCommand::Init { data_shards }, Reply::none(), now);
         }
-        let topology = self.state.catalogue.topology();
-        if topology.applied_revision() < self.state.catalogue.revision() {
-            for (shard, revision) in self.configured.clone() {
-                let command = CatalogueCommand::ShardConfigured { shard, revision };
-                self.propose(command, Reply::none(), now);
-            }
-        }
+        self.noted.clear();
         for (command, reply) in std::mem::take(&mut self.held) {
             self.propose(command, reply, now);
         }
-        self.push();
+        self.push(now);
     }
 
     /// Another replica decides from here on, or none does.
@@ -161,7 +157,7 @@ impl MetadataShard {
         }
         self.log.applied();
         if changed {
-            self.push();
+            self.push(now);
         }
         applied
     }
@@ -215,41 +211,80 @@ impl MetadataShard {
         Ok(applied.changed)
     }
 
-    /// A data shard has, or has not, logged what it was told last.
-    pub(super) fn configured(&mut self, shard: ShardId, result: Result<(), Refusal>, now: Instant) {
-        let Some(round) = self.rounds.get_mut(&shard) else {
+    /// A data shard has, or has not, logged what it was told last in a round.
+    pub(super) fn configured(
+        &mut self,
+        shard: ShardId,
+        (number, result): (u64, Result<(), Refusal>),
+        now: Instant,
+    ) {
+        let round = self.rounds.get_mut(&shard);
+        let Some(round) = round.filter(|round| round.number() == number) else {
             return;
         };
         match result {
             Ok(()) if round.is_over() => {
                 let revision = round.revision();
                 self.rounds.remove(&shard);
-                self.configured.insert(shard, revision);
-                let command = CatalogueCommand::ShardConfigured { shard, revision };
-                self.propose(command, Reply::none(), now);
-                self.push();
+                self.note_configured(shard, revision, now);
+                self.push(now);
             }
             Ok(()) => round.go_on(&self.node, &self.state.catalogue),
             Err(refusal) => {
                 self.rounds.remove(&shard);
-                tracing::warn!(%shard, %refusal, "a shard was not configured");
+                if refusal.code == ErrorCode::NotLeader {
+                    tracing::debug!(%shard, %refusal, "a shard is configured by and by");
+                } else {
+                    tracing::warn!(%shard, %refusal, "a shard was not configured");
+                }
             }
         }
     }
 
+    fn note_configured(&mut self, shard: ShardId, revision: u64, now: Instant) {
+        self.noted.insert(shard, revision);
+        let command = CatalogueCommand::ShardConfigured { shard, revision };
+        self.propose(command, Reply::none(), now);
+    }
+
     /// Begins to tell every data shard what it lacks; one that is being told follows afterwards.
-    fn push(&mut self) {
+    fn push(&mut self, now: Instant) {
         if !self.log.leads() {
             return;
         }
-        let revision = self.state.catalogue.revision();
-        for (shard, done) in &self.configured {
-            if *done < revision && !self.rounds.contains_key(shard) {
-                let mut round = Round::new(&self.state.catalogue, *shard, *done);
+        let topology = self.state.catalogue.topology();
+        let revision = topology.revision();
+        for shard in (1..=topology.data_shards()).map(ShardId::new) {
+            if self.rounds.contains_key(&shard) {
+                continue;
+            }
+            let Some(done) = self.done(shard) else {
+                continue;
+            };
+            if done < revision {
+                self.round += 1;
+                let mut round = Round::new(&self.state.catalogue, shard, done, self.round);
                 round.go_on(&self.node, &self.state.catalogue);
-                self.rounds.insert(*shard, round);
+                self.rounds.insert(shard, round);
+            } else if self.known(shard) < done {
+                self.note_configured(shard, done, now);
             }
         }
+    }
+
+    /// What a data shard has done, at least; `None` when it cannot be told anything.
+    fn done(&self, shard: ShardId) -> Option<u64> {
+        let here = self.node.logs.configured(shard);
+        match self.node.led(shard) {
+            Led::Here | Led::Nobody => self.node.hosts(shard).then_some(here),
+            Led::There(_) => Some(here.max(self.known(shard))),
+        }
+    }
+
+    /// What the catalogue has, or is about to have, of what a data shard has done.
+    fn known(&self, shard: ShardId) -> u64 {
+        let noted = self.noted.get(&shard).copied().unwrap_or(0);
+        self.state.catalogue.topology().done(shard).max(noted)
     }
 
     /// Replaces the view that everybody else has.
@@ -262,14 +297,17 @@ impl MetadataShard {
     }
 
     /// Tries again what did not work; called about once a second.
-    pub(super) fn housekeeping(&mut self) {
-        self.push();
+    pub(super) fn housekeeping(&mut self, now: Instant) {
+        self.push(now);
     }
 
     /// Whether `housekeeping` has anything to look at.
     pub(super) fn needs_housekeeping(&self) -> bool {
-        let revision = self.state.catalogue.revision();
-        let behind = || self.configured.values().any(|done| *done < revision);
+        let topology = self.state.catalogue.topology();
+        let can_be_told = |shard| self.node.led(shard) != Led::Here || self.node.hosts(shard);
+        let mut shards = (1..=topology.data_shards()).map(ShardId::new);
+        let mut behind =
+            || shards.any(|shard| topology.done(shard) < topology.revision() && can_be_told(shard));
         self.plan.covered() < self.state.catalogue.applied() || (self.log.leads() && behind())
     }
 

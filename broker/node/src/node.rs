@@ -12,7 +12,7 @@ use millrace_engine::Shard;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile};
-use millrace_types::{ErrorCode, NodeId, Refusal, ShardId};
+use millrace_types::{ErrorCode, LogId, NodeId, Refusal, ShardId};
 use tokio::sync::{Semaphore, watch};
 
 use super::bodies::Bodies;
@@ -264,8 +264,8 @@ impl Node {
         self.host.loses_effect()
     }
 
-    /// Who leads a shard. Of one that is damaged here and that nobody else is known to lead, this
-    /// node has to say why it does not serve.
+    /// Who leads a shard, as its replica here says; of a shard without one that serves, somebody
+    /// who knows. When nobody can be asked, this node has to say why its own does not serve.
     pub(super) fn led(&self, shard: ShardId) -> Led {
         let place = usize::try_from(shard.get()).unwrap_or(usize::MAX);
         // Clients' tags name any shard.
@@ -273,19 +273,63 @@ impl Node {
             return Led::Here;
         };
         match self.leaders.get(shard) {
-            Led::Nobody if slot.damage().is_some() => Led::Here,
+            Led::Nobody if slot.check().is_err() => match self.candidate(shard) {
+                Some(node) => Led::There(node),
+                None if slot.damage().is_some() => Led::Here,
+                None => Led::Nobody,
+            },
             led => led,
         }
     }
 
+    /// Whether this node has a replica of a shard that serves.
+    pub(super) fn hosts(&self, shard: ShardId) -> bool {
+        self.slot(shard).is_ok()
+    }
+
+    /// Where a queue or partition lives, whether or not this node has a replica of its shard; `None`
+    /// when it is nowhere, or not configured yet.
+    ///
+    /// # Errors
+    /// `SHARD_UNAVAILABLE` when the catalogue cannot be read.
+    pub(super) fn home(&self, log: LogId) -> Result<Option<ShardId>, Refusal> {
+        if let Some(shard) = self.logs.shard(log) {
+            return Ok(Some(shard));
+        }
+        let view = self.view.borrow().clone();
+        let home = view.topology()?.home(log);
+        Ok(home.filter(|shard| !self.hosts(*shard) && self.led(*shard) != Led::Here))
+    }
+
+    /// A node that has a replica of a shard, and is not this one: it leads, or knows who does.
+    fn candidate(&self, shard: ShardId) -> Option<NodeId> {
+        let view = self.view.borrow();
+        let replicas = view.roster().shard(shard)?;
+        let own = self.data_dir.node();
+        let preferred = replicas.target().leader();
+        let preferred = preferred.filter(|node| replicas.nodes().any(|other| other == *node));
+        let others = preferred.into_iter().chain(replicas.nodes());
+        others.into_iter().find(|node| *node != own)
+    }
+
     /// Where another node takes calls of clients, if that is known.
     pub(super) fn client_address(&self, node: NodeId) -> Option<Arc<str>> {
-        self.directory.borrow().get(&node).cloned()
+        if let Some(client) = self.directory.borrow().get(&node) {
+            return Some(Arc::clone(client));
+        }
+        let view = self.view.borrow();
+        let client = view.roster().node(node)?.facts.client_address.as_str();
+        (!client.is_empty()).then(|| client.into())
     }
 
     /// The same of all of which it is known.
     pub(super) fn client_addresses(&self) -> BTreeMap<NodeId, Arc<str>> {
-        self.directory.borrow().clone()
+        let view = self.view.borrow().clone();
+        let registered = view.roster().nodes().map(|(node, _)| node);
+        let told: Vec<NodeId> = self.directory.borrow().keys().copied().collect();
+        let all = registered.chain(told);
+        all.filter_map(|node| Some((node, self.client_address(node)?)))
+            .collect()
     }
 
     /// The node cannot go on; the first reason stays.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use millrace_types::{LogId, ShardId};
+use millrace_types::{Applied, ErrorCode, LogId, Refusal, ShardId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,9 +22,9 @@ use super::node::Node;
 /// Pumps at work at a time: each keeps a batch in memory.
 const RUNNING_MAX: usize = 32;
 /// Bytes of one step: small beside a journal batch, so that clients' commands are not held up.
-const STEP_BYTES_MAX: u64 = 1 << 20;
+pub(super) const STEP_BYTES_MAX: u64 = 1 << 20;
 /// Messages of one step.
-const STEP_MESSAGES_MAX: usize = 1_000;
+pub(super) const STEP_MESSAGES_MAX: usize = 1_000;
 
 /// Pumps that room in a queue wakes at a time: more than are at work, and a fraction of a
 /// millisecond. Those that move something on wake the next.
@@ -69,10 +69,33 @@ enum Ended {
     Full(String),
     /// It still has none, and knows that somebody waits.
     StillFull,
+    /// Whoever it needs leads elsewhere, or nobody knows where, or its answer was lost; go on when
+    /// it is looked at again. For people.
+    Away(String),
     /// It cannot go on before somebody changes something, for people.
     Stuck(String),
     /// Its shard is not led here any more.
     Stopped,
+}
+
+impl Ended {
+    /// What a refusal means for a pump that expected none. Whatever was proposed can be proposed
+    /// again: an outcome that is not known is found out by that.
+    fn refused(refusal: &Refusal) -> Self {
+        let passes = match refusal.code {
+            ErrorCode::NotLeader
+            | ErrorCode::Draining
+            | ErrorCode::Overloaded
+            | ErrorCode::DiskFull => true,
+            // One of a damaged shard does not pass.
+            ErrorCode::ShardUnavailable => refusal.retry_after_ms.is_some(),
+            _ => false,
+        };
+        if passes || refusal.applied == Applied::Unknown {
+            return Self::Away(refusal.to_string());
+        }
+        Self::Stuck(refusal.to_string())
+    }
 }
 
 /// All pumps of a node.
@@ -264,6 +287,9 @@ impl Pumps {
     fn ended(&self, job: Job, ended: &Ended) -> bool {
         let mut state = self.lock();
         let again = state.running.remove(&job).is_some_and(|r| r.again);
+        if !state.led.contains(&job.shard()) {
+            return false;
+        }
         let problem = |reason: &str, message: &str| Problem {
             reason: reason.into(),
             message: message.into(),
@@ -279,6 +305,9 @@ impl Pumps {
             Ended::StillFull => {
                 let still = || problem("TargetFull", "the queue it goes to is full");
                 state.blocked.entry(job).or_insert_with(still);
+            }
+            Ended::Away(message) => {
+                state.blocked.insert(job, problem("ShardAway", message));
             }
             Ended::Stuck(message) => {
                 let stalled = problem("Stalled", message);

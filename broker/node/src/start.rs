@@ -343,13 +343,11 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
         .map(|inbox| Worker::new(node, inbox))
         .collect();
     let count = workers.len();
-    let mut configured = BTreeMap::new();
     for (shard, found) in found.data {
         let Ok(found) = found else {
             continue;
         };
         node.journal.release(shard, found.covered);
-        configured.insert(shard, found.state.shard.configured_revision());
         let log = ShardLog::new(found.log);
         let data = DataShard::new(node, found.state, found.plan, log, now);
         workers[worker_of(shard, count)].shards.insert(shard, data);
@@ -358,7 +356,7 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
         let shard = ShardId::METADATA;
         node.journal.release(shard, found.covered);
         let log = ShardLog::new(found.log);
-        let metadata = MetadataShard::new(node, found.state, found.plan, log, configured, now);
+        let metadata = MetadataShard::new(node, found.state, found.plan, log, now);
         workers[worker_of(shard, count)].metadata = Some(metadata);
     }
     workers

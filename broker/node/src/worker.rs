@@ -275,9 +275,9 @@ impl Worker {
                     shard.resume(&connection, now);
                 }
             }
-            Input::Configured(shard, result) => {
+            Input::Configured(shard, round, result) => {
                 if let Some(metadata) = &mut self.metadata {
-                    metadata.configured(shard, result, now);
+                    metadata.configured(shard, (round, result), now);
                 }
             }
             #[cfg(test)]
@@ -420,7 +420,7 @@ impl Worker {
         let short = self.node.is_disk_short() || self.node.is_journal_refused();
         let wanted = |id: &ShardId| short || (crowded && journal.pinned_by.contains(id));
         if let Some(metadata) = &mut self.metadata {
-            metadata.housekeeping();
+            metadata.housekeeping(now);
         }
         for shard in self.shards.values_mut() {
             shard.housekeeping(now);

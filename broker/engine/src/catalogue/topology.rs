@@ -46,7 +46,8 @@ impl Topology {
     }
 
     /// What one data shard has done.
-    pub(super) fn done(&self, shard: ShardId) -> u64 {
+    #[must_use]
+    pub fn done(&self, shard: ShardId) -> u64 {
         self.configured.get(&shard).copied().unwrap_or(0)
     }
 
@@ -107,6 +108,13 @@ impl Topology {
     #[must_use]
     pub fn has_log(&self, log: LogId) -> bool {
         self.objects.iter().any(|placed| placed.lane(log).is_some())
+    }
+
+    /// The shard of a log, of an object or of the dead-letter queue of one. Looks at all of them.
+    #[must_use]
+    pub fn home(&self, log: LogId) -> Option<ShardId> {
+        let mut lanes = self.objects.iter().filter_map(|placed| placed.lane(log));
+        lanes.next().map(|lane| lane.shard)
     }
 
     /// What keeps an object from working as declared; empty for an unknown address.

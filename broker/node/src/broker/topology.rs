@@ -1,12 +1,10 @@
 //! What is declared: changing it, and telling how far that has come.
 
 use millrace_engine::catalogue::{self, CatalogueCommand, Declared, Object, Removed, Topology};
-use millrace_types::{Address, ErrorCode, Refusal, ShardId};
+use millrace_types::{Address, ErrorCode, Refusal};
 
 use super::Broker;
 use crate::facts::{Metadata, ObjectState, Problem};
-use crate::input::Input;
-use crate::reply::Reply;
 
 /// A change of what is declared.
 #[derive(Clone, Debug)]
@@ -38,15 +36,12 @@ impl Broker {
         }
         catalogue::check_size(&delta.upserts, &delta.removals)
             .map_err(|refusal| self.node.figures.refused(refusal))?;
-        let slot = self.node.slot(ShardId::METADATA)?;
         let command = CatalogueCommand::ApplyTopology {
             base_revision: delta.base_revision,
             upserts: delta.upserts,
             removals: delta.removals,
         };
-        let (reply, pending) = Reply::channel();
-        slot.inbox.send(Input::ProposeCatalogue(command, reply));
-        pending.answer().await
+        self.node.order_catalogue(command).await
     }
 
     /// Who this cluster is and which topology it has.

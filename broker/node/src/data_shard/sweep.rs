@@ -82,7 +82,9 @@ impl DataShard {
             self.sweep.found = false;
             self.sweep.forgetting = self.settled_revision();
         }
-        self.forget();
+        if self.log.leads() {
+            self.forget();
+        }
         let (effects, mut last) = self.shard().outstanding(self.sweep.after, LOGS_MAX);
         let mut left = BOUND_MAX;
         for effect in effects {
@@ -108,6 +110,8 @@ impl DataShard {
     fn find(&mut self, effect: Effect, now: Instant) -> bool {
         let shard = self.id;
         match effect {
+            // A leader's; of a follower's partitions, bound queues may be led here.
+            effect if !self.log.leads() && !matches!(effect, Effect::Appended { .. }) => false,
             Effect::Available { queue, .. } => {
                 let waited_for = self.waiters.waits(queue);
                 if waited_for {

@@ -22,13 +22,13 @@ impl DataShard {
     /// When the thread has to look again by itself, for leases, backoff, sessions and waiting
     /// calls.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        // At once: shard time is past its beginning.
+        let wakes = (!self.waking.is_idle()).then(|| self.clock.instant(Elapsed::default()));
         if !self.log.leads() {
-            return None;
+            return wakes;
         }
         let tick = self.state.shard.next_deadline().filter(|_| !self.tick);
         let tick = tick.map(|elapsed| self.clock.instant(elapsed));
-        // At once: shard time is past its beginning.
-        let wakes = (!self.waking.is_idle()).then(|| self.clock.instant(Elapsed::default()));
         [tick, self.waiters.next_deadline(), self.sweep.next(), wakes]
             .into_iter()
             .flatten()
@@ -37,10 +37,10 @@ impl DataShard {
 
     /// Does what is due now.
     pub(crate) fn on_time(&mut self, now: Instant) {
+        self.wake_bound();
         if !self.log.leads() {
             return;
         }
-        self.wake_bound();
         if self.sweep.next().is_some() {
             self.look_around(now);
         }
@@ -57,17 +57,19 @@ impl DataShard {
 
     /// Whether `housekeeping` has anything to look at.
     pub(crate) fn needs_housekeeping(&self) -> bool {
-        if self.plan.covered() < self.shard().applied() || !self.log.leads() {
-            return self.plan.covered() < self.shard().applied();
+        let applied = self.shard().applied();
+        if self.plan.covered() < applied || !self.log.leads() {
+            return self.plan.covered() < applied || self.sweep.is_due(applied);
         }
         !self.connections.is_empty()
-            || self.sweep.is_due(self.shard().applied())
+            || self.sweep.is_due(applied)
             || self.shard().partitions().any(retention::has_bounds)
     }
 
     /// Looks after connections and retention; called about once a second.
     pub(crate) fn housekeeping(&mut self, now: Instant) {
         if !self.log.leads() {
+            self.look_around(now);
             return;
         }
         self.check_connections(now);

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_engine::Queue;
 use millrace_engine::command::{BatchHeader, Command};
 use millrace_engine::outcome::{DeadLetter, Outcome, Room};
 use millrace_storage::records::{framed_bytes, push_record};
@@ -16,6 +15,7 @@ use millrace_storage::{ReadError, StoredRecord};
 use millrace_types::{Address, Count, ErrorCode, LogId, Refusal, ShardId};
 
 use super::{Ended, Job, Pumps, STEP_BYTES_MAX};
+use crate::leaders::Led;
 use crate::message;
 use crate::node::Node;
 
@@ -48,7 +48,7 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
                     .for_each(|target| Pumps::room(node, target));
                 return Ended::CaughtUp;
             }
-            Err(refusal) => return Ended::Stuck(refusal.to_string()),
+            Err(refusal) => return Ended::refused(&refusal),
         };
         let done = if outbox.recall {
             redirect(node, (shard, queue), &outbox).await
@@ -85,91 +85,101 @@ async fn redirect(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Resu
     let from = outbox.target;
     node.pumps.expect_room(from, Job::Dead { shard, queue });
     let arrived = match node.logs.arrivals(from) {
-        _ if millrace_types::mutant!(RecallSkipped) => outbox.first,
+        _ if millrace_types::mutant!(RecallSkipped) => Some(outbox.first),
         Some(home) => recall(node, home, queue, outbox).await?,
-        // Removed, and it knows of none that has arrived.
-        None if is_gone(node, from)? => outbox.first,
-        // Not configured yet: that wakes this pump again, like room does.
-        None => return Err(Ended::CaughtUp),
+        None => recall_anywhere(node, queue, outbox).await?,
     };
     let command = Command::RedirectDead {
         queue,
         from,
         first: outbox.first,
-        arrived,
+        arrived: arrived.unwrap_or(outbox.first),
     };
-    match node.start(shard, command, Bytes::new()).answer().await {
-        Ok(_) => Ok(()),
-        Err(refusal) => Err(Ended::Stuck(refusal.to_string())),
-    }
+    order(node, shard, command).await.map(|_| ())
 }
 
-/// One past the last letter that has arrived.
-async fn recall(node: &Node, home: ShardId, source: LogId, outbox: &Outbox) -> Result<u64, Ended> {
+/// One past the last letter that has arrived; `None` when the queue is not there and knows of none.
+async fn recall(
+    node: &Node,
+    home: ShardId,
+    source: LogId,
+    outbox: &Outbox,
+) -> Result<Option<u64>, Ended> {
     let command = Command::RecallDead {
         queue: outbox.target,
         source,
         number: outbox.end,
     };
-    match node.start(home, command, Bytes::new()).answer().await {
-        Ok(Outcome::Numbered(arrived)) => Ok(arrived),
+    match node.order(home, command, Bytes::new()).await {
+        Ok(Outcome::Numbered(arrived)) => Ok(Some(arrived)),
         Ok(other) => Err(Ended::Stuck(format!(
             "recalling was answered with {other:?}"
         ))),
-        // Removed, and nothing of this source had arrived.
-        Err(refusal) if refusal.code == ErrorCode::NoSuchQueue => Ok(outbox.first),
-        Err(refusal) => Err(Ended::Stuck(refusal.to_string())),
+        Err(refusal) if refusal.code == ErrorCode::NoSuchQueue => Ok(None),
+        Err(refusal) => Err(Ended::refused(&refusal)),
     }
 }
 
-/// Whether a log that no shard has is removed for good, not just on its way.
-pub(super) fn is_gone(node: &Node, log: LogId) -> Result<bool, Ended> {
-    let catalogue = node.view.borrow().clone();
-    let topology = catalogue
-        .topology()
-        .map_err(|refusal| Ended::Stuck(refusal.to_string()))?;
-    if let Some(refusal) = node.slots.iter().find_map(|slot| slot.check().err()) {
-        // It may be there, and have letters.
-        let why = format!(
-            "no shard that serves here has log {log}: {}",
-            refusal.message
-        );
-        return Err(Ended::Stuck(why));
+/// The same of a queue that no shard here knows. Whether those that are led elsewhere do, only
+/// their leaders can say: what is applied here may be old.
+async fn recall_anywhere(
+    node: &Node,
+    source: LogId,
+    outbox: &Outbox,
+) -> Result<Option<u64>, Ended> {
+    for home in (1..=node.data_shards()).map(ShardId::new) {
+        if node.led(home) == Led::Here && node.hosts(home) {
+            continue;
+        }
+        if let Some(arrived) = recall(node, home, source, outbox).await? {
+            return Ok(Some(arrived));
+        }
     }
-    Ok(!topology.has_log(log))
+    if is_declared(node, outbox.target)? {
+        // Not configured yet: that wakes this pump again, like room does.
+        return Err(Ended::CaughtUp);
+    }
+    // Removed, and it knows of none that has arrived.
+    Ok(None)
+}
+
+/// Whether a log that no shard has is on its way, not removed for good.
+fn is_declared(node: &Node, log: LogId) -> Result<bool, Ended> {
+    let catalogue = node.view.borrow().clone();
+    let topology = catalogue.topology();
+    let topology = topology.map_err(|refusal| Ended::refused(&refusal))?;
+    Ok(topology.has_log(log))
+}
+
+async fn order(node: &Node, shard: ShardId, command: Command) -> Result<Outcome, Ended> {
+    let outcome = node.order(shard, command, Bytes::new()).await;
+    outcome.map_err(|refusal| Ended::refused(&refusal))
 }
 
 async fn send(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(), Ended> {
-    let stuck = |refusal: Refusal| Ended::Stuck(refusal.to_string());
+    let refused = |refusal: Refusal| Ended::refused(&refusal);
     let (shard, queue) = place;
-    node.pumps
-        .expect_room(outbox.target, Job::Dead { shard, queue });
-    let Some(home) = node.logs.shard(outbox.target) else {
+    let target = outbox.target;
+    node.pumps.expect_room(target, Job::Dead { shard, queue });
+    let Some(home) = node.home(target).map_err(refused)? else {
         // Not configured yet: that wakes this pump again, like room does.
         return Err(Ended::CaughtUp);
     };
-    let bodies = node.bodies(shard).map_err(stuck)?;
+    let bodies = node.bodies(shard).map_err(refused)?;
     let offsets = outbox.letters.iter().map(|letter| letter.offset).collect();
     let bodies = bodies.each(queue, offsets, STEP_BYTES_MAX).await;
-    let target = outbox.target;
-    let room = node
-        .ask(home, move |shard| shard.queue(target).map(Queue::room))
-        .await;
-    let Some(room) = room.map_err(stuck)? else {
+    let Some(room) = node.room(home, target).await.map_err(refused)? else {
         return Err(Ended::CaughtUp);
     };
     let (records, count) = encode(outbox, bodies, room)?;
     let number = outbox.letters.first().map_or(0, |letter| letter.number);
     Pumps::wait_for_room(node).await;
-    let next = accept(node, home, outbox.target, queue, (number, count, records)).await?;
+    let next = accept(node, home, target, queue, (number, count, records)).await?;
     let command = Command::ConfirmDead {
         queue,
         number: next,
     };
-    match node.start(shard, command, Bytes::new()).answer().await {
-        Ok(_) => Ok(()),
-        Err(refusal) => Err(Ended::Stuck(refusal.to_string())),
-    }
+    order(node, shard, command).await.map(|_| ())
 }
 
 /// One past the last letter that has arrived.
@@ -191,7 +201,7 @@ async fn accept(
         batch,
     };
     let body = records.into_boxed_slice().into();
-    match node.start(home, command, body).answer().await {
+    match node.order(home, command, body).await {
         // Some arrived before a restart; the rest follows with the next step.
         Ok(Outcome::Numbered(next)) => Ok(next),
         Ok(_) => {
@@ -202,7 +212,7 @@ async fn accept(
             ErrorCode::QueueFull | ErrorCode::Orphaned | ErrorCode::NoSuchQueue => {
                 Ended::Full(refusal.message)
             }
-            _ => Ended::Stuck(refusal.to_string()),
+            _ => Ended::refused(&refusal),
         }),
     }
 }

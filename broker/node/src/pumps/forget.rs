@@ -9,7 +9,6 @@ use millrace_engine::command::Command;
 use millrace_types::{LogId, Refusal, ShardId};
 
 use super::Ended;
-use super::dead::is_gone;
 use crate::node::Node;
 
 /// Sources looked at between two commands.
@@ -28,7 +27,7 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
     loop {
         let sources = match ask(node, shard, queue, after).await {
             Ok(sources) => sources,
-            Err(refusal) => return Ended::Stuck(refusal.to_string()),
+            Err(refusal) => return Ended::refused(&refusal),
         };
         let Some(last) = sources.logs.last().copied() else {
             return Ended::CaughtUp;
@@ -50,7 +49,7 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
             sources: forgotten,
         };
         if let Err(refusal) = node.start(shard, command, Bytes::new()).answer().await {
-            return Ended::Stuck(refusal.to_string());
+            return Ended::refused(&refusal);
         }
     }
 }
@@ -68,18 +67,29 @@ async fn ask(
     .await
 }
 
-/// Whether a source has sent, or may send, something of which the queue still has to know.
+/// Whether a source has sent, or may send, something of which the queue still has to know. When in
+/// doubt it has: what is not forgotten now is forgotten later.
 async fn sends(node: &Node, source: LogId, queue: LogId, departed: bool) -> Result<bool, Ended> {
-    let Some(home) = node.logs.shard(source) else {
-        return is_gone(node, source).map(|gone| !gone);
+    let view = node.view.borrow().clone();
+    let topology = view
+        .topology()
+        .map_err(|refusal| Ended::refused(&refusal))?;
+    if topology.applied_revision() < topology.revision() {
+        // A source, or the queue itself, may be on its way out of some shard.
+        return Ok(true);
+    }
+    let home = match node.logs.shard(source) {
+        Some(home) => Some(home),
+        None => topology.home(source),
+    };
+    let Some(home) = home else {
+        return Ok(false);
     };
     if !departed {
         return Ok(true);
     }
-    let bound = node.ask(home, move |shard| {
-        let source = shard.queue(source);
-        source.is_some_and(|source| source.dead_letter_target() == Some(queue))
-    });
-    let stuck = |refusal: Refusal| Ended::Stuck(refusal.to_string());
-    bound.await.map_err(stuck)
+    let answer = node.sends(home, source).await;
+    let answer = answer.map_err(|refusal| Ended::refused(&refusal))?;
+    // An older state may not know yet that the source was bound to the queue.
+    Ok(answer.revision < topology.revision() || answer.to == Some(queue))
 }

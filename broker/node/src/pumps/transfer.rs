@@ -4,18 +4,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use millrace_engine::command::{BatchHeader, Command};
 use millrace_engine::outcome::{Outcome, Room};
 use millrace_engine::routing::Matcher;
 use millrace_engine::spec::QueueSpec;
 use millrace_storage::records::{framed_bytes, push_record};
-use millrace_storage::{Limits, ReadError, StoredRecord};
-use millrace_types::{BATCH_MESSAGES_MAX, Count, ErrorCode, LogId, Offset, Refusal, ShardId};
+use millrace_storage::{Limits, ReadError};
+use millrace_types::{
+    Address, BATCH_MESSAGES_MAX, Count, ErrorCode, LogId, Offset, Refusal, ShardId,
+};
 
 use super::{Ended, Pumps, STEP_BYTES_MAX, STEP_MESSAGES_MAX};
 use crate::bodies::Bodies;
+use crate::leaders::Led;
 use crate::message;
 use crate::node::Node;
+use crate::view::CatalogueView;
 
 /// A queue and what it is bound to, at one moment.
 struct Bound {
@@ -33,10 +38,29 @@ struct Lane<'a> {
     queue: LogId,
     revision: u64,
     partition: LogId,
-    bodies: Bodies,
+    source: Source,
     /// The same for each partition of a topic.
     filters: Arc<Vec<Matcher>>,
     cursor: Offset,
+}
+
+/// Where a partition is read.
+enum Source {
+    /// From the replica of this node.
+    Here(Bodies),
+    /// From the leader of this shard.
+    There(ShardId),
+}
+
+/// What there is from a cursor on.
+enum Found {
+    /// Nothing.
+    Nothing,
+    /// Some of it; nothing before `first` is there any more.
+    Messages {
+        first: Offset,
+        messages: Vec<(Offset, Bytes)>,
+    },
 }
 
 /// What one step proposes.
@@ -63,7 +87,7 @@ pub(super) async fn run(node: &Arc<Node>, shard: ShardId, queue: LogId) -> Ended
             Ok(Some(bound)) => bound,
             // Frozen or gone: its return wakes this pump again.
             Ok(None) => return Ended::CaughtUp,
-            Err(refusal) => return Ended::Stuck(refusal.to_string()),
+            Err(refusal) => return Ended::refused(&refusal),
         };
         if let Some(ended) = run_configured(node, shard, queue, bound).await {
             return ended;
@@ -76,12 +100,13 @@ async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound)
     let (revision, mut room) = (bound.revision, bound.room);
     let mut lanes = Vec::new();
     let mut stuck = None;
+    let view = node.view.borrow().clone();
     for topic in &bound.spec.bindings {
         let filters: Result<_, _> = topic.filters.iter().map(Matcher::new).collect();
         let filters = match filters {
             Ok(filters) => Arc::new(filters),
             Err(error) => {
-                stuck = Some(error.to_string());
+                stuck = Some(Ended::Stuck(error.to_string()));
                 continue;
             }
         };
@@ -89,13 +114,25 @@ async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound)
             let Some(cursor) = bound.cursors.get(partition) else {
                 continue;
             };
-            let place = (shard, queue, revision);
-            match Lane::new(node, place, (*partition, *cursor), &filters) {
-                Ok(Some(lane)) => lanes.push(lane),
+            let source = match source(node, &view, &topic.topic, *partition) {
+                Ok(Some(source)) => source,
                 // Not configured yet: that wakes this pump again.
-                Ok(None) => {}
-                Err(why) => stuck = Some(why),
-            }
+                Ok(None) => continue,
+                Err(refusal) => {
+                    stuck = Some(Ended::refused(&refusal));
+                    continue;
+                }
+            };
+            lanes.push(Lane {
+                node,
+                shard,
+                queue,
+                revision,
+                partition: *partition,
+                source,
+                filters: Arc::clone(&filters),
+                cursor: *cursor,
+            });
         }
     }
     while !lanes.is_empty() {
@@ -106,8 +143,8 @@ async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound)
                 Stepped::AtEnd => {
                     lanes.swap_remove(at);
                 }
-                Stepped::Ended(Ended::Stuck(why)) => {
-                    stuck = Some(why);
+                Stepped::Ended(ended @ (Ended::Stuck(_) | Ended::Away(_))) => {
+                    stuck = Some(ended);
                     lanes.swap_remove(at);
                 }
                 Stepped::Ended(ended) => return Some(ended),
@@ -117,10 +154,10 @@ async fn run_configured(node: &Node, shard: ShardId, queue: LogId, bound: Bound)
             Ok(Some((now, _))) if now != revision => return None,
             Ok(Some((_, now))) => room = now,
             Ok(None) => return Some(Ended::CaughtUp),
-            Err(refusal) => return Some(Ended::Stuck(refusal.to_string())),
+            Err(refusal) => return Some(Ended::refused(&refusal)),
         }
     }
-    Some(stuck.map_or(Ended::CaughtUp, Ended::Stuck))
+    Some(stuck.unwrap_or(Ended::CaughtUp))
 }
 
 async fn ask(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<Bound>, Refusal> {
@@ -145,65 +182,97 @@ async fn look(node: &Node, shard: ShardId, queue: LogId) -> Result<Option<(u64, 
     .await
 }
 
-impl<'a> Lane<'a> {
-    fn new(
-        node: &'a Node,
-        place: (ShardId, LogId, u64),
-        (partition, cursor): (LogId, Offset),
-        filters: &Arc<Vec<Matcher>>,
-    ) -> Result<Option<Self>, String> {
-        let Some(home) = node.logs.shard(partition) else {
-            return Ok(None);
+/// The replica of a partition here, or the way to one elsewhere.
+fn source(
+    node: &Node,
+    view: &CatalogueView,
+    topic: &Address,
+    partition: LogId,
+) -> Result<Option<Source>, Refusal> {
+    let home = node.logs.shard(partition).or_else(|| {
+        let topic = view.lookup(topic)?;
+        let mut places = topic.partitions().iter();
+        let (shard, _) = places.find(|(_, log)| *log == partition)?;
+        // Where there is a replica, it is not configured yet.
+        (!node.hosts(*shard)).then_some(*shard)
+    });
+    let Some(home) = home else {
+        return Ok(None);
+    };
+    if !node.hosts(home) && matches!(node.led(home), Led::There(_)) {
+        return Ok(Some(Source::There(home)));
+    }
+    node.bodies(home).map(|bodies| Some(Source::Here(bodies)))
+}
+
+impl Lane<'_> {
+    async fn step(&mut self, room: Room) -> Stepped {
+        let found = match &self.source {
+            Source::Here(bodies) => self.read_here(bodies).await,
+            Source::There(shard) => self.read_there(*shard).await,
         };
-        let bodies = node.bodies(home).map_err(|refusal| refusal.to_string())?;
-        Ok(Some(Self {
-            node,
-            shard: place.0,
-            queue: place.1,
-            revision: place.2,
-            partition,
-            bodies,
-            filters: Arc::clone(filters),
-            cursor,
-        }))
+        let (first, messages) = match found {
+            Ok(Found::Nothing) => return Stepped::AtEnd,
+            Ok(Found::Messages { first, messages }) => (first, messages),
+            Err(ended) => return Stepped::Ended(ended),
+        };
+        let step = if self.cursor < first {
+            self.miss(first)
+        } else if messages.is_empty() {
+            // Trimmed since we looked; what is left is found by looking again.
+            return self.look_again(first);
+        } else {
+            match select(&self.filters, &messages, room) {
+                Ok(step) if step.to == self.cursor => {
+                    return Stepped::Ended(Ended::StillFull);
+                }
+                Ok(step) => step,
+                Err(why) => return Stepped::Ended(Ended::Stuck(why)),
+            }
+        };
+        self.propose(step).await
     }
 
-    async fn step(&mut self, room: Room) -> Stepped {
+    /// What the replica here has applied, which everybody has or will have.
+    async fn read_here(&self, bodies: &Bodies) -> Result<Found, Ended> {
         let Some(extent) = self.node.logs.extent(self.partition) else {
-            return Stepped::AtEnd;
+            return Ok(Found::Nothing);
         };
         let extent = extent.borrow().clone();
         if self.cursor >= extent.end {
-            return Stepped::AtEnd;
+            return Ok(Found::Nothing);
         }
-        let step = if self.cursor < extent.start {
-            self.miss(extent.start)
-        } else {
+        let mut messages = Vec::new();
+        if self.cursor >= extent.start {
             let limits = Limits {
                 messages_max: STEP_MESSAGES_MAX,
                 bytes_max: STEP_BYTES_MAX,
             };
-            match self
-                .bodies
-                .range(self.partition, self.cursor, extent.end, limits)
-                .await
-            {
-                Ok(records) if records.is_empty() => {
-                    // Trimmed since we looked; what is left is found by looking again.
-                    return self.look_again(extent.start);
-                }
-                Ok(records) => match select(&self.filters, &records, room) {
-                    Ok(step) if step.to == self.cursor => {
-                        return Stepped::Ended(Ended::StillFull);
-                    }
-                    Ok(step) => step,
-                    Err(why) => return Stepped::Ended(Ended::Stuck(why)),
-                },
-                Err(ReadError::Discarded { .. }) => return self.look_again(extent.start),
-                Err(error) => return Stepped::Ended(Ended::Stuck(error.to_string())),
+            let (from, end) = (self.cursor, extent.end);
+            match bodies.range(self.partition, from, end, limits).await {
+                Ok(records) => messages.extend(records.into_iter().map(|r| (r.offset, r.message))),
+                Err(ReadError::Discarded { .. }) => {}
+                Err(error) => return Err(Ended::Stuck(error.to_string())),
             }
-        };
-        self.propose(step).await
+        }
+        Ok(Found::Messages {
+            first: extent.start,
+            messages,
+        })
+    }
+
+    /// What the leader has.
+    async fn read_there(&self, shard: ShardId) -> Result<Found, Ended> {
+        let found = self.node.read_there(shard, self.partition, self.cursor);
+        let found = found.await.map_err(|refusal| Ended::refused(&refusal))?;
+        if self.cursor >= found.end {
+            return Ok(Found::Nothing);
+        }
+        let messages = found.messages.into_iter();
+        Ok(Found::Messages {
+            first: found.first,
+            messages: messages.map(|(at, bytes)| (at, bytes.into())).collect(),
+        })
     }
 
     /// The messages up to `first` were trimmed before they were looked at.
@@ -223,12 +292,9 @@ impl<'a> Lane<'a> {
     }
 
     fn look_again(&self, first: Offset) -> Stepped {
-        let moved = self
-            .node
-            .logs
-            .extent(self.partition)
-            .is_some_and(|extent| extent.borrow().start > first);
-        if moved {
+        let extent = self.node.logs.extent(self.partition);
+        let moved = extent.is_some_and(|extent| extent.borrow().start > first);
+        if moved || matches!(self.source, Source::There(_)) {
             return Stepped::On;
         }
         Stepped::Ended(Ended::Stuck(format!(
@@ -269,7 +335,7 @@ impl<'a> Lane<'a> {
                     ErrorCode::Orphaned | ErrorCode::NoSuchQueue | ErrorCode::NoSuchPartition => {
                         Ended::CaughtUp
                     }
-                    _ => Ended::Stuck(refusal.to_string()),
+                    _ => Ended::refused(&refusal),
                 });
             }
         }
@@ -279,34 +345,32 @@ impl<'a> Lane<'a> {
 
 /// What the filters want of these records, up to the first that the queue has no room for. One
 /// message is tried whatever the room, unless the queue knows that somebody waits.
-fn select(filters: &[Matcher], records: &[StoredRecord], room: Room) -> Result<Step, String> {
-    let first = records
-        .first()
-        .map(|record| record.offset)
-        .unwrap_or_default();
+fn select(filters: &[Matcher], records: &[(Offset, Bytes)], room: Room) -> Result<Step, String> {
+    let first = records.first().map(|(first, _)| *first);
+    let first = first.unwrap_or_default();
     let mut step = Step {
         to: first,
         records: Vec::new(),
         count: 0,
     };
-    for record in records {
-        let wanted = message::is_wanted(filters, &record.message)
-            .map_err(|error| format!("offset {}: {error}", record.offset))?;
+    for (offset, message) in records {
+        let wanted = message::is_wanted(filters, message)
+            .map_err(|error| format!("offset {offset}: {error}"))?;
         if wanted {
-            let bytes = step.records.len() + framed_bytes(record.message.len());
+            let bytes = step.records.len() + framed_bytes(message.len());
             let fits = u64::from(step.count) < room.messages.min(u64::from(BATCH_MESSAGES_MAX))
                 && bytes as u64 <= room.bytes;
             if !fits && (step.count > 0 || room.awaited) {
                 break;
             }
-            push_record(&mut step.records, &record.message);
+            push_record(&mut step.records, message);
             step.count += 1;
             if !fits {
-                step.to = record.offset.plus(1);
+                step.to = offset.plus(1);
                 break;
             }
         }
-        step.to = record.offset.plus(1);
+        step.to = offset.plus(1);
     }
     Ok(step)
 }
