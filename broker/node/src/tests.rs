@@ -1,6 +1,7 @@
 //! A node on a real disk, from the handle's side: what is promised to clients, also over
 //! restarts.
 
+mod cluster;
 mod consumers;
 mod crashes;
 mod damage;

@@ -1,5 +1,6 @@
 //! A host for tests: one thread, a clock that stands still while anything can run, chance from a
-//! seed. What runs next depends on the seed alone, and everything that runs is written down.
+//! seed. What runs next depends on the seed alone, and everything that runs is written down. Several
+//! nodes can live on it, each with a life of its own that can be ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -19,11 +20,16 @@ use crate::{Host, Join};
 const IDLE_ROUNDS: u32 = 4;
 
 /// More than any story of a test takes.
-const STEPS_MAX: usize = 100_000;
+const STEPS_MAX: usize = 1_000_000;
 
 /// One life of a node. Clones share it.
 #[derive(Clone)]
-pub(super) struct TestHost(Arc<Inner>);
+pub(super) struct TestHost(Arc<Inner>, Life);
+
+/// Whose something is.
+type Life = u64;
+type Task = BoxFuture<'static, ()>;
+type Job = Box<dyn FnOnce() + Send>;
 
 struct Inner {
     start: Instant,
@@ -37,16 +43,18 @@ struct State {
     order: u64,
     number: u64,
     /// `None` while it is polled.
-    tasks: BTreeMap<u64, Option<BoxFuture<'static, ()>>>,
+    tasks: BTreeMap<u64, (Life, Option<Task>)>,
     /// In order of their numbers, not of their wake-ups.
     ready: BTreeSet<u64>,
     timers: BTreeMap<(Duration, u64), Waker>,
-    jobs: BTreeMap<u64, Box<dyn FnOnce() + Send>>,
+    jobs: BTreeMap<u64, (Life, Job)>,
     routines: Vec<Slot>,
+    dead: BTreeSet<Life>,
     steps: Vec<String>,
 }
 
 struct Slot {
+    life: Life,
     name: String,
     /// `None` while it is stepped, and after its end.
     routine: Option<Box<dyn Routine>>,
@@ -66,12 +74,18 @@ impl TestHost {
             timers: BTreeMap::new(),
             jobs: BTreeMap::new(),
             routines: Vec::new(),
+            dead: BTreeSet::new(),
             steps: Vec::new(),
         };
-        Self(Arc::new(Inner {
-            start: Instant::now(),
-            state: Mutex::new(state),
-        }))
+        let start = Instant::now();
+        let state = Mutex::new(state);
+        Self(Arc::new(Inner { start, state }), 0)
+    }
+
+    /// Another life on the same clock.
+    pub(super) fn life(&self) -> Self {
+        let life = self.0.state().next_number();
+        Self(Arc::clone(&self.0), life)
     }
 
     /// Runs everything until the future has ended. Time goes on when nothing else can.
@@ -102,12 +116,17 @@ impl TestHost {
         }
     }
 
-    /// Ends this life as `kill -9` does: nothing on it ever runs again.
+    /// Ends this life as `kill -9` does: nothing of it ever runs again.
     pub(super) fn kill(&self) {
         let mut state = self.0.state();
-        let routines = std::mem::take(&mut state.routines);
-        let jobs = std::mem::take(&mut state.jobs);
-        let tasks = std::mem::take(&mut state.tasks);
+        state.dead.insert(self.1);
+        let ours = |life: Life| life == self.1;
+        let routines = state.routines.extract_if(.., |slot| ours(slot.life));
+        let routines: Vec<Slot> = routines.collect();
+        let jobs = state.jobs.extract_if(.., |_, (life, _)| ours(*life));
+        let jobs: Vec<_> = jobs.collect();
+        let tasks = state.tasks.extract_if(.., |_, (life, _)| ours(*life));
+        let tasks: Vec<_> = tasks.collect();
         drop(state);
         // Without the lock: what is dropped calls back.
         drop((routines, jobs, tasks));
@@ -156,7 +175,7 @@ impl TestHost {
             self.poll(id);
         } else {
             let id = *state.jobs.keys().nth(at - ready).unwrap();
-            let job = state.jobs.remove(&id).unwrap();
+            let (_, job) = state.jobs.remove(&id).unwrap();
             state.steps.push(format!("job {id}"));
             drop(state);
             job();
@@ -165,7 +184,9 @@ impl TestHost {
     }
 
     fn poll(&self, id: u64) {
-        let task = self.0.state().tasks.get_mut(&id).and_then(Option::take);
+        let mut state = self.0.state();
+        let task = state.tasks.get_mut(&id).and_then(|(_, task)| task.take());
+        drop(state);
         let Some(mut task) = task else {
             return;
         };
@@ -174,7 +195,7 @@ impl TestHost {
         let mut state = self.0.state();
         if polled.is_ready() {
             state.tasks.remove(&id);
-        } else if let Some(place) = state.tasks.get_mut(&id) {
+        } else if let Some((_, place)) = state.tasks.get_mut(&id) {
             *place = Some(task);
             return;
         }
@@ -268,8 +289,11 @@ impl Host for TestHost {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         let mut state = self.0.state();
+        if state.dead.contains(&self.1) {
+            return;
+        }
         let id = state.next_number();
-        state.tasks.insert(id, Some(task));
+        state.tasks.insert(id, (self.1, Some(task)));
         state.ready.insert(id);
     }
 
@@ -280,12 +304,16 @@ impl Host for TestHost {
 
     fn blocking(&self, job: Box<dyn FnOnce() + Send>) {
         let mut state = self.0.state();
+        if state.dead.contains(&self.1) {
+            return;
+        }
         let id = state.next_number();
-        state.jobs.insert(id, job);
+        state.jobs.insert(id, (self.1, job));
     }
 
     fn routine(&self, name: &str, routine: Box<dyn Routine>) -> io::Result<Box<dyn Join>> {
         self.0.state().routines.push(Slot {
+            life: self.1,
             name: name.into(),
             routine: Some(routine),
             deadline: None,
