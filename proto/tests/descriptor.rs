@@ -1,4 +1,5 @@
-//! The wire protocols only grow. `golden/v1.txt` and `golden/peer-v1.txt` list every call, field
+//! The wire protocols only grow. `golden/v1.txt`, `golden/peer-v1.txt` and
+//! `golden/membership-v1.txt` list every call, field
 //! and number there ever was: a line that vanishes or changes breaks clients, or nodes of another
 //! version, in the field and fails; a new one is added by running with `MILLRACE_GOLDEN=write`,
 //! which never removes a line.
@@ -32,6 +33,12 @@ const PEER: Protocol = Protocol {
     golden: "tests/golden/peer-v1.txt",
 };
 
+const MEMBERSHIP: Protocol = Protocol {
+    package: "millrace.membership.v1",
+    descriptors: millrace_proto::membership::DESCRIPTOR_SET,
+    golden: "tests/golden/membership-v1.txt",
+};
+
 #[test]
 fn no_call_field_or_number_that_clients_use_ever_vanishes() {
     compare(&PUBLIC);
@@ -40,6 +47,7 @@ fn no_call_field_or_number_that_clients_use_ever_vanishes() {
 #[test]
 fn no_call_field_or_number_that_nodes_of_another_version_use_ever_vanishes() {
     compare(&PEER);
+    compare(&MEMBERSHIP);
 }
 
 fn compare(protocol: &Protocol) {
@@ -67,7 +75,7 @@ fn compare(protocol: &Protocol) {
 
 #[test]
 fn the_descriptors_have_all_that_they_import() {
-    for protocol in [PUBLIC, PEER] {
+    for protocol in [PUBLIC, PEER, MEMBERSHIP] {
         let set = FileDescriptorSet::decode(protocol.descriptors).unwrap();
         let names: BTreeSet<&str> = set.file.iter().map(|file| file.name()).collect();
         for file in &set.file {

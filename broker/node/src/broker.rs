@@ -3,6 +3,7 @@
 
 mod consume;
 mod inspect;
+mod membership;
 mod peers;
 mod publish;
 mod read;
@@ -28,6 +29,7 @@ use super::reply::Reply;
 use super::start;
 use super::view::CatalogueView;
 
+pub use membership::{NodeFacts, Registered, Registration};
 pub use publish::PublishFuture;
 pub use route::{Map, MapChanges, Peer, Route};
 pub use topology::TopologyDelta;

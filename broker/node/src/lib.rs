@@ -57,7 +57,10 @@ pub use api::{
     Acknowledged, Batch, Credit, Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState,
     Position, Read, ReadAnswer, Receive, Record, Resume, SettleTag,
 };
-pub use broker::{Broker, Failure, Map, MapChanges, Peer, PublishFuture, Route, TopologyDelta};
+pub use broker::{
+    Broker, Failure, Map, MapChanges, NodeFacts, Peer, PublishFuture, Registered, Registration,
+    Route, TopologyDelta,
+};
 pub use consumer::{Consumer, ConsumerEvent, ConsumerEvents, SettleResults};
 pub use facts::{
     Admission, BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, Metadata,
@@ -68,7 +71,7 @@ pub use host::{Host, Join, SystemHost};
 /// What nodes tell each other.
 pub use millrace_replica::{Lane, ShardMessage};
 /// What figures are made of.
-pub use millrace_storage::{Area, Times, TimesSeen};
+pub use millrace_storage::{Area, Cluster, Times, TimesSeen};
 pub use network::{Alone, Network, Unreachable};
 pub use options::{MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX};
 pub use partition::partition_for;

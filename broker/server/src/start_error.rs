@@ -96,6 +96,7 @@ const fn belong(error: &BelongError) -> u8 {
         BelongError::NoCluster { .. } => exit::USAGE,
         BelongError::Already { .. }
         | BelongError::NotFounder { .. }
+        | BelongError::Founder { .. }
         | BelongError::NoShard { .. }
         | BelongError::Held { .. }
         | BelongError::Retired { .. } => exit::DATA_DIR_FOREIGN,

@@ -1,5 +1,7 @@
 //! Limits that hold everywhere. Those a cluster may set differently live in its configuration.
 
+/// What this build's engine can do; a cluster uses what all of its nodes can.
+pub const FEATURE_LEVEL: u32 = 1;
 /// Data shards of a node unless configured: enough to keep several workers busy, few enough that
 /// one fsync still gathers many commands.
 pub const SHARDS_DEFAULT: u32 = 4;

@@ -21,6 +21,9 @@ const PUBLIC: [&str; 8] = [
 /// Between the nodes of a cluster: a set of its own, so that reflection does not show it.
 const PEER: [&str; 1] = ["millrace/peer/v1/peer.proto"];
 
+/// How nodes become a cluster.
+const MEMBERSHIP: [&str; 1] = ["millrace/membership/v1/membership.proto"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = env::args_os()
@@ -30,7 +33,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let public = tonic_prost_build::configure();
     generate(public, &PUBLIC, root, &out, "descriptor.bin")?;
     let peer = tonic_prost_build::configure().codec_path("crate::peer::FrameCodec");
-    generate(peer, &PEER, root, &out, "peer-descriptor.bin")
+    generate(peer, &PEER, root, &out, "peer-descriptor.bin")?;
+    let membership = tonic_prost_build::configure();
+    let descriptor = "membership-descriptor.bin";
+    generate(membership, &MEMBERSHIP, root, &out, descriptor)
 }
 
 fn generate(

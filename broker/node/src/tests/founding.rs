@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use millrace_replica::{Mark, Member, Replica, Seat};
-use millrace_storage::{DataDir, MemoryDisk};
+use millrace_storage::{Cluster, DataDir, MemoryDisk};
 use millrace_types::{ErrorCode, Founder, Founding, FoundingDraft, NodeId, ReplicaId, ShardId};
 
 use super::host::TestHost;
@@ -144,7 +144,12 @@ fn a_directory_keeps_to_the_record_it_was_founded_by() {
 fn a_node_that_joined_starts_with_nothing_but_a_replica_that_knows_nobody() {
     let (disk, host) = (MemoryDisk::new(), TestHost::new(6));
     let dir = open(&disk, &host);
-    dir.join("ours", 3, ReplicaId::new(77)).unwrap();
+    let ours = Cluster {
+        id: "ours".into(),
+        shards: 3,
+        founding: None,
+    };
+    dir.join(ours, ReplicaId::new(77)).unwrap();
     drop(dir);
     for _ in 0..2 {
         let broker = start(&disk, &host, |_| {}).unwrap();

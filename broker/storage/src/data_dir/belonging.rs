@@ -32,6 +32,12 @@ pub enum BelongError {
         /// The directory's.
         node: NodeId,
     },
+    /// It founds it.
+    #[error("node {node} is one of the founders: it does not join")]
+    Founder {
+        /// The directory's.
+        node: NodeId,
+    },
     /// A number or a name is out of its bounds.
     #[error("cluster {id:?} with {shards} data shards is none")]
     NoCluster {
@@ -97,21 +103,17 @@ impl DataDir {
     /// shard. The same again is no error.
     ///
     /// # Errors
-    /// When the node belongs to a cluster in another way.
-    pub fn join(&self, id: &str, shards: u32, metadata: ReplicaId) -> Result<(), BelongError> {
-        let state = HeldState::Added;
+    /// When the node is one of the founders, or belongs to a cluster in another way.
+    pub fn join(&self, cluster: Cluster, metadata: ReplicaId) -> Result<(), BelongError> {
+        let node = self.node();
+        if is_founder(&cluster, node) {
+            return Err(BelongError::Founder { node });
+        }
         let held = Held {
             replica: metadata,
-            state,
+            state: HeldState::Added,
         };
-        self.belong(
-            Cluster {
-                id: id.into(),
-                shards,
-                founding: None,
-            },
-            BTreeMap::from([(ShardId::METADATA, held)]),
-        )
+        self.belong(cluster, BTreeMap::from([(ShardId::METADATA, held)]))
     }
 
     /// Takes a new, empty replica of a shard, durably. What a former one has left behind is
@@ -186,25 +188,16 @@ impl DataDir {
     ) -> Result<(), BelongError> {
         let mut identity = self.lock();
         let node = self.node();
+        let asked = Belongs { cluster, replicas };
         if let Some(known) = &identity.belongs {
-            let same = match (&known.cluster.founding, &cluster.founding) {
-                (Some(known), Some(asked)) => known.is_same(asked),
-                (None, None) => {
-                    let of_metadata = |all: &BTreeMap<ShardId, Held>| {
-                        all.get(&ShardId::METADATA).map(|held| held.replica)
-                    };
-                    known.cluster == cluster
-                        && of_metadata(&known.replicas) == of_metadata(&replicas)
-                }
-                (Some(_), None) | (None, Some(_)) => false,
-            };
             let found = known.cluster.id.clone();
+            let same = is_same(known, &asked, node);
             return same
                 .then_some(())
                 .ok_or(BelongError::Already { node, found });
         }
-        let (id, shards) = (cluster.id.clone(), cluster.shards);
-        let belongs = Some(Belongs { cluster, replicas });
+        let (id, shards) = (asked.cluster.id.clone(), asked.cluster.shards);
+        let belongs = Some(asked);
         let next = Identity { node, belongs };
         if !identity::makes_sense(&next) {
             return Err(BelongError::NoCluster { id, shards });
@@ -250,4 +243,21 @@ fn belongs(identity: &Identity, shard: ShardId) -> Result<&Belongs, BelongError>
     let belongs = identity.belongs.as_ref();
     let has_it = |all: &&Belongs| shard.get() <= all.cluster.shards;
     belongs.filter(has_it).ok_or(BelongError::NoShard { shard })
+}
+
+fn is_founder(cluster: &Cluster, node: NodeId) -> bool {
+    let founding = cluster.founding.as_ref();
+    founding.is_some_and(|founding| founding.is_founder(node))
+}
+
+/// Whether the node belongs as it is asked to. What it had to begin with counts, not what has
+/// become of that.
+fn is_same(known: &Belongs, asked: &Belongs, node: NodeId) -> bool {
+    let (ours, theirs) = (&known.cluster, &asked.cluster);
+    if is_founder(ours, node) || is_founder(theirs, node) {
+        let foundings = ours.founding.as_ref().zip(theirs.founding.as_ref());
+        return foundings.is_some_and(|(ours, theirs)| ours.is_same(theirs));
+    }
+    let metadata = |all: &Belongs| all.replicas.get(&ShardId::METADATA).map(|it| it.replica);
+    (&ours.id, ours.shards) == (&theirs.id, theirs.shards) && metadata(known) == metadata(asked)
 }

@@ -44,7 +44,7 @@ pub struct Cluster {
     pub id: String,
     /// Its data shards; the metadata shard comes on top.
     pub shards: u32,
-    /// How it began, when this node was there; one that joined later does not know.
+    /// How it began. Who joins is told by who was there.
     pub founding: Option<Founding>,
 }
 
@@ -131,17 +131,17 @@ pub(super) fn makes_sense(identity: &Identity) -> bool {
     };
     let node = identity.node;
     let founding = cluster.founding.as_ref();
-    let is_founders = founding.is_none_or(|founding| {
-        let same = (founding.cluster_id(), founding.shards()) == (&*cluster.id, cluster.shards);
-        same && founding.is_founder(node)
+    let is_its = founding.is_none_or(|founding| {
+        (founding.cluster_id(), founding.shards()) == (&*cluster.id, cluster.shards)
     });
+    let founds = founding.is_some_and(|founding| founding.is_founder(node));
     let has_replica = |(shard, held): (&ShardId, &Held)| {
         let founded = held.state == HeldState::Founder;
-        shard.get() <= cluster.shards && held.replica.get() != 0 && (!founded || founding.is_some())
+        shard.get() <= cluster.shards && held.replica.get() != 0 && (!founded || founds)
     };
     (1..=CLUSTER_ID_BYTES_MAX).contains(&cluster.id.len())
         && (1..=SHARDS_MAX).contains(&cluster.shards)
-        && is_founders
+        && is_its
         && replicas.iter().all(has_replica)
 }
 

@@ -222,6 +222,14 @@ fn open_only(disk: &MemoryDisk) -> DataDir {
     DataDir::open(Arc::new(disk.clone()), &data_path(), random()).unwrap()
 }
 
+fn cluster(id: &str, shards: u32) -> Cluster {
+    Cluster {
+        id: id.into(),
+        shards,
+        founding: None,
+    }
+}
+
 /// A record of this node and two others.
 fn founding_with(node: NodeId, cluster: &str) -> Founding {
     let nodes = [node, NodeId::new(1), NodeId::new(2)];
@@ -267,7 +275,14 @@ fn a_directory_belongs_to_nobody_until_it_founds_with_others_and_only_once() {
     let before = disk.content(&data_path().join("identity")).unwrap();
     let other = dir.found(&founding_with(node, "theirs")).unwrap_err();
     assert!(matches!(other, BelongError::Already { .. }));
-    assert!(dir.join("ours", 4, ReplicaId::new(3)).is_err());
+    let joined = dir.join(cluster("ours", 4), ReplicaId::new(3));
+    assert!(matches!(joined, Err(BelongError::Already { .. })));
+    let ours = Cluster {
+        founding: Some(ours),
+        ..cluster("ours", 4)
+    };
+    let joined = dir.join(ours, ReplicaId::new(3));
+    assert!(matches!(joined, Err(BelongError::Founder { .. })));
     let after = disk.content(&data_path().join("identity")).unwrap();
     assert_eq!(before, after);
 }
@@ -277,11 +292,16 @@ fn who_joins_has_the_metadata_shard_and_is_given_others() {
     let disk = MemoryDisk::new();
     let dir = open_only(&disk);
     let (metadata, replica) = (ReplicaId::new(70), ReplicaId::new(71));
-    assert!(dir.join("ours", 0, metadata).is_err());
-    dir.join("ours", 4, metadata).unwrap();
-    dir.join("ours", 4, metadata).unwrap();
-    for (cluster, shards, replica) in [("theirs", 4, 70), ("ours", 5, 70), ("ours", 4, 9)] {
-        let other = dir.join(cluster, shards, ReplicaId::new(replica));
+    assert!(dir.join(cluster("ours", 0), metadata).is_err());
+    let ours = Cluster {
+        founding: Some(founding_with(NodeId::new(9), "ours")),
+        ..cluster("ours", 4)
+    };
+    dir.join(ours.clone(), metadata).unwrap();
+    dir.join(ours.clone(), metadata).unwrap();
+    dir.join(cluster("ours", 4), metadata).unwrap();
+    for (id, shards, replica) in [("theirs", 4, 70), ("ours", 5, 70), ("ours", 4, 9)] {
+        let other = dir.join(cluster(id, shards), ReplicaId::new(replica));
         assert!(matches!(other, Err(BelongError::Already { .. })));
     }
     let shard = ShardId::new(4);
@@ -290,6 +310,7 @@ fn who_joins_has_the_metadata_shard_and_is_given_others() {
     disk.crash(Crash::DropAll);
 
     let dir = open_only(&disk);
+    assert_eq!(dir.cluster(), Some(ours));
     assert_eq!(dir.replica(ShardId::METADATA), Some(metadata));
     assert_eq!(dir.replica(shard), Some(replica));
     assert_eq!(dir.founding_members(shard), None);
