@@ -230,6 +230,8 @@ impl Lane<'_> {
                 Err(why) => return Stepped::Ended(Ended::Stuck(why)),
             }
         };
+        // They count as memory, and the next may have to wait for some.
+        drop(messages);
         self.propose(step).await
     }
 
