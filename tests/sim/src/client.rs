@@ -1,7 +1,8 @@
 //! What clients do to a node, each call as a future of its own: it says what it asks before it
 //! asks, and what it was told when it was told. A call that a crash cuts off says nothing more,
-//! which leaves it unknown.
+//! which leaves it unknown; one that went to a node that does not lead goes elsewhere.
 
+mod again;
 mod consumers;
 mod publish;
 mod take;
@@ -19,8 +20,10 @@ use crate::declared;
 use crate::event::{Answer, Body, Event, Read as ReadEvent, ShardFigures};
 use crate::facts::Log;
 use crate::host::SimHost;
+use crate::network::Net;
 use crate::plan::{From, Shape};
 use crate::watch::Watch;
+use again::Calls;
 
 pub(crate) use consumers::{Consumers, Wants};
 pub(crate) use take::Wish;
@@ -42,15 +45,18 @@ pub(crate) struct Lasting {
     /// Bytes of a message at most.
     pub message_bytes_max: u64,
     numbers: Mutex<Numbers>,
+    calls: Mutex<Calls>,
 }
 
 #[derive(Default)]
 struct Numbers {
     message: u64,
     call: u64,
+    /// Of what was sent to any node.
+    order: u64,
     generation: i64,
-    /// A change of the topology is on its way.
-    declaring: bool,
+    /// A change of the topology is on its way, over this node.
+    declaring: Option<usize>,
 }
 
 impl Lasting {
@@ -62,12 +68,18 @@ impl Lasting {
             objects,
             message_bytes_max,
             numbers: Mutex::default(),
+            calls: Mutex::default(),
         })
     }
 
     /// Calls of a node that is gone are over.
-    pub(crate) fn forget_calls(&self) {
-        self.numbers().declaring = false;
+    pub(crate) fn forget_calls(&self, node: usize) {
+        let mut numbers = self.numbers();
+        numbers.declaring = numbers.declaring.filter(|at| *at != node);
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
@@ -79,6 +91,23 @@ impl Lasting {
         numbers.call += 1;
         numbers.call
     }
+
+    fn order(&self) -> u64 {
+        let mut numbers = self.numbers();
+        numbers.order += 1;
+        numbers.order
+    }
+}
+
+/// Where a node is, and what is around it.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// Its place in the world.
+    pub node: usize,
+    /// There is no other.
+    pub alone: bool,
+    /// The way to the others.
+    pub net: Arc<Net>,
 }
 
 /// Clients of one life of a node.
@@ -87,13 +116,20 @@ pub(crate) struct Client {
     pub(crate) lasting: Arc<Lasting>,
     pub(crate) broker: Broker,
     pub(crate) host: SimHost,
+    pub(crate) place: Place,
 }
 
 impl Client {
     /// Clients of a node that has just started.
     #[must_use]
-    pub(crate) fn new(lasting: &Arc<Lasting>, broker: &Broker, host: &SimHost) -> Self {
+    pub(crate) fn new(
+        lasting: &Arc<Lasting>,
+        broker: &Broker,
+        host: &SimHost,
+        place: Place,
+    ) -> Self {
         Self {
+            place,
             lasting: Arc::clone(lasting),
             broker: broker.clone(),
             host: host.clone(),
@@ -110,7 +146,7 @@ impl Client {
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
-        self.host.clock().millis()
+        self.host.clock().time().millis()
     }
 
     /// How many events there were.
@@ -125,11 +161,20 @@ impl Client {
 
     /// The present life behind an address.
     pub(crate) fn log(&self, address: &Address, partition: u32) -> Option<LogId> {
+        Some(self.whereabouts(address, partition)?.1)
+    }
+
+    /// The shard behind an address.
+    pub(crate) fn shard(&self, address: &Address, partition: u32) -> Option<u32> {
+        Some(self.whereabouts(address, partition)?.0.get())
+    }
+
+    fn whereabouts(&self, address: &Address, partition: u32) -> Option<(ShardId, LogId)> {
         let view = self.broker.catalogue().borrow().clone();
         match &view.lookup(address)?.kind {
-            ObjectKind::Queue { log, .. } => Some(*log),
+            ObjectKind::Queue { shard, log, .. } => Some((*shard, *log)),
             ObjectKind::Topic { partitions } => {
-                Some(partitions.get(usize::try_from(partition).ok()?)?.1)
+                partitions.get(usize::try_from(partition).ok()?).copied()
             }
         }
     }
@@ -171,13 +216,23 @@ impl Client {
 
     /// Reads a topic once.
     pub(crate) fn read(&self, topic: usize, partition: u32, from: From, messages_max: u32) {
+        self.read_again((topic, partition), from, messages_max, 0);
+    }
+
+    fn read_again(
+        &self,
+        (topic, partition): (usize, u32),
+        place: From,
+        messages_max: u32,
+        tries: u32,
+    ) {
         let address = self.address(topic);
         let Some(log) = self.log(&address, partition) else {
             return;
         };
         self.note_logs();
         let end = self.lasting.watch.with(|state| state.facts.end_max(log));
-        let (from, start, since_wall) = match from {
+        let (from, start, since_wall) = match place {
             From::Earliest => (Position::Earliest, None, None),
             From::Latest => (Position::Latest, None, None),
             From::Part(part) => {
@@ -198,8 +253,14 @@ impl Client {
         };
         let (client, asked_ms) = (self.clone(), self.now_ms());
         self.run(async move {
-            let Ok(answer) = client.broker.read(read).await else {
-                return;
+            let answer = match client.broker.read(read).await {
+                Ok(answer) => answer,
+                Err(refusal) => {
+                    client.elsewhere(&refusal, tries, move |client| {
+                        client.read_again((topic, partition), place, messages_max, tries + 1);
+                    });
+                    return;
+                }
             };
             let records = answer.records.into_iter();
             let event = ReadEvent {
@@ -296,7 +357,12 @@ impl Client {
             checkpoint: facts.checkpoint.get(),
         });
         let shards = shards.collect();
-        self.tell(&Event::Figures { asked, shards });
+        let node = self.place.node;
+        self.tell(&Event::Figures {
+            node,
+            asked,
+            shards,
+        });
     }
 
     /// Asks for checksums of the data shards.
@@ -307,6 +373,7 @@ impl Client {
                 let answer = client.broker.checksum(ShardId::new(shard)).await;
                 if let Ok((applied, checksum)) = answer {
                     client.tell(&Event::Checksum {
+                        node: client.place.node,
                         shard,
                         applied: applied.get(),
                         checksum,

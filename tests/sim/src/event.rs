@@ -139,14 +139,30 @@ pub(crate) enum Event {
         /// Events before it was asked for that.
         asked: u64,
     },
-    /// The node is gone.
+    /// One of several nodes has started.
+    Up {
+        /// Which.
+        #[expect(dead_code, reason = "for the trace and for people")]
+        node: usize,
+    },
+    /// Something is done to the cluster.
+    Trouble {
+        /// What.
+        #[expect(dead_code, reason = "for the trace and for people")]
+        what: String,
+    },
+    /// A node is gone.
     Stopped {
+        /// Which.
+        node: usize,
         /// Why.
         #[expect(dead_code, reason = "for the trace and for people")]
         why: String,
     },
     /// Figures of a node.
     Figures {
+        /// Which.
+        node: usize,
         /// Events before they were asked for.
         asked: u64,
         /// Of each shard.
@@ -154,6 +170,9 @@ pub(crate) enum Event {
     },
     /// Checksum of a shard's state at an index of its log.
     Checksum {
+        /// Where.
+        #[expect(dead_code, reason = "for the trace and for people")]
+        node: usize,
         /// Which shard.
         shard: u32,
         /// Entries applied.

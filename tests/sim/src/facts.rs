@@ -7,7 +7,7 @@ use std::ops::Range;
 use millrace_types::{Address, LogId};
 
 use crate::damage::Damage;
-use crate::event::{Answer, Delivered, Event, Read, Tag};
+use crate::event::{Answer, Delivered, Event, Read, ShardFigures, Tag};
 use crate::message::{self, Found, PATTERNS, Published};
 use crate::plan::{Bound, End, QueueShape, Shape, TopicShape};
 
@@ -21,6 +21,12 @@ pub(crate) struct Batch {
     pub log: LogId,
     /// Numbers of its messages.
     pub messages: Range<u64>,
+    /// The node that was given it last,
+    pub node: usize,
+    /// its place among all that was given to any,
+    pub order: u64,
+    /// and after how many events.
+    pub asked: u64,
     /// When it was sent.
     pub sent_ms: u64,
     /// The time of day then.
@@ -109,10 +115,14 @@ pub(crate) struct Era {
 pub(crate) struct Facts {
     /// Time since the beginning.
     pub now_ms: u64,
-    /// The time of day.
+    /// The time of day, on the machine that is furthest behind.
     pub wall_ms: u64,
-    /// The furthest the time of day has been set.
+    /// The furthest the time of day has been anywhere.
     pub wall_max_ms: u64,
+    /// A machine's second is shorter or longer than a true one by so many hundredths of it at most.
+    pub drift_percent: u64,
+    /// There are several nodes.
+    pub is_cluster: bool,
     /// Every batch.
     pub batches: Vec<Batch>,
     /// Every message by its number, with the place of its batch.
@@ -135,6 +145,8 @@ pub(crate) struct Facts {
     pub unheard: BTreeMap<(LogId, u64), u32>,
     /// Every session by its id.
     pub sessions: BTreeMap<u64, Session>,
+    /// What was said last of each replica, by node and shard.
+    pub figures: BTreeMap<(usize, u32), ShardFigures>,
     /// What the disk did behind the node's back.
     pub damage: Damage,
     /// Events so far.
@@ -164,12 +176,17 @@ impl Facts {
             Event::Read(read) => self.read(read),
             Event::Declaring { object, shape } => self.declaring(*object, shape.as_ref()),
             Event::Declared { object, answer } => self.declared(*object, answer),
-            Event::Figures { shards, .. } => {
+            Event::Figures { node, shards, .. } => {
+                for figures in shards {
+                    self.figures.insert((*node, figures.shard), figures.clone());
+                }
                 for figures in shards.iter().filter(|one| one.unavailable.is_some()) {
                     self.damage.note(figures.shard);
                 }
             }
             Event::Started { .. }
+            | Event::Up { .. }
+            | Event::Trouble { .. }
             | Event::Publishing { .. }
             | Event::Peeked { .. }
             | Event::Stopped { .. }
@@ -208,7 +225,7 @@ impl Facts {
             return;
         }
         self.tags.insert(delivered.tag.clone(), self.leases.len());
-        let until = delivered.since_ms + delivered.lease_ms;
+        let until = delivered.since_ms + self.shortest(delivered.lease_ms);
         self.leases.push(Lease {
             tag: delivered.tag.clone(),
             log: delivered.log,
@@ -225,12 +242,18 @@ impl Facts {
         });
     }
 
+    /// How long something takes at least that a node waits for.
+    pub(crate) fn shortest(&self, millis: u64) -> u64 {
+        millis.saturating_sub(millis.saturating_mul(self.drift_percent) / 100)
+    }
+
     fn settled(&mut self, lease: usize, end: End, answer: &Answer<()>, asked_ms: u64) {
         let events = self.events;
+        let least_ms = self.shortest(self.leases[lease].lease_ms);
         let lease = &mut self.leases[lease];
         match answer {
             Answer::Done(()) if end == End::Extend => {
-                let until = asked_ms + lease.lease_ms;
+                let until = asked_ms + least_ms;
                 lease.until_ms = lease.until_ms.max(until.saturating_sub(ROUNDING_MS));
             }
             Answer::Done(()) => (lease.done, lease.done_at) = (Some(end), events),

@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use millrace_node::{Host, Join};
 use millrace_storage::{Next, Routine};
 
+use crate::clock::Clock;
 use crate::random::Random;
 use tasks::{Sleep, Tasks};
 
@@ -23,63 +24,9 @@ use tasks::{Sleep, Tasks};
 const IDLE_ROUNDS: u32 = 3;
 /// Turns that ending a routine takes at most; more is a routine that does not end.
 const JOIN_TURNS_MAX: u32 = 1_000_000;
-/// What the time of day is at the start of a simulation: 2026-01-01.
-const WALL_START: Duration = Duration::from_secs(1_767_225_600);
-
-/// Time that all lives of a node share, and how far the time of day is off.
-pub(crate) struct Clock {
-    start: Instant,
-    now: Mutex<Duration>,
-    skew: Mutex<i64>,
-}
-
-impl Clock {
-    /// A clock at its beginning.
-    #[must_use]
-    pub(crate) fn new() -> Arc<Self> {
-        let (now, skew) = (Mutex::default(), Mutex::default());
-        Arc::new(Self {
-            start: Instant::now(),
-            now,
-            skew,
-        })
-    }
-
-    /// Time since the beginning.
-    #[must_use]
-    pub(crate) fn now(&self) -> Duration {
-        *lock(&self.now)
-    }
-
-    /// Milliseconds since the beginning.
-    #[must_use]
-    pub(crate) fn millis(&self) -> u64 {
-        u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// The time of day in milliseconds since 1970.
-    #[must_use]
-    pub(crate) fn wall_millis(&self) -> u64 {
-        let wall = WALL_START + self.now();
-        let millis = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        millis.saturating_add_signed(*lock(&self.skew))
-    }
-
-    /// Somebody sets the time of day.
-    pub(crate) fn jump(&self, millis: i64) {
-        *lock(&self.skew) += millis;
-    }
-
-    /// Time goes on.
-    pub(crate) fn set(&self, now: Duration) {
-        let mut at = lock(&self.now);
-        *at = now.max(*at);
-    }
-}
-
 /// What a host is made with.
 pub(crate) struct Setting {
-    /// Shared by all lives.
+    /// The machine's, shared by all lives.
     pub clock: Arc<Clock>,
     /// Orders everything.
     pub schedule: Random,
@@ -128,7 +75,7 @@ struct Slot {
 pub(crate) enum Turn {
     /// Something ran.
     Ran,
-    /// Nothing can run before this time.
+    /// Nothing can run before this true time.
     Idle(Option<Duration>),
 }
 
@@ -171,9 +118,8 @@ impl SimHost {
         self.0.turn()
     }
 
-    /// Moves time on; what waited for it can run then.
-    pub(crate) fn advance_to(&self, at: Duration) {
-        self.0.clock.set(at);
+    /// Time has gone on; what waited for it can run now.
+    pub(crate) fn time_passed(&self) {
         self.0.tasks.fire();
         self.0.state().begin_rounds();
     }
@@ -241,8 +187,9 @@ impl Inner {
     fn next_time(&self, state: &State) -> Option<Duration> {
         let deadlines = state.routines.iter().filter(|slot| !slot.ended);
         let deadlines = deadlines.filter_map(|slot| slot.deadline);
-        let deadlines = deadlines.map(|at| at.saturating_duration_since(self.clock.start));
-        deadlines.chain(self.tasks.next_timer()).min()
+        let deadlines = deadlines.map(|at| self.clock.since_start(at));
+        let next = deadlines.chain(self.tasks.next_timer()).min();
+        next.map(|at| self.clock.true_time(at))
     }
 
     /// Steps a routine, unless it is being stepped further up the stack.
@@ -283,7 +230,7 @@ impl Inner {
     }
 
     fn instant(&self) -> Instant {
-        self.clock.start + self.clock.now()
+        self.clock.instant()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Simulates a node: the production code of journal, store, engine and node in one thread, on a
+//! Simulates nodes: the production code of journal, store, engine and node in one thread, on a
 //! virtual clock and a disk that forgets, tears, fills up and breaks, with clients that know what
 //! they were promised. Everything follows from a seed.
 //!
@@ -8,6 +8,7 @@
 
 pub mod campaign;
 mod client;
+mod clock;
 mod damage;
 mod declared;
 mod disk;
@@ -19,6 +20,7 @@ mod invariants;
 mod message;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+mod network;
 pub mod plan;
 mod random;
 mod shrink;

@@ -1,11 +1,13 @@
 //! What one seed does: the node's options, what is declared, and the steps of clients, time, disk
 //! and operator. A value, so that it can be printed, cut down and run again.
 
+mod cluster;
 pub mod generate;
 mod spice;
 
 use std::fmt;
 
+pub use cluster::{Between, Cluster, Cut, Way, Weather, Who};
 use millrace_storage::{Fault, Operation};
 
 /// Everything that a run does; chance within the run comes from `schedule`.
@@ -15,7 +17,9 @@ pub struct Plan {
     pub seed: u64,
     /// Orders what runs at the same time.
     pub schedule: u64,
-    /// Options of the node.
+    /// The nodes, and what is between them.
+    pub cluster: Cluster,
+    /// Options of each node.
     pub node: NodeShape,
     /// What is declared at first; steps name objects by their place.
     pub objects: Vec<Shape>,
@@ -23,7 +27,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-/// Options of the node: small, so that files turn over and checkpoints come within few messages.
+/// Options of a node: small, so that files turn over and checkpoints come within few messages.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeShape {
     /// Data shards.
@@ -245,6 +249,31 @@ pub enum Step {
     },
     /// Asks for figures.
     Look,
+    /// A step that is about one node, or asks this one.
+    On {
+        /// Which.
+        node: Who,
+        /// What.
+        step: Box<Step>,
+    },
+    /// A node dies, and is started again after a while.
+    Down {
+        /// Which.
+        node: Who,
+        /// What is lost.
+        loss: Loss,
+        /// How long it is away.
+        millis: u64,
+    },
+    /// A process stands still for a while.
+    Pause {
+        /// Which.
+        node: Who,
+        /// How long.
+        millis: u64,
+    },
+    /// Some links let nothing through for a while.
+    Cut(Cut),
     /// Lets so many things run.
     Run {
         /// How many.
@@ -340,6 +369,9 @@ pub enum When {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cluster.drifts.len() > 1 {
+            writeln!(f, "{:?}", self.cluster)?;
+        }
         writeln!(f, "{:?}", self.node)?;
         for (place, shape) in self.objects.iter().enumerate() {
             writeln!(f, "  object {place}: {shape:?}")?;

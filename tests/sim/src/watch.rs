@@ -4,10 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use millrace_replica::{Body, Payload, ShardMessage};
+
+use crate::clock::{Clock, DRIFT_PERCENT_MAX, Time};
 use crate::event::Event;
 use crate::facts::Facts;
-use crate::host::Clock;
 use crate::invariants::{self, Invariant};
+use crate::network::Link;
 use crate::random::mix;
 
 /// Events kept to be shown with a violation.
@@ -24,7 +27,14 @@ pub struct Violation {
 
 /// Shared by everything that sees events.
 #[derive(Clone)]
-pub(crate) struct Watch(Arc<Mutex<State>>, Arc<Clock>);
+pub(crate) struct Watch(Arc<Inner>);
+
+struct Inner {
+    time: Arc<Time>,
+    /// Of all machines.
+    clocks: Vec<Arc<Clock>>,
+    state: Mutex<State>,
+}
 
 /// What a watch keeps.
 pub(crate) struct State {
@@ -40,21 +50,35 @@ pub(crate) struct State {
 impl Watch {
     /// Nothing has happened yet. A loud one prints every event.
     #[must_use]
-    pub(crate) fn new(clock: Arc<Clock>, loud: bool) -> Self {
+    pub(crate) fn new(time: &Arc<Time>, clocks: Vec<Arc<Clock>>, loud: bool) -> Self {
+        let mut facts = Facts::default();
+        if clocks.len() > 1 {
+            facts.drift_percent = DRIFT_PERCENT_MAX;
+            facts.is_cluster = true;
+        }
         let state = State {
-            facts: Facts::default(),
+            facts,
             invariants: invariants::all(),
             violation: None,
             recent: VecDeque::new(),
             trace: 0,
             loud,
         };
-        Self(Arc::new(Mutex::new(state)), clock)
+        Self(Arc::new(Inner {
+            time: Arc::clone(time),
+            clocks,
+            state: Mutex::new(state),
+        }))
     }
 
     /// Something happened.
     pub(crate) fn tell(&self, event: &Event) {
         self.with(|state| state.tell(event));
+    }
+
+    /// A message is on its way between two nodes; it arrives so often.
+    pub(crate) fn passes(&self, link: Link, lane: u64, message: &ShardMessage, arrives: u64) {
+        self.with(|state| state.passes(link, lane, message, arrives));
     }
 
     /// Something happened that no invariant has to be asked about.
@@ -66,9 +90,11 @@ impl Watch {
     /// Looks at, or adds to, what is known.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
-        state.facts.now_ms = self.1.millis();
-        state.facts.wall_ms = self.1.wall_millis();
-        state.facts.wall_max_ms = state.facts.wall_max_ms.max(state.facts.wall_ms);
+        state.facts.now_ms = self.0.time.millis();
+        let walls = || self.0.clocks.iter().map(|clock| clock.wall_millis());
+        state.facts.wall_ms = walls().min().unwrap_or_default();
+        let latest = walls().max().unwrap_or_default();
+        state.facts.wall_max_ms = state.facts.wall_max_ms.max(latest);
         look(&mut state)
     }
 
@@ -91,7 +117,7 @@ impl Watch {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,6 +151,22 @@ impl State {
         self.facts.note(event);
     }
 
+    /// Messages are too many to be told in full, but to who wants to see everything.
+    fn passes(&mut self, link: Link, lane: u64, message: &ShardMessage, arrives: u64) {
+        let ends = mix((link.from as u64) << 32 | (link.to as u64) << 8 | lane);
+        self.trace = mix(self.trace ^ ends ^ arrives ^ self.facts.now_ms);
+        if self.loud {
+            let fate = match arrives {
+                0 => " (lost)",
+                1 => "",
+                _ => " (twice)",
+            };
+            let Link { from, to } = link;
+            let text = brief(message);
+            println!("{:>8} ms   {from} -> {to}{fate} {text}", self.facts.now_ms);
+        }
+    }
+
     /// Whether every event is printed.
     #[must_use]
     pub(crate) const fn is_loud(&self) -> bool {
@@ -133,5 +175,29 @@ impl State {
 
     fn violated(&mut self, violation: Violation) {
         self.violation.get_or_insert(violation);
+    }
+}
+
+/// A message in one line, without what its entries hold.
+fn brief(message: &ShardMessage) -> String {
+    let shard = message.shard;
+    let raft = match &message.body {
+        Body::Raft(raft) => raft,
+        Body::Chunk(chunk) => {
+            return format!("shard {shard}: {} of {} bytes", chunk.offset, chunk.total);
+        }
+        Body::Ack(ack) => return format!("shard {shard}: {:?}", ack.next),
+    };
+    let term = raft.term;
+    match &raft.payload {
+        Payload::Append {
+            prev,
+            commit,
+            entries,
+        } => {
+            let (count, index) = (entries.len(), prev.index);
+            format!("shard {shard} term {term}: {count} entries behind {index}, commit {commit}")
+        }
+        other => format!("shard {shard} term {term}: {other:?}"),
     }
 }

@@ -1,21 +1,27 @@
-//! Runs a plan: lives of a node one after the other, and clients who come and go with them. At the
-//! end faults stop, and everything that was promised has to happen within bounded time.
+//! Runs a plan: lives of nodes one after the other, a network between them, and clients who come and
+//! go with them. At the end faults stop, and everything that was promised has to happen within
+//! bounded time.
 
+mod ask;
+mod cluster;
 mod damage;
 mod drain;
 mod life;
+mod member;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{Client, Consumers, Lasting, Wants, Wish};
-use crate::disk::Medium;
-use crate::host::{Clock, Turn};
-use crate::plan::{Deceit, End, Loss, Plan, Step};
+use millrace_types::Founding;
+
+use crate::client::{Client, Consumers, Lasting};
+use crate::clock::{Clock, Time};
+use crate::host::Turn;
+use crate::network::Net;
+use crate::plan::{Plan, Step};
 use crate::random::Random;
 use crate::watch::{Violation, Watch};
-use damage::Open;
-use life::Life;
+use member::Member;
 
 /// Turns that a node takes at most before it comes to rest: more is a node that spins.
 const TURNS_MAX: u32 = 400_000;
@@ -47,24 +53,17 @@ pub struct Report {
 /// A run.
 pub(crate) struct World<'a> {
     plan: &'a Plan,
-    clock: Arc<Clock>,
-    medium: Arc<Medium>,
+    time: Arc<Time>,
+    net: Arc<Net>,
+    nodes: Vec<Member>,
     lasting: Arc<Lasting>,
     consumers: Consumers,
     random: Random,
-    life: Option<Life>,
     report: Report,
-    /// What a crash inside an operation loses.
-    loss: Loss,
-    /// When the disk has room again.
-    full_until: Option<Duration>,
+    /// How several nodes began.
+    founding: Option<Founding>,
     /// Faults are over.
     calm: bool,
-    /// Lives so far.
-    lives: u64,
-    /// What the disk of the next life will say nothing of.
-    ahead: Vec<Deceit>,
-    open: Open,
 }
 
 /// Why a run ends early.
@@ -73,8 +72,11 @@ pub(crate) struct Over;
 /// Runs a plan. A loud one prints every event.
 #[must_use]
 pub fn run(plan: &Plan, loud: bool) -> Report {
-    let clock = Clock::new();
-    let watch = Watch::new(Arc::clone(&clock), loud);
+    let time = Time::new();
+    let drifts = plan.cluster.drifts.iter();
+    let clocks: Vec<Arc<Clock>> = drifts.map(|drift| Clock::new(&time, *drift)).collect();
+    let watch = Watch::new(&time, clocks.clone(), loud);
+    let net = Net::new(&time, &watch, plan);
     let lasting = Lasting::new(
         watch.clone(),
         plan.objects.clone(),
@@ -82,19 +84,15 @@ pub fn run(plan: &Plan, loud: bool) -> Report {
     );
     let mut world = World {
         plan,
-        clock,
-        medium: Medium::new(),
+        time,
+        net,
+        nodes: clocks.into_iter().map(Member::new).collect(),
         lasting,
         consumers: Consumers::default(),
         random: Random::new(plan.schedule),
-        life: None,
         report: Report::default(),
-        loss: Loss::Nothing,
-        full_until: None,
+        founding: None,
         calm: false,
-        lives: 0,
-        ahead: Vec::new(),
-        open: Open::default(),
     };
     world.guarded(World::play);
     world.guarded(|world| {
@@ -110,8 +108,9 @@ pub fn run(plan: &Plan, loud: bool) -> Report {
 
 impl World<'_> {
     fn play(&mut self) -> Result<(), Over> {
-        self.start()?;
+        self.found()?;
         self.declare_all()?;
+        self.net.expose(self.plan.cluster.weather);
         for (place, step) in self.plan.steps.iter().enumerate() {
             if self.is_loud() {
                 println!("-- step {place}: {step:?}");
@@ -155,212 +154,202 @@ impl World<'_> {
         Over
     }
 
-    fn client(&self) -> Option<&Client> {
-        self.life.as_ref().map(|life| &life.client)
+    /// Whether there is only one node, which is always the same one.
+    const fn is_alone(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// Clients of a node, unless it is down.
+    fn client(&self, node: usize) -> Option<&Client> {
+        self.nodes[node].life.as_ref().map(|life| &life.client)
+    }
+
+    /// Clients of every node that is up.
+    fn clients(&self) -> impl Iterator<Item = &Client> {
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        lives.map(|life| &life.client)
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Over> {
         match step {
-            Step::Run { turns } => self.turns(*turns).map(|_| ()),
+            Step::On { node, step } => self.step_on(node.resolve(self), step),
+            Step::Run { turns } => self.turns(*turns),
             Step::Wait { millis } => self.wait(*millis),
+            Step::Down { node, loss, millis } => {
+                let node = node.resolve(self);
+                self.go_down(node, *loss, *millis);
+                Ok(())
+            }
+            Step::Pause { node, millis } => {
+                let node = node.resolve(self);
+                self.pause(node, *millis);
+                Ok(())
+            }
+            Step::Cut(cut) => {
+                self.cut(cut);
+                Ok(())
+            }
+            _ if self.is_alone() => self.step_on(0, step),
+            _ => {
+                let node = self.choose(step);
+                self.step_on(node, step)
+            }
+        }
+    }
+
+    /// A step that is about a node, or asks it.
+    fn step_on(&mut self, node: usize, step: &Step) -> Result<(), Over> {
+        match step {
             Step::Jump { millis } => {
-                self.clock.jump(*millis);
+                self.nodes[node].clock.jump(*millis);
                 Ok(())
             }
             Step::Crash { loss } => {
                 if self.random.percent(REST_PERCENT) {
                     self.rest()?;
                 }
-                self.crash(*loss, "the process was killed")
+                self.crash(node, *loss, "the process was killed")
             }
             Step::CrashInside {
                 operations,
                 carried_out,
                 loss,
             } => {
-                self.loss = *loss;
-                self.medium.end_after(*operations, *carried_out);
+                self.nodes[node].loss = *loss;
+                self.nodes[node].medium.end_after(*operations, *carried_out);
                 Ok(())
             }
-            Step::Restart => self.restart(),
+            Step::Restart => self.restart(node),
             Step::Rot { part, at } => {
-                self.rot(part, *at);
+                self.rot(node, part, *at);
                 Ok(())
             }
             Step::Deceive(deceit) => {
-                self.deceive(*deceit);
+                self.nodes[node].deceive(*deceit);
                 Ok(())
             }
             Step::Checkpoint => {
-                if let Some(client) = self.client() {
+                if let Some(client) = self.client(node) {
                     client.broker.checkpoint();
                 }
                 Ok(())
             }
             Step::Fail { .. } => {
-                self.life.iter_mut().for_each(|life| life.fail(step));
+                let life = &mut self.nodes[node].life;
+                life.iter_mut().for_each(|life| life.fail(step));
                 Ok(())
             }
             Step::Full { left, millis } => {
-                let used = self.medium.used_bytes();
-                self.medium.set_capacity(Some(used + left));
-                self.full_until = Some(self.clock.now() + Duration::from_millis(*millis));
+                let until = self.time.now() + Duration::from_millis(*millis);
+                self.nodes[node].fill(*left, until);
                 self.report.faults += 1;
                 Ok(())
             }
-            Step::Flip { part, at } => self.flip(part, *at),
+            Step::Flip { part, at } => self.flip(node, part, *at),
             _ => {
                 self.report.operations += 1;
-                self.ask(step);
+                self.ask(node, step);
                 Ok(())
             }
-        }
-    }
-
-    /// Starts what a client or the operator asks for.
-    fn ask(&self, step: &Step) {
-        let Some(client) = self.client() else {
-            return;
-        };
-        match step {
-            Step::Publish {
-                to,
-                partition,
-                counts,
-            } => client.publish(*to, *partition, counts),
-            Step::Receive {
-                from,
-                dead,
-                messages_max,
-                wait_ms,
-                lease_ms,
-                give_up_ms,
-            } => {
-                let wish = Wish {
-                    messages_max: *messages_max,
-                    wait_ms: *wait_ms,
-                    lease_ms: *lease_ms,
-                    give_up_ms: *give_up_ms,
-                };
-                client.receive(*from, *dead, wish);
-            }
-            Step::Settle { count, end, at } => client.settle(*count, *end, *at),
-            Step::SettleStale { count } => client.settle_stale(*count),
-            Step::Read {
-                topic,
-                partition,
-                from,
-                messages_max,
-            } => client.read(*topic, *partition, *from, *messages_max),
-            Step::Peek {
-                queue,
-                messages_max,
-            } => client.peek(*queue, *messages_max),
-            Step::Declare { object, shape } => {
-                client.declare(vec![(*object, Some(shape.clone()))]);
-            }
-            Step::Remove { object } => client.declare(vec![(*object, None)]),
-            Step::Look => client.look(),
-            _ => self.ask_consumer(client, step),
-        }
-    }
-
-    fn ask_consumer(&self, client: &Client, step: &Step) {
-        let consumers = &self.consumers;
-        match step {
-            Step::Attach {
-                consumer,
-                queue,
-                window,
-                credit,
-            } => {
-                let wants = Wants {
-                    window: *window,
-                    credit: *credit,
-                };
-                client.attach(consumers, *consumer, *queue, wants);
-            }
-            Step::Credit { consumer, more } => {
-                client.credit(consumers, *consumer, *more);
-                // A client that takes more has handled some.
-                let count = usize::try_from(more / 2).unwrap_or(0);
-                client.settle_here(consumers, *consumer, count, End::Accept);
-            }
-            Step::Detach { consumer } => client.detach(consumers, *consumer),
-            Step::Close { consumer } => client.close(consumers, *consumer),
-            _ => {}
         }
     }
 
     /// Lets everything finish that is under way, and takes note of the state.
     fn rest(&mut self) -> Result<(), Over> {
         self.wait(1)?;
-        if let Some(client) = self.client() {
-            client.compare(self.plan.node.shards);
-        }
+        self.compare();
         self.wait(0)
     }
 
-    /// Lets things run; whether there is more to run.
-    fn turns(&mut self, turns: u32) -> Result<Turn, Over> {
-        let mut last = Turn::Ran;
-        for _ in 0..turns {
-            let Some(life) = &self.life else {
-                return Ok(last);
+    fn compare(&self) {
+        let shards = self.plan.node.shards;
+        self.clients().for_each(|client| client.compare(shards));
+    }
+
+    /// Lets one thing run on one of the nodes that can.
+    fn turn(&mut self) -> Result<Turn, Over> {
+        let now = self.time.now();
+        let first = match self.nodes.len() {
+            1 => 0,
+            nodes => self.random.below(nodes),
+        };
+        let mut next: Option<Duration> = None;
+        for node in (first..self.nodes.len()).chain(0..first) {
+            let member = &self.nodes[node];
+            let Some(life) = member.life.as_ref().filter(|_| !member.is_paused(now)) else {
+                continue;
             };
-            last = life.host.turn();
-            self.check_life()?;
-            if last != Turn::Ran {
+            match life.host.turn() {
+                Turn::Ran => {
+                    self.check_life(node)?;
+                    return Ok(Turn::Ran);
+                }
+                Turn::Idle(at) => next = earlier(next, at),
+            }
+        }
+        Ok(Turn::Idle(next))
+    }
+
+    /// Lets things run.
+    fn turns(&mut self, turns: u32) -> Result<(), Over> {
+        for _ in 0..turns {
+            if self.turn()? != Turn::Ran {
                 break;
             }
         }
         let step = Duration::from_micros(TURN_MICROS * u64::from(turns.min(1_000)));
-        let now = self.clock.now() + step;
-        self.advance_to(now);
-        Ok(last)
+        let now = self.time.now() + step;
+        self.advance_to(now)
     }
 
-    fn advance_to(&mut self, now: Duration) {
-        if let Some(life) = &self.life {
-            life.host.advance_to(now);
-        } else {
-            self.clock.set(now);
+    /// Time goes on: what waited for it happens.
+    fn advance_to(&mut self, now: Duration) -> Result<(), Over> {
+        self.time.set(now);
+        for member in &mut self.nodes {
+            member.time_passed(now);
         }
-        if self.full_until.is_some_and(|until| until <= now) {
-            self.full_until = None;
-            self.medium.set_capacity(None);
-        }
+        self.deliver(now);
+        self.call_again(now);
+        self.come_up(now)
+    }
+
+    /// When something happens that no node knows of.
+    fn next_outside(&self) -> Option<Duration> {
+        let members = self.nodes.iter().filter_map(Member::next_change);
+        let others = self.net.next_time().into_iter();
+        members.chain(others).chain(self.lasting.next_call()).min()
     }
 
     /// Lets time pass, and everything happen that happens meanwhile.
     fn wait(&mut self, millis: u64) -> Result<(), Over> {
-        let target = self.clock.now() + Duration::from_millis(millis);
+        let target = self.time.now() + Duration::from_millis(millis);
         let mut turns = 0;
         loop {
-            let Some(life) = &self.life else {
-                return Ok(());
-            };
-            match life.host.turn() {
+            match self.turn()? {
                 Turn::Ran => turns += 1,
                 Turn::Idle(next) => {
+                    turns = 0;
                     self.check_idle()?;
-                    let now = self.clock.now();
+                    let now = self.time.now();
                     if now >= target {
                         return Ok(());
                     }
                     let least = now + Duration::from_micros(TURN_MICROS);
-                    let until = self.full_until.unwrap_or(target);
-                    let next = next.unwrap_or(target).min(target).min(until).max(least);
-                    self.advance_to(next);
+                    let next = earlier(next, self.next_outside());
+                    let next = next.unwrap_or(target).min(target).max(least);
+                    self.advance_to(next)?;
                 }
             }
-            self.check_life()?;
             if turns > TURNS_MAX {
                 return Err(self.violated(
                     "liveness",
-                    format!("the node is still busy after {TURNS_MAX} turns"),
+                    format!("the nodes are still busy after {TURNS_MAX} turns"),
                 ));
             }
         }
     }
+}
+
+fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
 }

@@ -8,7 +8,7 @@ use millrace_engine::command::Window;
 use millrace_node::{
     Consumer, ConsumerEvent, ConsumerEvents, Credit, OpenConsumer, Resume, SettleResults,
 };
-use millrace_types::{LogId, SessionId};
+use millrace_types::{ErrorCode, LogId, Refusal, SessionId};
 
 use super::Client;
 use crate::event::{Answer, Event, Tag};
@@ -33,6 +33,8 @@ struct Place {
     session: Option<(u64, usize, LogId)>,
     /// The connection; `None` while there is none.
     connection: Option<Consumer>,
+    /// The node it goes to.
+    node: usize,
     /// Connections so far: what an old one says does not count.
     epoch: u64,
     /// The session cannot have handed out anything before.
@@ -43,9 +45,12 @@ struct Place {
 }
 
 impl Consumers {
-    /// The node is gone, and every connection with it.
-    pub(crate) fn disconnect(&self) {
-        let places: Vec<usize> = self.all().keys().copied().collect();
+    /// A node is gone, and every connection to it.
+    pub(crate) fn disconnect(&self, node: usize) {
+        let all = self.all();
+        let there = all.iter().filter(|(_, place)| place.node == node);
+        let places: Vec<usize> = there.map(|(place, _)| *place).collect();
+        drop(all);
         for place in places {
             self.drop_connection(place);
         }
@@ -58,6 +63,13 @@ impl Consumers {
         });
         // Without the lock: it talks to the node.
         drop(dropped);
+    }
+
+    /// Whether nobody has come to a place since.
+    fn is_present(&self, place: usize, epoch: u64) -> bool {
+        let all = self.all();
+        let place = all.get(&place);
+        place.is_some_and(|place| place.epoch == epoch)
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<usize, Place>> {
@@ -77,6 +89,16 @@ pub(crate) struct Wants {
 impl Client {
     /// Opens a session, or comes back to the one in this place if it is of this queue.
     pub(crate) fn attach(&self, consumers: &Consumers, place: usize, queue: usize, wants: Wants) {
+        self.attach_here(consumers, place, (queue, wants), 0);
+    }
+
+    fn attach_here(
+        &self,
+        consumers: &Consumers,
+        place: usize,
+        (queue, wants): (usize, Wants),
+        tries: u32,
+    ) {
         consumers.drop_connection(place);
         let address = self.address(queue);
         let Some(log) = self.log(&address, 0) else {
@@ -87,6 +109,7 @@ impl Client {
             let mut all = consumers.all();
             let place = all.entry(place).or_default();
             place.epoch += 1;
+            place.node = self.place.node;
             let session = place
                 .session
                 .filter(|(_, of, at)| (*of, *at) == (queue, log));
@@ -111,9 +134,17 @@ impl Client {
         };
         let (client, consumers) = (self.clone(), consumers.clone());
         self.run(async move {
-            client
-                .open(&consumers, (place, epoch), (queue, log), open)
-                .await
+            let opened = client.open(&consumers, (place, epoch), (queue, log), open);
+            let Err(refusal) = opened.await else {
+                return;
+            };
+            let there = consumers.clone();
+            client.elsewhere(&refusal, tries, move |client| {
+                // Somebody may want something else of it meanwhile.
+                if there.is_present(place, epoch) {
+                    client.attach_here(&there, place, (queue, wants), tries + 1);
+                }
+            });
         });
     }
 
@@ -135,24 +166,27 @@ impl Client {
         (place, epoch): (usize, u64),
         (queue, log): (usize, LogId),
         open: OpenConsumer,
-    ) {
+    ) -> Result<(), Refusal> {
         let (resumed, asked_ms) = (open.resume.is_some(), self.now_ms());
         let opened = self.broker.open_consumer(open).await;
         let (consumer, events) = match opened {
             Ok(halves) => halves,
-            Err(_) => {
+            Err(refusal) => {
+                let over = self.place.alone || refusal.code == ErrorCode::SessionExpired;
                 if resumed
+                    && over
                     && let Some(place) = consumers.all().get_mut(&place)
                     && place.epoch == epoch
                 {
                     place.session = None;
                 }
-                return;
+                return Err(refusal);
             }
         };
         let session = consumer.session().get();
         let ttl_ms = u64::try_from(consumer.session_ttl().as_millis()).unwrap_or(u64::MAX);
         self.lasting.watch.with(|state| {
+            let ttl_ms = state.facts.shortest(ttl_ms);
             let facts = state.facts.sessions.entry(session).or_default();
             facts.heard_ms = facts.heard_ms.max(asked_ms);
             facts.ttl_ms = ttl_ms;
@@ -164,7 +198,7 @@ impl Client {
                 // Somebody else has this place now.
                 drop(all);
                 drop((consumer, events));
-                return;
+                return Ok(());
             }
             if !resumed {
                 place.since_ms = asked_ms;
@@ -182,7 +216,10 @@ impl Client {
             session,
             since_ms,
         };
-        listening.run(events).await;
+        match listening.run(events).await {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
+        }
     }
 
     /// Lets more be sent.
@@ -263,6 +300,10 @@ impl Client {
     /// The broker hears of a client, which counts unless it may have given the session up.
     fn heard(&self, session: u64) {
         self.lasting.watch.with(|state| {
+            if state.facts.is_cluster {
+                // Another node may have the session by now, and hear nothing.
+                return;
+            }
             let now = state.facts.now_ms;
             let facts = state.facts.sessions.entry(session).or_default();
             if now < facts.heard_ms.saturating_add(facts.ttl_ms) {
@@ -284,7 +325,9 @@ struct Listening {
 }
 
 impl Listening {
-    async fn run(self, mut events: ConsumerEvents) {
+    /// Listens until the connection ends; why, if somebody has said so.
+    async fn run(self, mut events: ConsumerEvents) -> Option<Refusal> {
+        let mut why = None;
         while let Some(event) = events.next().await {
             // Whoever has come back has said what it holds: what the old connection still brings
             // was not among it.
@@ -307,12 +350,17 @@ impl Listening {
                     }
                 }
                 ConsumerEvent::Drain => {}
-                ConsumerEvent::Closed(_) => break,
+                ConsumerEvent::Closed(refusal) => {
+                    why = Some(refusal);
+                    break;
+                }
             }
         }
-        if self.is_present() {
-            self.consumers.drop_connection(self.place);
+        if !self.is_present() {
+            return None;
         }
+        self.consumers.drop_connection(self.place);
+        why
     }
 
     fn unheard(&self, event: &ConsumerEvent) {
@@ -328,9 +376,7 @@ impl Listening {
     }
 
     fn is_present(&self) -> bool {
-        let all = self.consumers.all();
-        let place = all.get(&self.place);
-        place.is_some_and(|place| place.epoch == self.epoch)
+        self.consumers.is_present(self.place, self.epoch)
     }
 
     fn settled(&self, results: &SettleResults) {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 use millrace_engine::command::Settle;
 use millrace_node::{Delivered, Peek, Receive, SettleTag};
-use millrace_types::{Address, LogId, Offset};
+use millrace_types::{Address, LogId, Offset, Refusal};
 
 use super::{Client, answer};
 use crate::event::{self, Body, Event, Tag};
@@ -31,6 +31,31 @@ pub(crate) struct Wish {
     pub give_up_ms: Option<u64>,
 }
 
+/// Leases to be ended.
+struct Asked {
+    leases: Vec<usize>,
+    /// One for each.
+    tags: Vec<SettleTag>,
+    end: End,
+    /// When, and after how many events.
+    asked: (u64, u64),
+    /// Nodes asked before.
+    tries: u32,
+}
+
+impl Asked {
+    /// One of them, to be asked for elsewhere.
+    fn again(&self, place: usize) -> Self {
+        Self {
+            leases: vec![self.leases[place]],
+            tags: vec![self.tags[place].clone()],
+            end: self.end,
+            asked: self.asked,
+            tries: self.tries + 1,
+        }
+    }
+}
+
 impl Client {
     /// A queue's address, or that of its dead letters.
     pub(crate) fn queue(&self, object: usize, dead: bool) -> Address {
@@ -43,6 +68,10 @@ impl Client {
 
     /// Takes messages.
     pub(crate) fn receive(&self, from: usize, dead: bool, wish: Wish) {
+        self.receive_here(from, dead, wish, 0);
+    }
+
+    fn receive_here(&self, from: usize, dead: bool, wish: Wish, tries: u32) {
         let client = self.clone();
         let address = self.queue(from, dead);
         let Some(log) = self.log(&address, 0) else {
@@ -50,12 +79,24 @@ impl Client {
         };
         self.note_logs();
         self.run(async move {
-            client.take(address, log, wish).await;
+            if let Err(refusal) = client.take(address, log, wish).await {
+                client.elsewhere(&refusal, tries, move |client| {
+                    client.receive_here(from, dead, wish, tries + 1);
+                });
+            }
         });
     }
 
     /// Takes messages; their leases.
-    pub(crate) async fn take(&self, address: Address, log: LogId, wish: Wish) -> Vec<usize> {
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) async fn take(
+        &self,
+        address: Address,
+        log: LogId,
+        wish: Wish,
+    ) -> Result<Vec<usize>, Refusal> {
         let since_ms = self.now_ms();
         let receive = Receive {
             address,
@@ -72,7 +113,7 @@ impl Client {
             None => taking.await,
             Some(millis) => match select(taking, Box::pin(self.sleep(millis))).await {
                 Either::Left((taken, _)) => taken,
-                Either::Right(_) => return Vec::new(),
+                Either::Right(_) => return Ok(Vec::new()),
             },
         };
         let call = self.lasting.call();
@@ -80,20 +121,22 @@ impl Client {
         // and when the node has just failed never, which then counts although nobody saw it.
         let over = self.now_ms() - since_ms >= wish.lease_ms.unwrap_or(LEASE_MS_MIN);
         let failed = self.broker.failed().now_or_never().is_some();
-        if taken.is_ok() && !over && !failed {
+        // Who loses the lead meanwhile cannot give anything back.
+        let certain = self.place.alone && !failed && !over;
+        if taken.is_ok() && certain {
             self.lasting.watch.with(|state| {
                 *state.facts.unanswered.entry(log).or_default() -= 1;
             });
         }
-        let taken = taken.unwrap_or_default();
+        let taken = taken?;
         for one in &taken {
             self.delivered(log, None, (call, since_ms), one);
         }
         let tags = taken.iter().map(|one| Tag(one.tag.clone()));
-        self.lasting.watch.with(|state| {
+        Ok(self.lasting.watch.with(|state| {
             tags.filter_map(|tag| state.facts.tags.get(&tag).copied())
                 .collect()
-        })
+        }))
     }
 
     pub(crate) fn delivered(
@@ -120,7 +163,11 @@ impl Client {
 
     /// Looks at a queue.
     pub(crate) fn peek(&self, queue: usize, messages_max: u32) {
-        let address = self.address(queue);
+        self.peek_here(queue, messages_max, 0);
+    }
+
+    fn peek_here(&self, queue: usize, messages_max: u32, tries: u32) {
+        let address = self.queue(queue, false);
         let Some(log) = self.log(&address, 0) else {
             return;
         };
@@ -132,16 +179,23 @@ impl Client {
             messages_max,
         };
         self.run(async move {
-            if let Ok(seen) = client.broker.peek(peek).await {
-                let messages = seen.messages.into_iter();
-                client.tell(&Event::Peeked {
-                    log,
-                    asked_ms,
-                    messages: messages
-                        .map(|m| (m.offset.get(), Body(m.message)))
-                        .collect(),
-                });
-            }
+            let seen = match client.broker.peek(peek).await {
+                Ok(seen) => seen,
+                Err(refusal) => {
+                    client.elsewhere(&refusal, tries, move |client| {
+                        client.peek_here(queue, messages_max, tries + 1);
+                    });
+                    return;
+                }
+            };
+            let messages = seen.messages.into_iter();
+            client.tell(&Event::Peeked {
+                log,
+                asked_ms,
+                messages: messages
+                    .map(|m| (m.offset.get(), Body(m.message)))
+                    .collect(),
+            });
         });
     }
 
@@ -187,20 +241,42 @@ impl Client {
     }
 
     pub(crate) async fn end_now(&self, leases: &[usize], end: End) {
-        let asked_ms = self.now_ms();
-        let asked = self.events();
+        let asked = (self.now_ms(), self.events());
         let tags = self.tags(leases, end);
-        let results = self.broker.settle(None, tags).await;
-        for (lease, result) in leases.iter().zip(results) {
-            let (lease, answer) = (*lease, answer(result));
-            self.tell(&Event::Settled {
-                lease,
-                end,
-                answer,
-                asked_ms,
-                asked,
-            });
+        let asked = Asked {
+            leases: leases.to_vec(),
+            tags,
+            end,
+            asked,
+            tries: 0,
+        };
+        self.end_here(asked).await;
+    }
+
+    fn end_here(&self, all: Asked) -> BoxFuture<'static, ()> {
+        let client = self.clone();
+        async move {
+            let results = client.broker.settle(None, all.tags.clone()).await;
+            for ((place, lease), result) in all.leases.iter().enumerate().zip(results) {
+                let again = |refusal| {
+                    let again = all.again(place);
+                    client.elsewhere(refusal, all.tries, move |client| {
+                        client.run(client.end_here(again));
+                    })
+                };
+                if result.as_ref().err().is_some_and(again) {
+                    continue;
+                }
+                client.tell(&Event::Settled {
+                    lease: *lease,
+                    end: all.end,
+                    answer: answer(result),
+                    asked_ms: all.asked.0,
+                    asked: all.asked.1,
+                });
+            }
         }
+        .boxed()
     }
 
     /// Says what is about to be asked.

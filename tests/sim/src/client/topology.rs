@@ -8,38 +8,58 @@ use crate::declared;
 use crate::event::{Answer, Event};
 use crate::plan::Shape;
 
+/// Where a change is that no node has been given.
+const ON_ITS_WAY: usize = usize::MAX;
+
 impl Client {
     /// Whether a change is on its way.
     #[must_use]
     pub(crate) fn is_declaring(&self) -> bool {
-        self.lasting.numbers().declaring
+        self.lasting.numbers().declaring.is_some()
     }
 
     /// Changes objects, unless a change is on its way. `None` removes one.
     pub(crate) fn declare(&self, changes: Vec<(usize, Option<Shape>)>) {
-        if std::mem::replace(&mut self.lasting.numbers().declaring, true) {
+        if self.is_declaring() {
             return;
         }
+        self.declare_here(changes, 0);
+    }
+
+    fn declare_here(&self, changes: Vec<(usize, Option<Shape>)>, tries: u32) {
+        self.lasting.numbers().declaring = Some(self.place.node);
         let client = self.clone();
         self.run(async move {
-            client.change(&changes).await;
-            client.lasting.numbers().declaring = false;
+            if !client.change(changes, tries).await {
+                client.lasting.numbers().declaring = None;
+            }
         });
     }
 
-    async fn change(&self, changes: &[(usize, Option<Shape>)]) {
+    /// Whether it goes on elsewhere.
+    async fn change(&self, changes: Vec<(usize, Option<Shape>)>, tries: u32) -> bool {
         let Ok(metadata) = self.broker.metadata().await else {
-            return;
+            return false;
         };
         self.note_logs();
-        for (object, shape) in changes {
-            self.tell(&Event::Declaring {
-                object: *object,
-                shape: shape.clone(),
-            });
+        if tries == 0 {
+            for (object, shape) in &changes {
+                self.tell(&Event::Declaring {
+                    object: *object,
+                    shape: shape.clone(),
+                });
+            }
         }
-        let delta = self.delta(metadata.revision, changes);
+        let delta = self.delta(metadata.revision, &changes);
         let result = self.broker.apply_topology(delta).await;
+        if let Err(refusal) = &result {
+            let changes = changes.clone();
+            let again = move |client: &Self| client.declare_here(changes, tries + 1);
+            if self.elsewhere(refusal, tries, again) {
+                self.lasting.numbers().declaring = Some(ON_ITS_WAY);
+                return true;
+            }
+        }
         let answer = answer(result);
         if let Answer::Done(revision) = answer {
             self.tell(&Event::Confirmed { revision });
@@ -47,16 +67,17 @@ impl Client {
             let mut view = self.broker.catalogue();
             let applied = view.wait_for(|view| view.applied_revision() >= revision);
             if applied.await.is_err() {
-                return;
+                return false;
             }
             self.note_logs();
         }
-        for (object, _) in changes {
+        for (object, _) in &changes {
             self.tell(&Event::Declared {
                 object: *object,
                 answer: answer.clone(),
             });
         }
+        false
     }
 
     fn delta(&self, base_revision: u64, changes: &[(usize, Option<Shape>)]) -> TopologyDelta {

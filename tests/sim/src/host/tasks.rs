@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Clock, lock};
+use super::lock;
+use crate::clock::Clock;
 
 /// All futures of a life.
 pub(super) struct Tasks {
@@ -92,7 +93,7 @@ impl Tasks {
         drop(task);
     }
 
-    /// When the next timer is due.
+    /// When the next timer is due, on this machine's clock.
     pub(super) fn next_timer(&self) -> Option<Duration> {
         self.state().timers.keys().next().map(|(at, _)| *at)
     }

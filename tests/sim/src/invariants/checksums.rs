@@ -23,6 +23,7 @@ impl Invariant for Checksums {
             shard,
             applied,
             checksum,
+            ..
         } = event
         else {
             return Ok(());

@@ -1,5 +1,6 @@
-//! What one client sends to one queue or partition is stored in the order it was sent; one call
-//! hands out messages that nobody had before in the order of their offsets.
+//! What one client sends to one queue or partition over one node is stored in the order it was sent,
+//! and what anybody sends after something was acknowledged is stored behind that; one call hands
+//! out messages that nobody had before in the order of their offsets.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +8,18 @@ use millrace_types::LogId;
 
 use super::Invariant;
 use crate::event::{Answer, Delivered, Event};
-use crate::facts::Facts;
+use crate::facts::{Batch, Facts};
+
+/// A node, and what was sent over it to a log.
+type Way = (LogId, usize);
 
 /// See above.
 #[derive(Default)]
 pub(super) struct Order {
     /// Where batches begin, by the order they were sent in.
-    sent: BTreeMap<LogId, BTreeMap<usize, u64>>,
+    sent: BTreeMap<Way, BTreeMap<u64, u64>>,
+    /// Where the last of those begins that were acknowledged by then, by count of events.
+    acknowledged: BTreeMap<LogId, Vec<(u64, u64)>>,
     /// The last call and what it handed out last.
     call: Option<(u64, u64)>,
 }
@@ -28,7 +34,7 @@ impl Invariant for Order {
             Event::Published {
                 batch,
                 answer: Answer::Done(offsets),
-            } => self.published(facts.batches[*batch].log, *batch, offsets.start),
+            } => self.published(facts, &facts.batches[*batch], offsets.start),
             Event::Delivered(delivered) => self.delivered(delivered),
             _ => Ok(()),
         }
@@ -36,19 +42,33 @@ impl Invariant for Order {
 }
 
 impl Order {
-    fn published(&mut self, log: LogId, batch: usize, first: u64) -> Result<(), String> {
-        let sent = self.sent.entry(log).or_default();
-        sent.insert(batch, first);
-        let before = sent.range(..batch).next_back();
-        let after = sent.range(batch + 1..).next();
+    fn published(&mut self, facts: &Facts, batch: &Batch, first: u64) -> Result<(), String> {
+        let (log, order) = (batch.log, batch.order);
+        let sent = self.sent.entry((log, batch.node)).or_default();
+        sent.insert(order, first);
+        let before = sent.range(..order).next_back();
+        let after = sent.range(order + 1..).next();
         let wrong =
             before.is_some_and(|(_, at)| *at >= first) || after.is_some_and(|(_, at)| *at <= first);
         if wrong {
             return Err(format!(
-                "batch {batch} is at {first} of log {log}, between {before:?} and {after:?}"
+                "batch {order} is at {first} of log {log}, between {before:?} and {after:?}"
             ));
         }
-        Ok(())
+        let acknowledged = self.acknowledged.entry(log).or_default();
+        let known = acknowledged.partition_point(|(told, _)| *told < batch.asked);
+        let known = known.checked_sub(1).map(|last| acknowledged[last].1);
+        let last = acknowledged
+            .last()
+            .map_or(first, |(_, last)| first.max(*last));
+        acknowledged.push((facts.events, last));
+        match known {
+            Some(known) if known >= first => Err(format!(
+                "batch {order} is at {first} of log {log}; {known} was acknowledged before it was \
+                 sent"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn delivered(&mut self, delivered: &Delivered) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The order of a shard's pointers: a checkpoint covers nothing that was not applied, applied is
 //! only what is committed and synced, and there is no more of those than the log has. Checkpoint,
-//! applied and term never go back, crash or not: they had been synced.
+//! applied and term never go back, crash or not: they had been synced. Of several replicas, one that
+//! has just started may not know what of its log is committed, and has that to apply again.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,9 @@ use crate::facts::Facts;
 /// See above.
 #[derive(Default)]
 pub(super) struct Pointers {
-    /// The figures of each shard that were told last, and after how many events.
-    last: BTreeMap<u32, (u64, ShardFigures)>,
+    /// The figures of each replica, by node and shard, that were told last, and after how many
+    /// events.
+    last: BTreeMap<(usize, u32), (u64, ShardFigures)>,
 }
 
 impl Invariant for Pointers {
@@ -21,7 +23,16 @@ impl Invariant for Pointers {
     }
 
     fn check(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
-        let Event::Figures { asked, shards } = event else {
+        if let (Event::Stopped { node, .. }, true) = (event, facts.is_cluster) {
+            let replicas = self.last.iter_mut().filter(|((at, _), _)| at == node);
+            replicas.for_each(|(_, (_, figures))| figures.applied = 0);
+        }
+        let Event::Figures {
+            node,
+            asked,
+            shards,
+        } = event
+        else {
             return Ok(());
         };
         for now in shards.iter().filter(|now| now.unavailable.is_none()) {
@@ -37,7 +48,9 @@ impl Invariant for Pointers {
                     "a checkpoint is ahead of what was applied: {now:?}"
                 ));
             }
-            let before = self.last.insert(now.shard, (facts.events, now.clone()));
+            let before = self
+                .last
+                .insert((*node, now.shard), (facts.events, now.clone()));
             // Two who ask at the same time are answered in any order.
             let before = before
                 .filter(|(told, _)| told < asked)

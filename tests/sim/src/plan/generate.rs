@@ -3,10 +3,11 @@
 
 use millrace_storage::Operation;
 
-use super::spice;
 use super::{
-    Bound, End, From, LEASE_MS_MIN, Loss, NodeShape, Plan, QueueShape, Shape, Step, TopicShape,
+    Bound, Cluster, End, From, LEASE_MS_MIN, Loss, NodeShape, Plan, QueueShape, Shape, Step,
+    TopicShape,
 };
+use super::{cluster, spice};
 use crate::message::PATTERNS;
 use crate::random::Random;
 
@@ -46,13 +47,16 @@ pub fn plan(seed: u64) -> Plan {
         }
     }
     spice::spice(seed, &objects, &mut steps);
-    Plan {
+    let mut plan = Plan {
         seed,
         schedule,
+        cluster: Cluster::alone(),
         node,
         objects,
         steps,
-    }
+    };
+    cluster::spread(&mut plan);
+    plan
 }
 
 fn node(random: &mut Random) -> NodeShape {
@@ -158,11 +162,16 @@ impl Scope<'_> {
     }
 
     fn loss(&mut self) -> Loss {
-        match self.random.below(4) {
-            0 => Loss::Nothing,
-            1 => Loss::Everything,
-            _ => Loss::Some(self.random.bits()),
-        }
+        loss(self.random)
+    }
+}
+
+/// What is left of what was not synced.
+pub(super) fn loss(random: &mut Random) -> Loss {
+    match random.below(4) {
+        0 => Loss::Nothing,
+        1 => Loss::Everything,
+        _ => Loss::Some(random.bits()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! scrubber finds it in time.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use millrace_storage::{Crash, Operation, inspect};
 
@@ -10,7 +11,7 @@ use super::{Over, World};
 use crate::damage::Scope;
 use crate::disk::Struck;
 use crate::event::Event;
-use crate::plan::{Deceit, When};
+use crate::plan::Deceit;
 use crate::random::Random;
 
 /// The journal of a node.
@@ -53,27 +54,20 @@ impl Life {
 }
 
 impl World<'_> {
-    /// Plans something that the disk will say nothing of.
-    pub(super) fn deceive(&mut self, deceit: Deceit) {
-        match deceit.when {
-            When::Now => self.life.iter_mut().for_each(|life| life.deceive(deceit)),
-            When::NextLife => self.ahead.push(deceit),
-        }
-    }
-
     /// A bit flips at rest.
-    pub(super) fn rot(&mut self, part: &str, at: u64) {
+    pub(super) fn rot(&mut self, node: usize, part: &str, at: u64) {
         let mut random = Random::new(at);
-        let Some(place) = self.medium.place(&mut random, part) else {
+        let medium = Arc::clone(&self.nodes[node].medium);
+        let Some(place) = medium.place(&mut random, part) else {
             return;
         };
-        let batches = self.medium.batches(Path::new(JOURNAL));
-        self.medium.flip(&place);
+        let batches = medium.batches(Path::new(JOURNAL));
+        medium.flip(&place);
         let (path, at) = (place.path, place.at as u64);
         self.report.faults += 1;
         let shards = match Scope::of(&path) {
             Scope::Shard(shard) => vec![shard],
-            Scope::Journal => self.rotten(&batches, &path, at),
+            Scope::Journal => self.rotten(node, &batches, &path, at),
             Scope::Identity | Scope::Nothing => Vec::new(),
         };
         let what = format!("a bit flips in {} at {at}", path.display());
@@ -81,14 +75,20 @@ impl World<'_> {
     }
 
     /// Whose records a byte of the journal is about.
-    fn rotten(&mut self, batches: &[inspect::FoundBatch], path: &Path, at: u64) -> Vec<u32> {
+    fn rotten(
+        &mut self,
+        node: usize,
+        batches: &[inspect::FoundBatch],
+        path: &Path,
+        at: u64,
+    ) -> Vec<u32> {
         // A spare one, too: a crash may take back that it was let go.
         let mut here = batches.iter().filter(|batch| batch.path == path);
         match here.find(|batch| batch.bytes.contains(&at)) {
             // A seal says something about others, and holds nothing.
             Some(batch) if batch.records == 0 => Vec::new(),
             Some(batch) => {
-                self.open.0.push(batch.sequence);
+                self.nodes[node].open.0.push(batch.sequence);
                 if at < batch.bytes.start + batch.header_bytes {
                     return self.all_shards();
                 }
@@ -111,8 +111,8 @@ impl World<'_> {
     }
 
     /// Takes note of what the disk did.
-    pub(super) fn note_struck(&mut self) {
-        for struck in self.medium.take_struck() {
+    pub(super) fn note_struck(&mut self, node: usize) {
+        for struck in self.nodes[node].medium.take_struck() {
             self.report.faults += 1;
             let watch = &self.lasting.watch;
             match struck {
@@ -124,20 +124,20 @@ impl World<'_> {
                     let what = format!("{} is not synced", path.display());
                     watch.tell(&Event::Struck { what });
                 }
-                Struck::Write(path, at, bytes) => self.struck_write(&path, at, &bytes),
+                Struck::Write(path, at, bytes) => self.struck_write(node, &path, at, &bytes),
             }
         }
     }
 
-    fn struck_write(&mut self, path: &Path, at: u64, bytes: &[u8]) {
+    fn struck_write(&mut self, node: usize, path: &Path, at: u64, bytes: &[u8]) {
         let shards = match Scope::of(path) {
             Scope::Shard(shard) => vec![shard],
             Scope::Journal => {
                 if let Some((sequence, _)) = inspect::batch_written(bytes) {
-                    self.open.0.push(sequence);
+                    self.nodes[node].open.0.push(sequence);
                 } else if bytes.starts_with(JOURNAL_MAGIC) {
                     // A file that was used before, and now is again, may look as it did then.
-                    self.open.0.push(u64::MAX);
+                    self.nodes[node].open.0.push(u64::MAX);
                 }
                 self.all_shards()
             }
@@ -151,24 +151,25 @@ impl World<'_> {
     }
 
     /// The process is gone, and what it had not synced.
-    pub(super) fn lose(&mut self, crash: Crash) {
-        let lied = self.medium.crash(crash);
-        self.note_struck();
-        self.judge_tail();
+    pub(super) fn lose(&mut self, node: usize, crash: Crash) {
+        let lied = self.nodes[node].medium.crash(crash);
+        self.note_struck(node);
+        self.judge_tail(node);
         if lied {
             self.excuse();
         }
     }
 
     /// The last batch of a journal looks the same when it was torn and when it was struck.
-    pub(super) fn judge_tail(&mut self) {
-        if self.open.0.is_empty() {
+    pub(super) fn judge_tail(&mut self, node: usize) {
+        let member = &mut self.nodes[node];
+        if member.open.0.is_empty() {
             return;
         }
-        let batches = self.medium.batches(Path::new(JOURNAL));
+        let batches = member.medium.batches(Path::new(JOURNAL));
         let last = batches.iter().map(|batch| batch.sequence).max();
         let is_last = |struck: &u64| last.is_none_or(|last| *struck >= last);
-        if std::mem::take(&mut self.open.0).iter().any(is_last) {
+        if std::mem::take(&mut member.open.0).iter().any(is_last) {
             self.excuse();
         }
     }
@@ -194,12 +195,13 @@ impl World<'_> {
         for shard in self.all_shards() {
             let directory = PathBuf::from(SHARDS).join(shard.to_string());
             let silent = !watch.with(|state| state.facts.damage.has_said(shard));
-            if silent && !self.medium.is_checkpoint_sound(&directory) {
+            let mut nodes = self.nodes.iter();
+            if silent && !nodes.all(|node| node.medium.is_checkpoint_sound(&directory)) {
                 let what = format!("shard {shard} serves without a checkpoint that can be read");
                 return Err(self.violated("quarantine", what));
             }
         }
-        if let Some(client) = self.client() {
+        for client in self.clients() {
             for (object, shape) in self.plan.objects.iter().enumerate() {
                 client.examine(object, shape);
             }

@@ -4,6 +4,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use millrace_types::ErrorCode;
+
 use super::{Over, World};
 use crate::client::{Client, Wish};
 use crate::event::Event;
@@ -29,9 +31,10 @@ impl World<'_> {
     }
 
     fn declare(&mut self, changes: Vec<(usize, Option<Shape>)>) -> Result<(), Over> {
-        let until = self.clock.millis() + DECLARE_MS_MAX;
+        let until = self.time.millis() + DECLARE_MS_MAX;
         loop {
-            let Some(client) = self.client().cloned() else {
+            let node = self.leader_of(0);
+            let Some(client) = self.client(node).cloned() else {
                 return Err(Over);
             };
             let before = self.revision();
@@ -43,42 +46,54 @@ impl World<'_> {
             if self.is_excused() {
                 return Err(Over);
             }
-            if self.clock.millis() > until {
+            if self.time.millis() > until {
                 // Damage that only the scrubber has met is told to who asks.
                 client.look();
                 self.wait(200)?;
             }
-            if self.clock.millis() > until && self.has_any_said() {
+            if self.time.millis() > until && self.has_any_said() {
                 // Those that serve have it.
                 return Ok(());
             }
-            if self.clock.millis() > until {
+            if self.time.millis() > until {
                 return Err(self.violated("liveness", "the topology is not taken"));
             }
         }
     }
 
+    /// What everybody has.
     fn revision(&self) -> u64 {
-        let client = self.client();
-        client.map_or(0, |client| {
-            client.broker.catalogue().borrow().applied_revision()
-        })
+        let revision = |client: &Client| client.broker.catalogue().borrow().applied_revision();
+        self.clients().map(revision).min().unwrap_or_default()
+    }
+
+    /// The node that leads a shard, or any.
+    fn leader_of(&mut self, shard: u32) -> usize {
+        match self.net.leader(shard) {
+            _ if self.is_alone() => 0,
+            Some(leader) if self.client(leader).is_some() => leader,
+            _ => self.anybody(),
+        }
     }
 
     /// Faults stop; everything has to come to its end.
     pub(super) fn drain(&mut self) -> Result<(), Over> {
         self.calm = true;
-        self.make_room();
-        self.medium.stay();
-        self.ahead.clear();
-        match &self.life {
-            Some(life) if life.threatened => {
-                self.crash(Loss::Nothing, "faults are over")?;
+        self.heal()?;
+        for node in 0..self.nodes.len() {
+            let member = &mut self.nodes[node];
+            member.make_room();
+            member.medium.stay();
+            member.ahead.clear();
+            match &member.life {
+                Some(life) if life.threatened => {
+                    self.crash(node, Loss::Nothing, "faults are over")?;
+                }
+                Some(life) => life.host.keep_effects(),
+                None => {}
             }
-            Some(life) => life.host.keep_effects(),
-            None => {}
+            self.consumers.disconnect(node);
         }
-        self.consumers.disconnect();
         self.wait(LOOK_EVERY_MS)?;
         self.stop_at_violation()?;
         self.scrub()?;
@@ -87,7 +102,7 @@ impl World<'_> {
         }
         if self.has_any_said() {
             // One that waits for a damaged shard waits for ever.
-            self.lasting.forget_calls();
+            (0..self.nodes.len()).for_each(|node| self.lasting.forget_calls(node));
         }
         let finals = self.final_shapes();
         self.declare(finals)?;
@@ -133,34 +148,51 @@ impl World<'_> {
 
     /// Takes what can be taken now, and accepts it.
     fn take_everything(&mut self) -> Result<(), Over> {
-        let Some(client) = self.client().cloned() else {
-            return Err(Over);
-        };
         for (object, shape) in self.plan.objects.iter().enumerate() {
-            if matches!(shape, Shape::Queue(_)) {
-                take(&client, object, false);
-                take(&client, object, true);
+            if !matches!(shape, Shape::Queue(_)) {
+                continue;
+            }
+            for dead in [false, true] {
+                let Some(client) = self.client_of(object, dead, 0) else {
+                    return Err(Over);
+                };
+                take(&client, object, dead);
             }
         }
         self.wait(LOOK_EVERY_MS)
     }
 
+    /// Clients of the node that leads the shard of a queue or partition.
+    fn client_of(&mut self, object: usize, dead: bool, partition: u32) -> Option<Client> {
+        let client = self.clients().next()?;
+        let shard = client.shard(&client.queue(object, dead), partition);
+        let node = self.leader_of(shard.unwrap_or_default());
+        self.client(node).cloned()
+    }
+
     /// What is left to be done, for people.
     pub(super) fn look_for_rest(&mut self) -> Result<Option<String>, Over> {
-        let Some(client) = self.client().cloned() else {
+        let clients: Vec<Client> = self.clients().cloned().collect();
+        if clients.len() < self.nodes.len() {
             return Err(Over);
-        };
-        let found = Arc::new(Mutex::new(None));
-        let (asking, place) = (client.clone(), Arc::clone(&found));
-        client.run(async move {
-            let rest = rest(&asking).await;
-            if let Ok(mut place) = place.lock() {
-                *place = Some(rest);
-            }
-        });
+        }
+        let found = Arc::new(Mutex::new(Vec::new()));
+        for client in &clients {
+            let (asking, place) = (client.clone(), Arc::clone(&found));
+            client.run(async move {
+                let rest = rest(&asking).await;
+                if let Ok(mut place) = place.lock() {
+                    place.push(rest);
+                }
+            });
+        }
         self.wait(LOOK_EVERY_MS)?;
-        let found = found.lock().ok().and_then(|mut found| found.take());
-        Ok(found.unwrap_or_else(|| Some("nobody answers".into())))
+        let found = found.lock().map(|mut found| std::mem::take(&mut *found));
+        let found = found.unwrap_or_default();
+        if found.len() < clients.len() {
+            return Ok(Some("somebody does not answer".into()));
+        }
+        Ok(found.into_iter().flatten().next())
     }
 
     fn afterwards(&mut self) -> Result<(), Over> {
@@ -168,12 +200,13 @@ impl World<'_> {
         self.lasting.watch.tell(&Event::Drained);
         self.stop_at_violation()?;
         self.rest()?;
-        self.restart()?;
+        for node in 0..self.nodes.len() {
+            self.restart(node)?;
+        }
+        self.settle_down()?;
         self.read_everything()?;
         self.take_everything()?;
-        if let Some(client) = self.client() {
-            client.look();
-        }
+        self.clients().for_each(Client::look);
         self.wait(LOOK_EVERY_MS)?;
         self.stop_at_violation()?;
         match self.look_for_rest()? {
@@ -190,7 +223,7 @@ impl World<'_> {
                 continue;
             };
             for partition in 0..topic.partitions {
-                if let Some(client) = self.client() {
+                if let Some(client) = self.client_of(object, false, partition) {
                     client.read(object, partition, From::Earliest, READ_MAX);
                 }
             }
@@ -216,6 +249,7 @@ fn take(client: &Client, object: usize, dead: bool) {
     client.run(async move {
         loop {
             let leases = taking.take(address.clone(), log, wish).await;
+            let leases = leases.unwrap_or_default();
             if leases.is_empty() {
                 return;
             }
@@ -247,6 +281,7 @@ async fn rest(client: &Client) -> Option<String> {
         let missable = client.may_be_missed(&address, 0);
         match client.broker.describe(&address).await {
             Err(_) if missable => {}
+            Err(refusal) if !client.place.alone && refusal.code == ErrorCode::NotLeader => {}
             Err(refusal) => return Some(refusal.to_string()),
             Ok(_) if missable => {}
             Ok(description) => {
@@ -257,7 +292,7 @@ async fn rest(client: &Client) -> Option<String> {
                 if let Some(behind) = behind {
                     return Some(format!("{address} lags: {behind:?}"));
                 }
-                if description.summary.kind.is_none() {
+                if description.summary.kind.is_none() && client.place.alone {
                     return Some(format!("{address} has no figures"));
                 }
             }
