@@ -211,7 +211,7 @@ async fn attend(
 }
 
 /// What to show to the peer, if the cluster has a secret.
-fn authorization(shared: &Shared) -> Result<Option<MetadataValue<Ascii>>, LinkError> {
+pub(crate) fn authorization(shared: &Shared) -> Result<Option<MetadataValue<Ascii>>, LinkError> {
     let Some(token) = shared.credential.token() else {
         return Ok(None);
     };
@@ -250,7 +250,7 @@ fn lost(address: &str, text: &str) -> LinkError {
 }
 
 /// An error with what it came from: the transport's own text says next to nothing.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(next) = source {

@@ -121,6 +121,30 @@ impl LinkError {
     }
 }
 
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It has not arrived, or was not looked at.
+    #[error("{text}")]
+    NotSent {
+        /// Why.
+        text: String,
+    },
+    /// It may have arrived.
+    #[error("{text}")]
+    NoAnswer {
+        /// Why.
+        text: String,
+    },
+}
+
+impl CallError {
+    pub(crate) fn not_sent(error: LinkError) -> Self {
+        let text = error.to_string();
+        Self::NotSent { text }
+    }
+}
+
 /// Why a node cannot become a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRefused {

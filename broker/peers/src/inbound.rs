@@ -1,5 +1,6 @@
 //! What the owner of the streams gives them: where messages go, and the secret peers share.
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use millrace_replica::{Lane, ShardMessage};
 use millrace_types::NodeId;
@@ -15,6 +16,10 @@ pub trait Inbound: Send + Sync + 'static {
         lane: Lane,
         messages: Vec<ShardMessage>,
     ) -> BoxFuture<'static, ()>;
+
+    /// Answers a node's question. The future may be dropped before it is ready, when the node does
+    /// not wait any longer.
+    fn asked(&self, from: NodeId, question: Bytes) -> BoxFuture<'static, Bytes>;
 
     /// Messages to this node were dropped, or may have been lost with their connection. Told once
     /// for each attempt that failed and connection that ended, and for a full queue at most ten

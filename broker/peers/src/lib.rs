@@ -5,9 +5,10 @@
 //! is sent comes in on what others dialled. So no two nodes ever have to agree on whose connection
 //! counts, and a heartbeat never waits behind an entry. Nothing here waits for a peer: what does
 //! not fit its queue, or finds no connection, is dropped, counted and told, because Raft sends
-//! again.
+//! again. Besides the lanes there are questions, each with an answer that may be lost.
 
 mod backoff;
+mod caller;
 mod convert;
 mod dialer;
 mod error;
@@ -26,7 +27,7 @@ mod shared;
 mod status;
 mod transport;
 
-pub use error::{AddressRefused, LinkError, Reason, Refusal, Side};
+pub use error::{AddressRefused, CallError, LinkError, Reason, Refusal, Side};
 pub use handshake::{Agreed, Identity, PROTOCOL_VERSIONS};
 pub use inbound::{Credential, Inbound};
 pub use limits::{CONNECTIONS_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, PEERS_MAX};
@@ -36,5 +37,6 @@ pub use millrace_replica::{
 };
 pub use options::{Options, QueueLimits, Timing};
 pub use peers::Peers;
-pub use service::Service;
+pub use service::{Service, limited};
 pub use status::{Failure, IncomingStatus, LaneStatus, Link, OpenStream, PeerStatus};
+pub use transport::server;

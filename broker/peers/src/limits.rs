@@ -23,5 +23,8 @@ pub(crate) const TEXT_CHARS_MAX: usize = 512;
 pub const PEERS_MAX: usize = 128;
 /// Streams that come in: each peer's lanes, and once more for those that are being replaced.
 pub(crate) const SESSIONS_MAX: usize = 2 * 3 * PEERS_MAX;
-/// Connections a listener of [`crate::Peers::router`] should take: one for each stream.
-pub const CONNECTIONS_MAX: usize = SESSIONS_MAX;
+/// Connections a peer listener should take: one for each stream, and each peer's for questions.
+pub const CONNECTIONS_MAX: usize = SESSIONS_MAX + PEERS_MAX;
+/// Questions of all peers that are being answered: they wait for a disk or for other nodes, and
+/// hold what they carry, a megabyte for most that carry anything. One more is refused.
+pub(crate) const QUESTIONS_MAX: usize = 256;

@@ -34,6 +34,8 @@ pub struct Timing {
     /// To connect and to be answered: many round trips around the world, and short enough that an
     /// address nobody has any more, where nothing answers at all, is soon looked up again.
     pub dial_within: Duration,
+    /// For the answer to a question: an election, and a slow disk or two on the way.
+    pub call_within: Duration,
     /// Until the first frame of a stream that came in: it holds one of few places.
     pub hello_within: Duration,
     /// First delay after a failed attempt: a node that restarts is back in about a second.
@@ -91,6 +93,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             dial_within: Duration::from_secs(2),
+            call_within: Duration::from_secs(10),
             hello_within: Duration::from_secs(5),
             backoff_first: Duration::from_millis(50),
             backoff_longest: Duration::from_secs(1),

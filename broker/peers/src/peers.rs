@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use millrace_proto::peer::v1::peer_server::PeerServer;
+use bytes::Bytes;
 use millrace_replica::{Lane, ShardMessage};
 use millrace_types::NodeId;
 use tokio::runtime::Handle;
@@ -14,13 +14,13 @@ use tonic::transport::server::Router;
 
 use crate::convert::Packed;
 use crate::dialer::Dialer;
-use crate::error::{AddressRefused, Reason, Refusal};
+use crate::error::{AddressRefused, CallError, Reason, Refusal};
 use crate::inbound::{Credential, Inbound};
 use crate::incoming::Incoming;
-use crate::limits::{FRAME_BYTES_MAX, PEERS_MAX, REPLY_BYTES_MAX, SESSIONS_MAX};
+use crate::limits::{PEERS_MAX, QUESTIONS_MAX, SESSIONS_MAX};
 use crate::line::Line;
 use crate::options::Options;
-use crate::service::Service;
+use crate::service::{Service, limited};
 use crate::shared::{Peer, Shared};
 use crate::status::{LaneStatus, Link, PeerStatus};
 use crate::transport;
@@ -50,6 +50,7 @@ impl Peers {
             credential,
             incoming: Incoming::default(),
             places: Arc::new(Semaphore::new(SESSIONS_MAX)),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -61,10 +62,29 @@ impl Peers {
     /// and takes at most [`crate::CONNECTIONS_MAX`] connections.
     #[must_use]
     pub fn router(&self) -> Router {
-        let service = PeerServer::new(Service(Arc::clone(&self.0)))
-            .max_decoding_message_size(FRAME_BYTES_MAX)
-            .max_encoding_message_size(REPLY_BYTES_MAX);
-        transport::server(&self.0.timing).add_service(service)
+        transport::server(&self.0.timing).add_service(limited(self.service()))
+    }
+
+    /// What the router serves, for one that serves more.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        Service(Arc::clone(&self.0))
+    }
+
+    /// Asks a node something and waits for its answer, as long as `Timing::call_within`.
+    ///
+    /// # Errors
+    /// Why there is no answer, and whether the question can have arrived.
+    pub async fn call(&self, node: NodeId, question: Bytes) -> Result<Bytes, CallError> {
+        let peer = self.0.peers().get(&node).map(|peer| {
+            let address = peer.address.borrow().clone();
+            (Arc::clone(&peer.caller), address)
+        });
+        let Some((caller, address)) = peer else {
+            let text = format!("nobody knows where node {node} is");
+            return Err(CallError::NotSent { text });
+        };
+        caller.ask(&self.0, node, &address, question).await
     }
 
     /// Says where a node is, `HOST:PORT`, and keeps connected to it from now on. A new address
@@ -165,6 +185,7 @@ impl Peers {
         Peer {
             address,
             lines,
+            caller: Arc::default(),
             stop,
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::caller::Caller;
 use crate::handshake::Identity;
 use crate::inbound::{Credential, Inbound};
 use crate::incoming::Incoming;
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) incoming: Incoming,
     /// Places for streams that come in.
     pub(crate) places: Arc<Semaphore>,
+    /// Places for questions.
+    pub(crate) questions: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) runtime: Handle,
@@ -37,6 +40,8 @@ pub(crate) struct Shared {
 pub(crate) struct Peer {
     pub(crate) address: watch::Sender<String>,
     pub(crate) lines: [Arc<Line>; 3],
+    /// For questions.
+    pub(crate) caller: Arc<Caller>,
     /// Ends its dialers.
     pub(crate) stop: CancellationToken,
 }

@@ -12,13 +12,14 @@ const WINDOW_BYTES: u32 = 4 << 20;
 const REPLY_WINDOW_BYTES: u32 = 64 << 10;
 /// Largest HTTP/2 frame: a large record is not two thousand of them.
 const H2_FRAME_BYTES_MAX: u32 = 1 << 20;
-/// A connection has one stream; a second one may be there while the first is being closed.
-const STREAMS_MAX: u32 = 2;
+/// A lane's connection has one stream; that for questions has as many as wait for an answer, and
+/// further ones wait for their turn.
+const STREAMS_MAX: u32 = 32;
 /// Headers of a call: a token, and what a proxy may add.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 
 /// A server with our limits, without services.
-pub(crate) fn server(timing: &Timing) -> Server {
+pub fn server(timing: &Timing) -> Server {
     Server::builder()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
@@ -27,6 +28,17 @@ pub(crate) fn server(timing: &Timing) -> Server {
         .max_concurrent_streams(STREAMS_MAX)
         .max_frame_size(H2_FRAME_BYTES_MAX)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+}
+
+/// Where to dial for questions: their answers may be as large as what lanes carry.
+///
+/// # Errors
+/// The address is malformed.
+pub(crate) fn call_endpoint(address: &str, timing: &Timing) -> Result<Endpoint, LinkError> {
+    let endpoint = endpoint(address, timing)?;
+    Ok(endpoint
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES))
 }
 
 /// Where to dial, with our limits.

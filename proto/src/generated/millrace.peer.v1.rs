@@ -15,6 +15,12 @@ pub struct PeerFrame {
     /// The last frame of a stream that its sender does not want.
     #[prost(message, optional, tag = "5")]
     pub refused: ::core::option::Option<Refused>,
+    /// Of a call; both sides know what is inside.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub question: ::prost::bytes::Bytes,
+    /// Of a call; empty when the question was not understood.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub answer: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
@@ -557,6 +563,30 @@ pub mod peer_client {
                 .insert(GrpcMethod::new("millrace.peer.v1.Peer", "Exchange"));
             self.inner.streaming(req, path, codec).await
         }
+        /// One question of a node and its answer. Both have a `Hello`, of any lane; a `Refused` in place of
+        /// the answer says that the question was not looked at. Who gets no answer does not know whether
+        /// it was.
+        pub async fn call(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerFrame>,
+        ) -> std::result::Result<tonic::Response<super::PeerFrame>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::peer::FrameCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.peer.v1.Peer/Call",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.peer.v1.Peer", "Call"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -585,6 +615,13 @@ pub mod peer_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::PeerFrame>>,
         ) -> std::result::Result<tonic::Response<Self::ExchangeStream>, tonic::Status>;
+        /// One question of a node and its answer. Both have a `Hello`, of any lane; a `Refused` in place of
+        /// the answer says that the question was not looked at. Who gets no answer does not know whether
+        /// it was.
+        async fn call(
+            &self,
+            request: tonic::Request<super::PeerFrame>,
+        ) -> std::result::Result<tonic::Response<super::PeerFrame>, tonic::Status>;
     }
     /// What the pods of one cluster say to each other; on the peer port, with the control token. Clients
     /// never see it.
@@ -704,6 +741,49 @@ pub mod peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.peer.v1.Peer/Call" => {
+                    #[allow(non_camel_case_types)]
+                    struct CallSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::PeerFrame>
+                    for CallSvc<T> {
+                        type Response = super::PeerFrame;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerFrame>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::call(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CallSvc(inner);
+                        let codec = crate::peer::FrameCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

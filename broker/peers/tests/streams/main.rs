@@ -9,5 +9,6 @@ mod handshake;
 mod hostile;
 mod lifecycle;
 mod link;
+mod questions;
 mod slow;
 mod support;

@@ -91,6 +91,16 @@ impl Inbound for Inbox {
         .boxed()
     }
 
+    /// What was asked, behind who did.
+    fn asked(&self, from: NodeId, question: Bytes) -> BoxFuture<'static, Bytes> {
+        let mut shut = self.shut.subscribe();
+        async move {
+            let _open = shut.wait_for(Vec::is_empty).await;
+            Bytes::from([from.to_string().as_bytes(), b" asks ", &question].concat())
+        }
+        .boxed()
+    }
+
     fn unreachable(&self, node: NodeId, lane: Lane) {
         let mut got = self.got.lock().unwrap();
         *got.unreachable.entry((node, lane)).or_default() += 1;
@@ -230,6 +240,7 @@ pub(crate) fn options(node: u64) -> Options {
     options.timing.backoff_longest = Duration::from_millis(50);
     options.timing.refused_retry = Duration::from_millis(50);
     options.timing.ping_every = Duration::from_millis(5);
+    options.timing.call_within = Duration::from_millis(500);
     options
 }
 
