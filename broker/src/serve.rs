@@ -207,6 +207,7 @@ fn config(args: Args) -> Config {
         listen: args.listen,
         control_listen: args.control_listen,
         metrics_listen: args.metrics_listen,
+        peer_listen: None,
         control_token_file: args.control_token_file,
         topology: args.topology,
         cluster_id: args.cluster_id,
@@ -224,6 +225,7 @@ fn greet(addresses: Addresses) {
         clients,
         control,
         metrics,
+        peers: _,
     } = addresses;
     tell::line(format_args!(
         "ready: clients on http://{clients}, control on http://{control}, metrics on \

@@ -102,9 +102,19 @@ impl Broker {
     /// When the directory is another cluster's, in use, damaged beyond one shard, of a newer
     /// version; when a thread cannot be started.
     pub fn start(options: NodeOptions) -> Result<Self, StartError> {
+        Self::start_among(Arc::new(Alone), options)
+    }
+
+    /// The same, with a way to other nodes.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_among(
+        network: Arc<dyn Network>,
+        options: NodeOptions,
+    ) -> Result<Self, StartError> {
         let disk = Arc::new(CountedDisk::new(RealDisk));
-        let (host, network) = (Arc::new(SystemHost::current()), Arc::new(Alone));
-        Self::start_on(disk, host, network, options)
+        Self::start_on(disk, Arc::new(SystemHost::current()), network, options)
     }
 
     /// The same, on a disk that may be a model or fail on purpose, on a host that may be simulated,

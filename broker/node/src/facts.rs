@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use millrace_replica::Role;
 use millrace_storage::{Area, TimesSeen};
 use millrace_types::{Address, LogIndex, NodeId, Offset, ShardId, Term, Wall};
 use std::ops::Range;
@@ -232,6 +233,8 @@ pub struct Stats {
 pub struct ShardFacts {
     /// Why it does not serve; `None` when it does.
     pub unavailable: Option<String>,
+    /// What the replica here is; `None` when there is none that runs.
+    pub role: Option<Role>,
     /// Raft's.
     pub term: Term,
     /// Last entry that the log has.

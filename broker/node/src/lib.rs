@@ -69,7 +69,7 @@ pub use facts::{
 };
 pub use host::{Host, Join, SystemHost};
 /// What nodes tell each other.
-pub use millrace_replica::{Lane, ShardMessage};
+pub use millrace_replica::{Lane, Role, ShardMessage};
 /// What figures are made of.
 pub use millrace_storage::{Area, Cluster, Times, TimesSeen};
 pub use network::{Alone, Network, Unreachable};

@@ -385,6 +385,7 @@ impl MetadataShard {
         let reach = self.log.reach();
         ShardFacts {
             unavailable: None,
+            role: Some(self.log.role()),
             term: self.log.term(),
             last: reach.last,
             synced: reach.synced,

@@ -352,6 +352,11 @@ impl<E> ShardLog<E> {
         self.waiting.is_empty() && self.committed.is_empty() && !elected
     }
 
+    /// What it is.
+    pub(super) fn role(&self) -> Role {
+        self.replica.status().role
+    }
+
     /// Its term.
     pub(super) fn term(&self) -> Term {
         self.replica.status().term

@@ -58,6 +58,12 @@ impl Peers {
         }))
     }
 
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.identity.node
+    }
+
     /// What to serve on the peer port, with the transport's limits. The listener sets TCP_NODELAY
     /// and takes at most [`crate::CONNECTIONS_MAX`] connections.
     #[must_use]

@@ -27,7 +27,10 @@ pub struct Config {
     pub control_listen: SocketAddr,
     /// For HTTP: metrics and health.
     pub metrics_listen: SocketAddr,
-    /// The token callers of the control port must bring; read again when it changes.
+    /// For the other nodes of the cluster; anything but loopback needs `control_token_file`. `None`
+    /// for a node that is alone.
+    pub peer_listen: Option<SocketAddr>,
+    /// The token callers of the control port, and peers, must bring; read again when it changes.
     pub control_token_file: Option<PathBuf>,
     /// Declares the topology; `None` keeps what the data directory has.
     pub topology: Option<PathBuf>,
@@ -59,6 +62,7 @@ impl Config {
             listen: anywhere,
             control_listen: anywhere,
             metrics_listen: anywhere,
+            peer_listen: None,
             control_token_file: None,
             topology: None,
             cluster_id: None,

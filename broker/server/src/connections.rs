@@ -37,7 +37,8 @@ impl Connections {
         Self::with_places(listener, CONNECTIONS_MAX)
     }
 
-    fn with_places(listener: TcpListener, places: usize) -> Self {
+    /// With another limit.
+    pub(crate) fn with_places(listener: TcpListener, places: usize) -> Self {
         Self {
             // Without Nagle's delay: replies are small and somebody waits for them.
             incoming: TcpIncoming::from(listener).with_nodelay(Some(true)),

@@ -12,6 +12,7 @@ mod http;
 mod lifecycle;
 mod listeners;
 mod memory;
+mod mesh;
 mod metrics;
 mod report;
 mod services;

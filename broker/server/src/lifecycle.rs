@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_proto::v1;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::http::{self, Pages};
 use crate::listeners;
+use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::services::Context;
 use crate::start_error::StartError;
@@ -42,6 +44,9 @@ pub struct Addresses {
     pub control: SocketAddr,
     /// For Prometheus and the kubelet: HTTP.
     pub metrics: SocketAddr,
+    /// For the other nodes of the cluster: gRPC with the control token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<SocketAddr>,
 }
 
 /// A node that serves. Stop it with [`Running::stop`]; dropping it leaves it running.
@@ -54,6 +59,10 @@ pub struct Running {
     drain_timeout: Duration,
     /// Everything that talks to clients.
     clients: Tasks,
+    mesh: Mesh,
+    /// Everything that talks to other nodes: it ends after the broker, which hands over what is
+    /// under way.
+    peers: Tasks,
     /// Metrics and health: they end last.
     pages: Tasks,
 }
@@ -68,7 +77,7 @@ impl Server {
     /// # Errors
     /// When anything it needs is not to be had; nothing is left running then.
     pub async fn start(config: Config) -> Result<Running, StartError> {
-        let guard = guard(&config)?;
+        let guard = Arc::new(guard(&config)?);
         let topology = config
             .topology
             .as_deref()
@@ -77,8 +86,9 @@ impl Server {
         let listeners = Listeners::bind(&config).await?;
         let addresses = listeners.addresses;
 
+        let mesh = Mesh::new(Arc::clone(&guard));
         let state = StateCell::new();
-        let metrics = Metrics::new(state.clone());
+        let metrics = Metrics::new(state.clone(), mesh.clone());
         let pages = Tasks::new(Stop::default());
         let shown = Pages {
             state: state.clone(),
@@ -87,11 +97,17 @@ impl Server {
         let serving = http::serve(listeners.metrics, shown, pages.stop().clone());
         pages.spawn(Kind::Vital, "metrics listener", serving);
 
-        let broker = match open(&config, topology).await {
+        let peers = Tasks::new(Stop::default());
+        if let Some(listener) = listeners.peers {
+            serve_peers(&peers, &mesh, listener);
+        }
+        let broker = match open(&config, topology, (&mesh, &peers)).await {
             Ok(broker) => broker,
             Err(error) => {
-                pages.stop().end();
-                pages.join().await;
+                for tasks in [peers, pages] {
+                    tasks.stop().end();
+                    tasks.join().await;
+                }
                 return Err(error);
             }
         };
@@ -115,6 +131,8 @@ impl Server {
             health,
             drain_timeout: config.drain_timeout,
             clients,
+            mesh,
+            peers,
             pages,
         };
         running.ready(config.ready_file.as_deref()).await?;
@@ -134,6 +152,7 @@ impl Running {
         let reason = tokio::select! {
             failure = self.broker.failed() => failure.to_string(),
             reason = self.clients.failed() => reason,
+            reason = self.peers.failed() => reason,
             reason = self.pages.failed() => reason,
         };
         self.state.set(State::Failed(reason.clone()));
@@ -160,6 +179,9 @@ impl Running {
         // Whoever does not even take a last frame is left to the end of the process.
         let _left = timeout(END_WITHIN, self.clients.join()).await;
         self.broker.drain().await;
+        self.peers.stop().end();
+        self.mesh.close().await;
+        let _left = timeout(END_WITHIN, self.peers.join()).await;
         self.pages.stop().end();
         let _left = timeout(END_WITHIN, self.pages.join()).await;
         info!("stopped");
@@ -172,8 +194,9 @@ impl Running {
             clients,
             control,
             metrics,
+            peers,
         } = self.addresses;
-        info!(%clients, %control, %metrics, "ready");
+        info!(%clients, %control, %metrics, ?peers, "ready");
         match ready_file {
             Some(path) => write_ready(path, self.addresses),
             None => Ok(()),
@@ -181,14 +204,16 @@ impl Running {
     }
 }
 
-/// The control port's guard; without a token only loopback will do.
+/// The guard of the control and peer ports; without a token only loopback will do.
 fn guard(config: &Config) -> Result<Guard, StartError> {
-    match &config.control_token_file {
-        Some(path) => Ok(Guard::Token(TokenFile::open(path.clone())?)),
-        None if config.control_listen.ip().is_loopback() => Ok(Guard::Open),
-        None => Err(StartError::ControlOpen {
-            address: config.control_listen,
-        }),
+    if let Some(path) = &config.control_token_file {
+        return Ok(Guard::Token(TokenFile::open(path.clone())?));
+    }
+    let guarded = [Some(config.control_listen), config.peer_listen];
+    let mut open = guarded.into_iter().flatten();
+    match open.find(|address| !address.ip().is_loopback()) {
+        Some(address) => Err(StartError::ControlOpen { address }),
+        None => Ok(Guard::Open),
     }
 }
 
@@ -196,6 +221,7 @@ struct Listeners {
     clients: TcpListener,
     control: TcpListener,
     metrics: TcpListener,
+    peers: Option<TcpListener>,
     addresses: Addresses,
 }
 
@@ -205,14 +231,21 @@ impl Listeners {
         let (clients, for_clients) = bind(config.listen, "clients").await?;
         let (control, for_control) = bind(config.control_listen, "control").await?;
         let (metrics, for_metrics) = bind(config.metrics_listen, "metrics").await?;
+        let peers = match config.peer_listen {
+            Some(address) => Some(bind(address, "peers").await?),
+            None => None,
+        };
+        let (peers, for_peers) = peers.unzip();
         Ok(Self {
             clients,
             control,
             metrics,
+            peers,
             addresses: Addresses {
                 clients: for_clients,
                 control: for_control,
                 metrics: for_metrics,
+                peers: for_peers,
             },
         })
     }
@@ -232,20 +265,34 @@ async fn bind(
     Ok((listener, bound))
 }
 
-/// Starts the node and brings the topology to what the file says.
-async fn open(config: &Config, topology: Option<TopologyFile>) -> Result<Broker, StartError> {
+/// Starts the node, connects it with others, and brings the topology to what the file says.
+async fn open(
+    config: &Config,
+    topology: Option<TopologyFile>,
+    (mesh, peers): (&Mesh, &Tasks),
+) -> Result<Broker, StartError> {
     let options = node_options(config);
-    let started = tokio::task::spawn_blocking(move || Broker::start(options)).await;
+    let network = Arc::new(mesh.clone());
+    let starting = move || Broker::start_among(network, options);
+    let started = tokio::task::spawn_blocking(starting).await;
     let started = started.map_err(|error| {
         StartError::Internal(format!(
             "the broker's start did not come to an end: {error}"
         ))
     })?;
     let broker = started?;
+    if config.peer_listen.is_some()
+        && let Ok(cluster) = broker.cluster()
+    {
+        mesh.open(&broker, &cluster.id);
+        let following = mesh.clone().follow(broker.clone(), peers.stop().clone());
+        peers.spawn(Kind::Vital, "peers' addresses", following);
+    }
     if let Some(topology) = topology
         && let Err(error) = topology.apply(&broker).await
     {
         broker.drain().await;
+        mesh.close().await;
         return Err(error.into());
     }
     Ok(broker)
@@ -277,6 +324,17 @@ fn serve(tasks: &Tasks, name: &'static str, router: Router, listener: TcpListene
     let connections = Connections::new(listener);
     let serving = router.serve_with_incoming_shutdown(connections, draining);
     tasks.spawn(Kind::Vital, name, serving);
+}
+
+/// Takes what other nodes say until the end, not only until the drain: what is under way needs
+/// them.
+fn serve_peers(tasks: &Tasks, mesh: &Mesh, listener: TcpListener) {
+    let stop = tasks.stop().clone();
+    let ended = async move { stop.ended().await };
+    let connections = Connections::with_places(listener, millrace_peers::CONNECTIONS_MAX);
+    let router = listeners::peers(mesh);
+    let serving = router.serve_with_incoming_shutdown(connections, ended);
+    tasks.spawn(Kind::Vital, "peer listener", serving);
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {

@@ -12,6 +12,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
+use crate::mesh::Mesh;
 use crate::services::{Context, admin, cluster, consumer, publisher, stream};
 use crate::start_error::StartError;
 use crate::status::status;
@@ -42,11 +43,16 @@ pub(crate) fn clients(
         .add_service(reflection))
 }
 
+/// The peer port: what nodes say to each other, for those who have the token.
+pub(crate) fn peers(mesh: &Mesh) -> Router {
+    let timing = millrace_peers::Timing::default();
+    millrace_peers::server(&timing).add_service(millrace_peers::limited(mesh.clone()))
+}
+
 /// The control port: the cluster's topology, for those who have the token.
-pub(crate) fn control(context: &Context, guard: Guard) -> Router {
+pub(crate) fn control(context: &Context, guard: Arc<Guard>) -> Router {
     let cluster = ClusterServer::new(cluster::Service(context.clone()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let guard = Arc::new(guard);
     let guarded = InterceptedService::new(cluster, move |request: Request<()>| {
         let authorization = request.metadata().get("authorization");
         let authorization = authorization.map(tonic::metadata::MetadataValue::as_encoded_bytes);

@@ -4,12 +4,14 @@
 //! Series by queue and by topic are bounded: beyond [`OBJECTS_MAX`] of each the rest is left out,
 //! in order of addresses, and `millrace_omitted_objects` says how many.
 
+mod peers;
 mod tables;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use millrace_peers::PeerStatus;
 use millrace_types::Address;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -17,6 +19,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::mesh::Mesh;
 use crate::state::{State, StateCell};
 use millrace_node::{Area, Broker, Stats, TimesSeen};
 
@@ -32,13 +35,15 @@ const PREFIX: &str = "millrace";
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     state: StateCell,
+    mesh: Mesh,
     broker: Arc<OnceLock<Broker>>,
 }
 
 impl Metrics {
-    pub(crate) fn new(state: StateCell) -> Self {
+    pub(crate) fn new(state: StateCell, mesh: Mesh) -> Self {
         Self {
             state,
+            mesh,
             broker: Arc::default(),
         }
     }
@@ -60,6 +65,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register_collector(Box::new(Scrape {
             state: self.state.now(),
+            peers: self.mesh.status(),
             stats,
         }));
         let mut text = String::new();
@@ -72,6 +78,7 @@ impl Metrics {
 #[derive(Debug)]
 struct Scrape {
     state: State,
+    peers: Vec<PeerStatus>,
     /// `None` before the broker has started.
     stats: Option<Stats>,
 }
@@ -91,6 +98,7 @@ impl Collector for Scrape {
         )?;
         let help = "1 while the node takes calls, 0 otherwise";
         single(&mut encoder, "node_serving", help, &Labels::new(), serving)?;
+        peers::figures(&mut encoder, &self.peers)?;
         match &self.stats {
             Some(stats) => figures(&mut encoder, stats),
             None => Ok(()),
@@ -245,11 +253,13 @@ mod tests {
     use millrace_node::Times;
 
     use super::*;
+    use crate::token::Guard;
 
     fn scrape(stats: Stats) -> String {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register_collector(Box::new(Scrape {
             state: State::Serving,
+            peers: Vec::new(),
             stats: Some(stats),
         }));
         let mut text = String::new();
@@ -314,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_starts_can_be_scraped() {
-        let metrics = Metrics::new(StateCell::new());
+        let metrics = Metrics::new(StateCell::new(), Mesh::new(Arc::new(Guard::Open)));
         let text = metrics.text().await.unwrap();
         assert!(text.contains("millrace_node_serving 0.0"));
         assert!(text.ends_with("# EOF\n"));

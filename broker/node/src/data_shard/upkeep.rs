@@ -167,6 +167,7 @@ impl DataShard {
         let reach = self.log.reach();
         ShardFacts {
             unavailable: None,
+            role: Some(self.log.role()),
             term: self.log.term(),
             last: reach.last,
             synced: reach.synced,

@@ -2,7 +2,10 @@
 //! from.
 
 use millrace_engine::outcome::QueueStats;
-use millrace_node::{ShardFacts, Stats, TimesSeen, TopicFacts};
+use millrace_node::{Role, ShardFacts, Stats, TimesSeen, TopicFacts};
+use millrace_peers::{LaneStatus, PeerStatus};
+
+use super::peers::is_up;
 
 /// One metric: its name without prefix, its help text, and where its value comes from. `None`
 /// leaves the series out.
@@ -124,11 +127,27 @@ pub(super) const NODE: [Metric<Stats>; 17] = [
 ];
 
 /// Of each shard, labelled `shard`.
-pub(super) const SHARD: [Metric<ShardFacts>; 8] = [
+pub(super) const SHARD: [Metric<ShardFacts>; 12] = [
     gauge(
         "shard_serving",
         "1 while the shard serves, 0 otherwise",
         |s| Some(if s.unavailable.is_none() { 1.0 } else { 0.0 }),
+    ),
+    gauge(
+        "shard_leads",
+        "1 while this node leads the shard, 0 otherwise",
+        |s| s.role.map(|role| f64::from(u8::from(role == Role::Leader))),
+    ),
+    gauge("shard_term", "Term of its consensus", |s| {
+        count(s.term.get())
+    }),
+    gauge("shard_last_index", "Last entry of this node's log", |s| {
+        count(s.last.get())
+    }),
+    gauge(
+        "shard_committed_index",
+        "Last entry that is known to be committed",
+        |s| count(s.committed.get()),
     ),
     gauge("shard_applied_index", "Last entry applied", |s| {
         count(s.applied.get())
@@ -156,6 +175,47 @@ pub(super) const SHARD: [Metric<ShardFacts>; 8] = [
     ),
     gauge("shard_sessions", "Attached consumers", |s| {
         count(s.sessions)
+    }),
+];
+
+/// Of each other node, labelled `node`.
+pub(super) const PEER: [Metric<PeerStatus>; 1] = [gauge(
+    "peer_round_trip_seconds",
+    "What the last ping took, or has taken by now",
+    |p| p.round_trip.map(|took| took.as_secs_f64()),
+)];
+
+/// Of each lane to another node, labelled `node` and `lane`: votes, appends or snapshots.
+pub(super) const LANE: [Metric<LaneStatus>; 8] = [
+    gauge(
+        "peer_connected",
+        "1 while the lane to the node is connected, 0 otherwise",
+        is_up,
+    ),
+    gauge("peer_queued_messages", "Messages that wait for it", |l| {
+        count(l.queued_messages as u64)
+    }),
+    gauge("peer_queued_bytes", "Their bytes", |l| {
+        count(l.queued_bytes as u64)
+    }),
+    counter(
+        "peer_sent_messages",
+        "Messages handed to the network",
+        |l| count(l.sent_messages),
+    ),
+    counter("peer_sent_bytes", "Their bytes", |l| count(l.sent_bytes)),
+    counter(
+        "peer_dropped_messages",
+        "Messages dropped: no connection, a full queue, too large",
+        |l| count(l.dropped_messages),
+    ),
+    counter(
+        "peer_received_messages",
+        "Messages that the node sent here",
+        |l| count(l.incoming.received_messages),
+    ),
+    counter("peer_received_bytes", "Their bytes", |l| {
+        count(l.incoming.received_bytes)
     }),
 ];
 
