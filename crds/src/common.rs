@@ -1,7 +1,15 @@
 //! What queues and topics have in common.
+#![expect(
+    unreachable_pub,
+    reason = "the derive repeats the types inside functions"
+)]
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::Span;
+use crate::rules::between;
 
 /// A name as Kubernetes' DNS labels are, so that it can be part of a name derived from it.
 pub(crate) const LABEL_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
@@ -34,6 +42,28 @@ pub struct QueueRef {
     /// Name of another Queue in the same namespace.
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
     pub name: String,
+}
+
+/// How a publish that is tried again is told from another one.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dedup {
+    /// How long the dedup ids of what was published are known, as a duration: within it, a message
+    /// that is published again under its id is stored once. Clients' retries are known for half of
+    /// it. 1s to 168h, default 2m.
+    #[serde(default = "window")]
+    #[x_kube(validation = between("1s", "168h"))]
+    pub window: Span,
+}
+
+fn window() -> Span {
+    Span::new("2m")
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        Self { window: window() }
+    }
 }
 
 /// What becomes of the messages when the resource is deleted.

@@ -24,7 +24,7 @@ pub use cluster::{
     NodeStatus, OperationStatus, Pod, Resources, Scheduling, SecretRef, Shutdown, Storage,
     Toleration, TolerationEffect, TolerationOperator, TopologyStatus,
 };
-pub use common::{ClusterRef, DeletionPolicy, QueueRef, TopicRef};
+pub use common::{ClusterRef, Dedup, DeletionPolicy, QueueRef, TopicRef};
 pub use documents::BYTES_MAX as FILE_BYTES_MAX;
 pub use queue::{
     Backoff, Binding, DeadLetter, DeadLetterLimits, Delivery, HeaderMatch, Match, Queue,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::rules::{at_least, at_most, between, bytes_from, unchangeable};
 use crate::status::{conditions, not_reconciled, unknown};
 use crate::topic::one_mebibyte;
-use crate::{ClusterRef, DeletionPolicy, QueueRef, Size, Span, TopicRef};
+use crate::{ClusterRef, Dedup, DeletionPolicy, QueueRef, Size, Span, TopicRef};
 
 /// Words between dots; a wildcard is a word of its own. At most 32 words bound the work of a match,
 /// 255 bytes are what a subject may have.
@@ -78,6 +78,9 @@ pub struct QueueSpec {
     /// What the queue accepts; beyond it, publishing is refused and bindings wait.
     #[serde(default)]
     pub limits: QueueLimits,
+    /// How a publish that is tried again is told from another one.
+    #[serde(default)]
+    pub dedup: Dedup,
     /// What becomes of the messages when the Queue is deleted. Default: Orphan.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

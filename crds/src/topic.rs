@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::{at_least, at_most, between, bytes_from, unchangeable};
 use crate::status::{conditions, not_reconciled, unknown};
-use crate::{ClusterRef, DeletionPolicy, Size, Span};
+use crate::{ClusterRef, Dedup, DeletionPolicy, Size, Span};
 
 /// What is asked for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,9 @@ pub struct TopicSpec {
     /// What the topic accepts.
     #[serde(default)]
     pub limits: TopicLimits,
+    /// How a publish that is tried again is told from another one.
+    #[serde(default)]
+    pub dedup: Dedup,
     /// What becomes of the messages when the Topic is deleted. Default: Orphan.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

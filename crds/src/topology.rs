@@ -8,7 +8,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    Backoff, Binding, DEFAULT_NAMESPACE, DeadLetter, DeletionPolicy, Delivery, Match,
+    Backoff, Binding, DEFAULT_NAMESPACE, DeadLetter, Dedup, DeletionPolicy, Delivery, Match,
     ParseSizeError, ParseSpanError, Queue, QueueLimits, Report, Retention, Size, Span, Topic,
     check,
 };
@@ -60,6 +60,7 @@ pub fn compile_queue(queue: &Queue) -> Result<v1::TopologyObject, CompileError> 
         limits: Some(limits(&spec.limits)?),
         dead_letter: Some(dead_letter(&spec.dead_letter, &place)?),
         deletion_policy: deletion_policy(spec.deletion_policy).into(),
+        dedup_window: dedup_window(&spec.dedup)?,
     };
     Ok(place.object("queue", Spec::Queue(spec)))
 }
@@ -79,6 +80,7 @@ pub fn compile_topic(topic: &Topic) -> Result<v1::TopologyObject, CompileError> 
             Some(&spec.limits.max_message_bytes),
         )?,
         deletion_policy: deletion_policy(spec.deletion_policy).into(),
+        dedup_window: dedup_window(&spec.dedup)?,
     };
     Ok(place.object("topic", Spec::Topic(spec)))
 }
@@ -228,6 +230,10 @@ fn retention(retention: &Retention) -> Result<topic_spec::Retention, CompileErro
     })
 }
 
+fn dedup_window(dedup: &Dedup) -> Result<Option<prost_types::Duration>, CompileError> {
+    duration("spec.dedup.window", Some(&dedup.window))
+}
+
 fn deletion_policy(policy: DeletionPolicy) -> v1::DeletionPolicy {
     match policy {
         DeletionPolicy::Orphan => v1::DeletionPolicy::Orphan,
@@ -297,6 +303,7 @@ mod tests {
         let backoff = delivery.backoff.unwrap();
         assert_eq!(backoff.factor_milli, 2000);
         assert_eq!(backoff.max.unwrap().seconds, 300);
+        assert_eq!(spec.dedup_window.unwrap().seconds, 120);
         assert_eq!(spec.limits.unwrap().max_message_bytes, 1 << 20);
         assert_eq!(spec.dead_letter.unwrap().queue, "");
         assert_eq!(spec.deletion_policy, i32::from(v1::DeletionPolicy::Orphan));

@@ -8,7 +8,7 @@
 //! let publisher = client.publisher("queue/default/orders", PublisherOptions::default());
 //! let message = Message { payload: "hello".into(), ..Message::default() };
 //! let acknowledged = publisher.publish(message).await?;
-//! println!("on disk at offset {}", acknowledged.offset);
+//! println!("on disk at offset {:?}", acknowledged.offset);
 //!
 //! let mut consumer = client.consumer("queue/default/orders", ConsumerOptions::default());
 //! while let Some(delivery) = consumer.next().await {

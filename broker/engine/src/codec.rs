@@ -1,6 +1,8 @@
 //! How the engine's values become bytes: a version byte, then postcard. Decoding takes any bytes
 //! without panicking, refuses versions it does not know and bytes that are left over.
 
+mod first;
+
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -12,7 +14,9 @@ use crate::catalogue::CatalogueEntry;
 use crate::command::Entry;
 
 /// Format of `Entry` and `CatalogueEntry`.
-const ENTRY_VERSION: u8 = 1;
+const ENTRY_VERSION: u8 = 2;
+/// The one before.
+const ENTRY_VERSION_1: u8 = 1;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -54,7 +58,23 @@ pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T
             known: version,
         });
     }
-    let (value, left) = postcard::take_from_bytes(rest).map_err(DecodeError::Malformed)?;
+    whole(postcard::take_from_bytes(rest))
+}
+
+/// A value of an entry, as it is written now or was in version 1.
+fn decode_entry<T: DeserializeOwned>(
+    bytes: &[u8],
+    first: impl FnOnce(&[u8]) -> postcard::Result<(T, &[u8])>,
+) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        Some((&ENTRY_VERSION_1, rest)) => whole(first(rest)),
+        _ => decode(ENTRY_VERSION, bytes),
+    }
+}
+
+/// What was read, if nothing is left over.
+fn whole<T>(read: postcard::Result<(T, &[u8])>) -> Result<T, DecodeError> {
+    let (value, left) = read.map_err(DecodeError::Malformed)?;
     if left.is_empty() {
         Ok(value)
     } else {
@@ -95,7 +115,7 @@ impl Entry {
     /// # Errors
     /// When the bytes are not an entry of a known version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        decode(ENTRY_VERSION, bytes)
+        decode_entry(bytes, first::entry)
     }
 }
 
@@ -111,6 +131,6 @@ impl CatalogueEntry {
     /// # Errors
     /// When the bytes are not a catalogue entry of a known version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        decode(ENTRY_VERSION, bytes)
+        decode_entry(bytes, first::catalogue_entry)
     }
 }

@@ -7,7 +7,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use millrace_types::{Address, Count, LogId, Offset, SessionId, Stamp};
+use millrace_types::{Address, Count, DedupKey, LogId, Offset, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{DeadLetters, PartitionSpec, QueueSpec};
@@ -71,12 +71,14 @@ pub enum Command {
         /// The revision.
         revision: u64,
     },
-    /// Appends a batch. The records are the entry's data.
+    /// Appends a batch, unless it was appended before. The records are the entry's data.
     Publish {
         /// Queue or partition.
         log: LogId,
         /// What the records are, without looking into them.
         batch: BatchHeader,
+        /// How a retry of it is told; `None`: each one is appended.
+        dedup: Option<Dedup>,
     },
     /// Moves a binding's cursor on and appends what matched. Applies only where `from` is the
     /// cursor and the queue is still configured as the proposer saw it.
@@ -238,6 +240,43 @@ pub struct BatchHeader {
     pub count: Count,
     /// Their bytes, as stored.
     pub bytes: u64,
+}
+
+/// How a retry of a publish is told from another publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dedup {
+    /// The same for each attempt.
+    pub id: DedupId,
+    /// How long ago the first attempt was made; 0 for the first one.
+    pub age_ms: u64,
+}
+
+/// What all attempts of one publish have in common, and no other publish to that queue or
+/// partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DedupId {
+    /// An id of the message's own.
+    Message(DedupKey),
+    /// A place among the batches of a producer.
+    Batch {
+        /// Who.
+        producer: DedupKey,
+        /// The producer's number for it. There may be gaps.
+        sequence: u64,
+        /// The producer will send none below this number any more.
+        floor: u64,
+    },
+}
+
+impl DedupId {
+    /// What it is known under.
+    #[must_use]
+    pub const fn key(&self) -> DedupKey {
+        match self {
+            Self::Message(key) => *key,
+            Self::Batch { producer, .. } => *producer,
+        }
+    }
 }
 
 /// What a session may have in flight.

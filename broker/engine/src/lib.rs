@@ -11,6 +11,7 @@ pub mod catalogue;
 mod chunks;
 mod codec;
 pub mod command;
+mod dedup;
 mod limits;
 pub mod outcome;
 mod partition;
@@ -26,8 +27,9 @@ pub mod spec;
 pub use catalogue::{Catalogue, CatalogueApplied, CatalogueCommand, CatalogueEntry};
 pub use codec::DecodeError;
 pub use limits::{
-    ACQUIRE_MESSAGES_MAX, CONFIGURE_BYTES_MAX, DELIVERIES_MAX, DETACHED_MAX, SESSION_TTL_MS_MAX,
-    SESSIONS_MAX, SETTLEMENTS_MAX, SOURCES_MAX,
+    ACQUIRE_MESSAGES_MAX, CONFIGURE_BYTES_MAX, DEDUP_IDS_MAX, DEDUP_IDS_OF_SHARD_MAX,
+    DELIVERIES_MAX, DETACHED_MAX, PRODUCER_BATCHES_MAX, SESSION_TTL_MS_MAX, SESSIONS_MAX,
+    SETTLEMENTS_MAX, SOURCES_MAX,
 };
 pub use partition::Partition;
 pub use queue::Queue;

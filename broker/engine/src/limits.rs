@@ -12,7 +12,9 @@
 //! | cursors of a queue | `BINDINGS_MAX` topics, `PARTITIONS_MAX` each | refused when declared |
 //! | messages of a partition | declared retention, twice it while a queue lags | trimmed |
 //! | removed queues that know what arrived | `SOURCES_MAX` each, until forgotten | |
-//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, `DETACHED_MAX` | the next goes on |
+//! | dedup ids of a queue or partition | `DEDUP_IDS_MAX`; of a producer, `PRODUCER_BATCHES_MAX` | `LIMIT_REACHED` |
+//! | dedup ids of a shard | `DEDUP_IDS_OF_SHARD_MAX` | `LIMIT_REACHED` |
+//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, `DETACHED_MAX`, `FORGOTTEN_MAX` | the next goes on |
 
 use millrace_types::{
     BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, Count, HEADER_NAME_BYTES_MAX,
@@ -27,6 +29,14 @@ pub const SOURCES_MAX: usize = 100_000;
 pub const ACQUIRE_MESSAGES_MAX: Count = 1000;
 /// Settlements of one command: bounds how long it holds its worker.
 pub const SETTLEMENTS_MAX: usize = 10_000;
+/// Dedup ids that one queue or partition knows: four thousand messages a second with ids of their
+/// own in two minutes, and some 50 MB.
+pub const DEDUP_IDS_MAX: usize = 500_000;
+/// Dedup ids that all queues and partitions of a shard know together: some 200 MB.
+pub const DEDUP_IDS_OF_SHARD_MAX: usize = 2_000_000;
+/// Batches that one producer may have undecided in one queue or partition: four times what our
+/// client has.
+pub const PRODUCER_BATCHES_MAX: usize = 65_536;
 /// Longest time to live of a session: a client that is gone for a day is gone.
 pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
 /// An encoded number at most, and a text's or a list's length: what varints of 64 bits take.
@@ -52,6 +62,9 @@ pub(crate) const EXPIRIES_MAX: u32 = 10_000;
 /// Sessions of a past leader's connections that one entry looks at, for the same reason and with
 /// the same remedy. Those of a queue go together, so that it may be more by `SESSIONS_MAX`.
 pub const DETACHED_MAX: usize = 1_000;
+/// Dedup ids that one entry forgets at most, for the same reason and with the same remedy. A
+/// fraction of a millisecond's work.
+pub(crate) const FORGOTTEN_MAX: u32 = 1_000;
 /// Messages that one operation hands to sessions at most, for the same reason and with the same
 /// remedy. A few milliseconds' work.
 pub const DELIVERIES_MAX: u32 = 10_000;

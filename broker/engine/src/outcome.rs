@@ -30,6 +30,8 @@ pub enum Outcome {
     Done,
     /// The batch is at these offsets.
     Appended(Range<Offset>),
+    /// The batch was appended before, by an earlier attempt, at these offsets.
+    Repeated(Range<Offset>),
     /// A session is open or attached; this is its epoch.
     Session {
         /// Fences connections of the past.

@@ -3,13 +3,14 @@
 
 use alloc::format;
 
-use millrace_types::{Address, LogId, Offset, Stamp, Wall};
+use millrace_types::{Address, Elapsed, LogId, Offset, Refusal, Stamp, Wall};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
 use crate::command::BatchHeader;
+use crate::dedup::{Seen, Time};
 use crate::outcome::{BodyChange, Effect, Outcome};
-use crate::queue::check_batch;
+use crate::queue::{Publish, check_batch};
 use crate::refusal;
 use crate::shard::Changes;
 use crate::spans::Spans;
@@ -34,6 +35,7 @@ pub struct Partition {
     first: Offset,
     end: Offset,
     spans: Spans,
+    seen: Seen,
 }
 
 /// What a partition is configured to be, as `Command::ConfigurePartition` has it.
@@ -56,6 +58,7 @@ impl Partition {
             first: Offset::default(),
             end: Offset::default(),
             spans: Spans::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -80,15 +83,21 @@ impl Partition {
 
     pub(crate) fn publish(
         &mut self,
-        batch: &BatchHeader,
+        publish: &Publish<'_>,
         stamp: Stamp,
         changes: &mut Changes,
     ) -> Outcome {
-        if let Err(refusal) = check_batch(batch) {
-            return Outcome::Refused(refusal);
+        // First: what is stored is acknowledged whatever has become of the topic since.
+        let time = self.dedup_time(stamp);
+        let attempt = publish.attempt(&self.topic, time);
+        match attempt.as_ref().map(|attempt| self.seen.look(attempt)) {
+            Some(Ok(Some(offsets))) => return Outcome::Repeated(offsets),
+            Some(Err(refusal)) => return Outcome::Refused(refusal),
+            Some(Ok(None)) | None => {}
         }
-        if self.frozen {
-            return Outcome::Refused(refusal::orphaned(&self.topic));
+        let batch = publish.batch;
+        if let Err(refusal) = self.check_publish(batch) {
+            return Outcome::Refused(refusal);
         }
         let age_ms_max = self.spec.age_ms_max.map_or(SPAN_AGE_MS_MAX, |age_ms| {
             (age_ms / SPAN_AGE_PARTS).clamp(SPAN_AGE_MS_MIN, SPAN_AGE_MS_MAX)
@@ -96,10 +105,45 @@ impl Partition {
         let (log, first) = (self.log, self.end);
         self.spans.append(first, batch, stamp.wall, age_ms_max);
         self.end = first.plus(u64::from(batch.count));
+        if let Some(attempt) = &attempt {
+            self.seen.note(attempt, first);
+        }
         let (end, offsets) = (self.end, first..self.end);
         changes.bodies.push(BodyChange::Store { log, offsets });
         changes.effects.push(Effect::Appended { log, end });
         Outcome::Appended(first..end)
+    }
+
+    /// Refuses what cannot be appended.
+    pub(crate) fn check_publish(&self, batch: &BatchHeader) -> Result<(), Refusal> {
+        check_batch(batch)?;
+        if self.frozen {
+            return Err(refusal::orphaned(&self.topic));
+        }
+        Ok(())
+    }
+
+    fn dedup_time(&self, stamp: Stamp) -> Time {
+        Time {
+            now: stamp.elapsed,
+            window_ms: self.spec.dedup_ms,
+        }
+    }
+
+    /// Forgets dedup ids that are over.
+    pub(crate) fn forget(&mut self, stamp: Stamp, budget: &mut u32) {
+        let time = self.dedup_time(stamp);
+        self.seen.forget(time, budget);
+    }
+
+    /// When `forget` has something to do.
+    pub(crate) fn forgets_at(&self) -> Option<Elapsed> {
+        self.seen.next_deadline(self.spec.dedup_ms)
+    }
+
+    /// Dedup ids that are known.
+    pub(crate) fn dedup_ids(&self) -> usize {
+        self.seen.len()
     }
 
     /// Lets everything below `first` go; what is gone already is no error.
@@ -124,8 +168,9 @@ impl Partition {
         Outcome::Done
     }
 
-    /// Finds a state from disk that cannot be one.
-    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+    /// Makes a state from disk whole, or finds that it cannot be one.
+    pub(crate) fn restore(&mut self) -> Result<(), DecodeError> {
+        self.seen.restore()?;
         if self.first > self.end || self.spans.iter().any(|(first, _)| first < self.first) {
             return Err(DecodeError::Inconsistent(
                 "offsets of a partition are out of order",

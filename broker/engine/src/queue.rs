@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
 use crate::command::Held;
+use crate::dedup::Seen;
 use crate::outcome::{
     BodyChange, DeadLetter, Delivery, Effect, MessageView, QueueStats, Room, SessionView,
 };
@@ -32,7 +33,7 @@ use crate::spec::{DeadLetters, QueueSpec};
 use ledger::Ledger;
 use outbox::Outbox;
 
-pub(crate) use append::{Move, check_batch};
+pub(crate) use append::{Move, Publish, check_batch};
 pub(crate) use arrivals::Arrivals;
 pub(crate) use consume::Wish;
 
@@ -52,6 +53,8 @@ pub struct Queue {
     cursors: BTreeMap<LogId, Offset>,
     /// How far each queue has come that sends dead letters here.
     arrivals: Arrivals,
+    /// What was published lately, by dedup id.
+    seen: Seen,
     /// Leaders that the shard had when something happened last.
     leaders: u64,
     /// A transfer or dead letter was refused, and waits for room or the end of the frost.
@@ -100,6 +103,7 @@ impl Queue {
             outbox: Outbox::default(),
             cursors: BTreeMap::new(),
             arrivals: Arrivals::default(),
+            seen: Seen::default(),
             leaders: 0,
             starved: false,
             unfinished: false,
@@ -259,6 +263,7 @@ impl Queue {
                 .for_each(|cursor| *cursor = Offset::default());
         }
         self.outbox.check()?;
+        self.seen.restore()?;
         let dying = |offset| {
             let exception = self.ledger.exception(offset);
             exception.is_some_and(|e| e.state == ledger::State::Dying)

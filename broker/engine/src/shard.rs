@@ -5,9 +5,11 @@
 //! order give equal states, outcomes and effects.
 
 mod lives;
+mod publishing;
+mod schedule;
 mod snapshot;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -15,7 +17,7 @@ use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
 
 use crate::chunks::Chunks;
 use crate::codec::DecodeError;
-use crate::command::{BatchHeader, Command, Entry, Held, SentLeases};
+use crate::command::{Command, Entry, Held, SentLeases};
 use crate::limits::{DETACHED_MAX, EXPIRIES_MAX};
 use crate::outcome::{Applied, BodyChange, Effect, Outcome};
 use crate::partition::Partition;
@@ -24,6 +26,7 @@ use crate::queue::{Arrivals, Move, Queue, Wish};
 use crate::refusal;
 use crate::spec::QueueSpec;
 
+use schedule::Schedule;
 pub use snapshot::Frozen;
 
 /// Logs of one kind; shared with frozen states until they change.
@@ -48,9 +51,11 @@ pub struct Shard {
     /// Which queue each session is of; computed from the queues.
     sessions: BTreeMap<SessionId, LogId>,
     /// Earliest deadline of each queue that has one; computed from the queues.
-    deadlines: BTreeSet<(Elapsed, LogId)>,
-    /// The same by queue.
-    scheduled: BTreeMap<LogId, Elapsed>,
+    deadlines: Schedule,
+    /// When dedup ids are to be forgotten; computed from queues and partitions.
+    forgetting: Schedule,
+    /// How many there are; computed.
+    dedup_ids: usize,
     specs: Pool<QueueSpec>,
 }
 
@@ -79,8 +84,9 @@ impl Shard {
             detaching: None,
             departed: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            scheduled: BTreeMap::new(),
+            deadlines: Schedule::new(),
+            forgetting: Schedule::new(),
+            dedup_ids: 0,
             specs: Pool::new(),
         }
     }
@@ -98,6 +104,7 @@ impl Shard {
             self.note_sent(sent);
         }
         self.expire(&mut changes);
+        self.forget();
         let outcome = self.dispatch(&entry.command, &mut changes);
         self.detach_some(&mut changes);
         Applied {
@@ -122,7 +129,9 @@ impl Shard {
             | Command::Freeze { .. }
             | Command::Remove { .. }
             | Command::Configured { .. } => self.change_life(command, changes),
-            Command::Publish { log, batch } => self.publish(*log, batch, changes),
+            Command::Publish { log, batch, dedup } => {
+                self.publish(*log, batch, dedup.as_ref(), changes)
+            }
             Command::Transfer {
                 queue,
                 revision,
@@ -179,17 +188,6 @@ impl Shard {
                 self.detaching = Some(SessionId::default());
                 Outcome::Done
             }
-        }
-    }
-
-    fn publish(&mut self, log: LogId, batch: &BatchHeader, changes: &mut Changes) -> Outcome {
-        let stamp = self.stamp;
-        match own(&mut self.partitions, log) {
-            Some(partition) => partition.publish(batch, stamp, changes),
-            None if self.queues.contains_key(&log) => {
-                self.on_queue(log, changes, |q, changes| q.publish(batch, stamp, changes))
-            }
-            None => Outcome::Refused(refusal::no_such_log(log)),
         }
     }
 
@@ -314,31 +312,15 @@ impl Shard {
             }
         }
         let deadline = queue.next_deadline();
-        self.schedule(log, deadline);
+        self.deadlines.set(log, deadline);
         outcome
-    }
-
-    fn schedule(&mut self, log: LogId, deadline: Option<Elapsed>) {
-        let old = match deadline {
-            Some(deadline) => self.scheduled.insert(log, deadline),
-            None => self.scheduled.remove(&log),
-        };
-        if old == deadline {
-            return;
-        }
-        if let Some(old) = old {
-            self.deadlines.remove(&(old, log));
-        }
-        if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, log));
-        }
     }
 
     /// Ends what is due, queue by queue.
     fn expire(&mut self, changes: &mut Changes) {
         let (stamp, mut budget) = (self.stamp, EXPIRIES_MAX);
         while budget > 0 {
-            let Some(&(deadline, log)) = self.deadlines.first() else {
+            let Some((deadline, log)) = self.deadlines.first() else {
                 return;
             };
             if deadline > stamp.elapsed {
@@ -409,14 +391,16 @@ impl Shard {
         (effects, last)
     }
 
-    /// When the next lease, delay or session ends; a `Tick` is due then. In the past when one entry
-    /// could not end all that was due.
+    /// When the next lease, delay, session or dedup id ends; a `Tick` is due then. In the past when
+    /// one entry could not end all that was due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Elapsed> {
         if self.detaching.is_some() {
             return Some(Elapsed::default());
         }
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let next = [self.deadlines.first(), self.forgetting.first()];
+        let next = next.into_iter().flatten().map(|(deadline, _)| deadline);
+        next.min()
     }
 }
 
@@ -516,10 +500,9 @@ impl Shard {
     /// to have been sent (`Command::NoteSent`): unless that is noted, their end is no failure.
     #[must_use]
     pub fn unsent_due(&self, after: Elapsed, upto: Elapsed, max: usize) -> Vec<(SessionId, Held)> {
-        let until = (upto, LogId::new(u64::MAX));
-        let queues = self.deadlines.range(..=until);
+        let queues = self.deadlines.due(upto);
         queues
-            .filter_map(|(_, log)| self.queue(*log))
+            .filter_map(|log| self.queue(log))
             .flat_map(|queue| queue.unsent_due(after, upto))
             .take(max)
             .collect()

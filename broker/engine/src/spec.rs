@@ -31,6 +31,8 @@ pub struct QueueSpec {
     pub bytes_max: Option<u64>,
     /// One encoded message.
     pub message_bytes_max: u32,
+    /// How long the dedup ids of what was published are known.
+    pub dedup_ms: u64,
 }
 
 impl QueueSpec {
@@ -106,6 +108,8 @@ pub struct PartitionSpec {
     pub messages_max: Option<u64>,
     /// One encoded message.
     pub message_bytes_max: u32,
+    /// How long the dedup ids of what was published are known.
+    pub dedup_ms: u64,
 }
 
 #[cfg(test)]
@@ -126,6 +130,7 @@ pub(crate) mod testing {
             messages_max: None,
             bytes_max: None,
             message_bytes_max: 1 << 20,
+            dedup_ms: 120_000,
         }
     }
 }

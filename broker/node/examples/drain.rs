@@ -67,6 +67,7 @@ async fn declare(broker: &Broker, address: &Address) -> Outcome<()> {
         backoff_max_ms: 60_000,
         backoff_factor_milli: 2_000,
         limits: limits.clone(),
+        dedup_ms: 120_000,
         dead_letter: DeclaredDeadLetter {
             queue: None,
             limits,
@@ -102,6 +103,7 @@ async fn fill(broker: &Broker, address: &Address, count: u64) -> Outcome<()> {
         partition: None,
         count: BATCH,
         records: records.into(),
+        dedup: None,
     };
     for _ in 0..count / u64::from(BATCH) {
         let mut results = broker.publish(address, vec![batch.clone()]).await;

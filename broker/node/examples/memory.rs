@@ -113,6 +113,7 @@ async fn publish(
             partition: None,
             count,
             records: read.split_to(records.len()).freeze(),
+            dedup: None,
         };
         drop(read);
         let answers = broker.publish(&address, vec![batch]).await;
@@ -153,6 +154,7 @@ async fn declare(broker: &Broker) -> Outcome<()> {
             backoff_max_ms: 0,
             backoff_factor_milli: 1_000,
             limits: limits.clone(),
+            dedup_ms: 120_000,
             dead_letter: DeclaredDeadLetter {
                 queue: None,
                 limits: limits.clone(),

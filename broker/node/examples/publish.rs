@@ -43,6 +43,7 @@ async fn run(publishers: u64, dir: PathBuf) -> Outcome<()> {
         bytes_max: Some(64 << 20),
         messages_max: None,
         message_bytes_max: 1 << 20,
+        dedup_ms: 120_000,
     };
     let declared = Declared {
         address: address.clone(),
@@ -98,6 +99,7 @@ async fn publish(broker: Broker, address: Address, number: u64, count: Count) ->
         partition: Some(u32::try_from(number)? % PARTITIONS),
         count,
         records: records.into(),
+        dedup: None,
     };
     let (start, mut batches) = (Instant::now(), 0);
     while start.elapsed() < WATCH {

@@ -174,6 +174,7 @@ fn queue(namespace: &str, name: &str) -> Declared {
             backoff_max_ms: 60_000,
             backoff_factor_milli: 2_000,
             limits: limits.clone(),
+            dedup_ms: 120_000,
             dead_letter: DeclaredDeadLetter {
                 queue: None,
                 limits,
@@ -203,6 +204,7 @@ impl Bystander {
                     partition: None,
                     count: 1,
                     records: records.into(),
+                    dedup: None,
                 };
                 let start = Instant::now();
                 broker.publish(&address, vec![batch]).await.remove(0)?;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_engine::command::{Settle, Window};
+use millrace_engine::command::{Dedup, Settle, Window};
 use millrace_types::{Address, Count, Offset, SessionId, Wall};
 
 /// Records that are stored together: all at consecutive offsets of one partition, or none.
@@ -18,15 +18,64 @@ pub struct Batch {
     /// Encoded messages, each preceded by its length as a varint. The split into messages and their
     /// sizes are checked; what is inside a message is the caller's to check.
     pub records: Bytes,
+    /// How a retry is told; `None`: each one is stored. Of a topic, a batch with an id and without
+    /// a partition always goes to the same one.
+    pub dedup: Option<Dedup>,
 }
 
-/// A batch is on disk.
+/// How batches are published.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishOptions {
+    /// How long to wait for room instead of being refused as overloaded.
+    pub patience: Duration,
+    /// How long the answer may take; after that the outcome is unknown.
+    pub answer_within: Duration,
+    /// When to answer.
+    pub acknowledge: Acknowledge,
+}
+
+/// When a publish is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// When a majority of the shard's replicas has synced it.
+    #[default]
+    Synced,
+    /// When the leader has put it in order. It may be lost, or refused in its turn, and nobody is
+    /// told.
+    OnReceipt,
+}
+
+/// A batch was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// Of the topic; 0 for a queue.
     pub partition: u32,
-    /// Where its messages are.
-    pub offsets: Range<Offset>,
+    /// What is guaranteed.
+    pub taken: Taken,
+    /// Voting replicas of its shard.
+    pub replicas: u32,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is here, synced by a majority of the replicas.
+    Stored(Range<Offset>),
+    /// It was here before, by an earlier attempt, and is as safe.
+    Repeated(Range<Offset>),
+    /// The leader has it in memory.
+    Received,
+}
+
+impl Acknowledged {
+    /// Where its messages are, if they have a place yet.
+    #[must_use]
+    pub const fn offsets(&self) -> Option<&Range<Offset>> {
+        match &self.taken {
+            Taken::Stored(offsets) | Taken::Repeated(offsets) => Some(offsets),
+            Taken::Received => None,
+        }
+    }
 }
 
 /// Takes messages outside any session.

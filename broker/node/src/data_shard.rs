@@ -4,6 +4,7 @@
 
 mod connections;
 mod leading;
+mod proposing;
 mod sweep;
 mod upkeep;
 mod waking;
@@ -28,7 +29,7 @@ use super::node::Node;
 use super::options::{RETRY_AFTER_MS, WAITING_RECEIVES_MAX};
 use super::pumps::{Job, Pumps};
 use super::reply::Reply;
-use super::shard_log::{Committed, NotTaken, ShardLog, Standing};
+use super::shard_log::{Committed, ShardLog, Standing};
 use super::shard_state::ShardState;
 use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
@@ -121,27 +122,6 @@ impl DataShard {
         }
     }
 
-    fn put_on_its_way(&mut self, proposal: Proposal, now: Instant) {
-        let stamp = self.clock.stamp(now, self.node.host.wall());
-        let entry = Entry {
-            stamp,
-            command: proposal.command,
-        };
-        let header = entry.encode();
-        let taken = self
-            .log
-            .propose(header, proposal.body, (entry, proposal.caller));
-        if let Err(NotTaken { refusal, entry }) = taken {
-            let (entry, caller) = entry;
-            match entry.command {
-                Command::Tick => self.tick = false,
-                Command::Trim { .. } => self.trims = self.trims.saturating_sub(1),
-                _ => {}
-            }
-            caller.refuse(self.node.figures.refused(refusal));
-        }
-    }
-
     /// Applies what is committed, as much as the turn takes.
     ///
     /// # Errors
@@ -214,7 +194,7 @@ impl DataShard {
                 self.trims = self.trims.saturating_sub(1);
                 self.publish_extent(*partition);
             }
-            Command::Publish { log, batch } => {
+            Command::Publish { log, batch, .. } => {
                 if let Outcome::Appended(_) = outcome {
                     // Before the answer, so that who has it can read what it published.
                     let is_partition = self.publish_extent(*log);
@@ -264,7 +244,8 @@ impl DataShard {
             outcome => Ok(outcome),
         };
         match caller {
-            Caller::Reply(reply) | Caller::Publisher(reply, _) => reply.answer(answer),
+            Caller::Reply(reply) => reply.answer(answer),
+            Caller::Publisher(publishing) => publishing.decided(answer, self.log.voters()),
             Caller::Connection(connection, reply) => {
                 if let Ok(Outcome::Session { epoch, lost }) = &answer {
                     let claimed = match command {

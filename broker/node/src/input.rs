@@ -9,8 +9,9 @@ use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_replica::{Lane, ReadyNumber};
 use millrace_storage::CheckpointError;
-use millrace_types::{LogIndex, NodeId, Refusal, ShardId};
+use millrace_types::{ErrorCode, LogIndex, NodeId, Refusal, ShardId};
 
+use super::api::{Acknowledge, Taken};
 use super::connection::Connection;
 use super::gate::Permit;
 use super::inlet::Arrived;
@@ -84,14 +85,59 @@ pub(super) enum Caller {
     /// Somebody, or nobody.
     Reply(Reply<Outcome>),
     /// A publisher.
-    Publisher(
-        Reply<Outcome>,
-        #[expect(dead_code, reason = "makes room when it is dropped with the caller")] Permit,
-    ),
+    Publisher(Publishing),
     /// A `Receive` call, which may have to wait for a message.
     Receiver(Waiter),
     /// A connection that opens or attaches to a session.
     Connection(Arc<Connection>, Reply<Outcome>),
+}
+
+/// A publish under way.
+pub(super) struct Publishing {
+    /// Nobody, once it is answered.
+    pub(super) reply: Reply<Published>,
+    /// When it is.
+    pub(super) acknowledge: Acknowledge,
+    /// Makes room when it is dropped with the caller.
+    pub(super) _permit: Permit,
+}
+
+/// A publish that was taken.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// What became of it.
+    pub(super) taken: Taken,
+    /// Voting replicas of the shard.
+    pub(super) replicas: u32,
+}
+
+impl Publishing {
+    /// Tells what came of it, unless that was told before.
+    pub(super) fn decided(self, outcome: Result<Outcome, Refusal>, replicas: u32) {
+        self.reply.answer(outcome.and_then(|outcome| {
+            let taken = match outcome {
+                Outcome::Appended(offsets) => Taken::Stored(offsets),
+                Outcome::Repeated(offsets) => Taken::Repeated(offsets),
+                other => {
+                    let text = format!("a publish was answered with {other:?}");
+                    return Err(Refusal::new(ErrorCode::Internal, text).unknown());
+                }
+            };
+            Ok(Published { taken, replicas })
+        }));
+    }
+}
+
+impl Caller {
+    /// The way to a publisher that wants to know no more than that its publish has been ordered.
+    pub(super) fn take_receipt(&mut self) -> Option<Reply<Published>> {
+        match self {
+            Self::Publisher(publishing) if publishing.acknowledge == Acknowledge::OnReceipt => {
+                Some(std::mem::replace(&mut publishing.reply, Reply::none()))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Proposal {

@@ -54,8 +54,9 @@ mod worker;
 mod tests;
 
 pub use api::{
-    Acknowledged, Batch, Credit, Delivered, OpenConsumer, Peek, PeekAnswer, Peeked, PeekedState,
-    Position, Read, ReadAnswer, Receive, Record, Resume, SettleTag,
+    Acknowledge, Acknowledged, Batch, Credit, Delivered, OpenConsumer, Peek, PeekAnswer, Peeked,
+    PeekedState, Position, PublishOptions, Read, ReadAnswer, Receive, Record, Resume, SettleTag,
+    Taken,
 };
 pub use broker::{
     Broker, Failure, Map, MapChanges, NodeFacts, Peer, PublishFuture, Registered, Registration,
@@ -73,6 +74,8 @@ pub use millrace_replica::{Lane, Role, ShardMessage};
 /// What figures are made of.
 pub use millrace_storage::{Area, Cluster, Times, TimesSeen};
 pub use network::{Alone, Network, Unreachable};
-pub use options::{MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX};
+pub use options::{
+    ANSWER_WAIT_MAX, MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX,
+};
 pub use partition::partition_for;
 pub use view::{CatalogueView, Object, ObjectKind};

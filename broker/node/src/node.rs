@@ -353,9 +353,8 @@ impl Caller {
     /// Answers without having asked the shard.
     pub(super) fn refuse(self, refusal: Refusal) {
         match self {
-            Self::Reply(reply) | Self::Publisher(reply, _) | Self::Connection(_, reply) => {
-                reply.answer(Err(refusal));
-            }
+            Self::Reply(reply) | Self::Connection(_, reply) => reply.answer(Err(refusal)),
+            Self::Publisher(publishing) => publishing.reply.answer(Err(refusal)),
             Self::Receiver(waiter) => {
                 // A caller that has gone away does not want to know.
                 waiter.reply.send(Err(refusal)).ok();

@@ -24,6 +24,9 @@ pub(super) const RETRY_AFTER_MS: u64 = 50;
 /// A publish that finds no room waits this long at most before it is refused: longer than a
 /// checkpoint takes to make some, shorter than callers' patience.
 pub const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(5);
+/// A publish that was let in is answered within this at most, and be it that its outcome is
+/// unknown: longer than an election and a full disk's checkpoint take.
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often it looks.
 pub(super) const PUBLISH_LOOK: Duration = Duration::from_millis(10);
 /// Parts of the memory for bodies, of four, from which on publishes are slowed down,

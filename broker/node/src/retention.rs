@@ -53,6 +53,7 @@ mod tests {
             bytes_max: None,
             messages_max: Some(10),
             message_bytes_max: 100,
+            dedup_ms: 120_000,
         };
         let configure = Command::ConfigurePartition {
             log: LOG,
@@ -68,7 +69,15 @@ mod tests {
 
     fn publish(shard: &mut Shard, count: u32, wall: Wall) {
         let batch = BatchHeader { count, bytes: 10 };
-        apply(shard, Command::Publish { log: LOG, batch }, wall);
+        apply(
+            shard,
+            Command::Publish {
+                log: LOG,
+                batch,
+                dedup: None,
+            },
+            wall,
+        );
     }
 
     fn apply(shard: &mut Shard, command: Command, wall: Wall) {

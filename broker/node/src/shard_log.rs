@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use millrace_replica::{
-    Entry, EntryKind, Point, ProposeError, ReadyNumber, Replica, Role, Status, Write,
+    Entry, EntryKind, Point, ProposeError, ReadyNumber, Replica, Role, Seat, Status, Write,
 };
 use millrace_types::{ErrorCode, LogIndex, Refusal, Term};
 
@@ -355,6 +355,13 @@ impl<E> ShardLog<E> {
     /// What it is.
     pub(super) fn role(&self) -> Role {
         self.replica.status().role
+    }
+
+    /// How many replicas vote: a majority of them has synced what is committed.
+    pub(super) fn voters(&self) -> u32 {
+        let members = self.replica.members().iter();
+        let voters = members.filter(|m| !matches!(m.seat, Seat::Learner)).count();
+        u32::try_from(voters).unwrap_or(u32::MAX)
     }
 
     /// Its term.

@@ -5,6 +5,7 @@ mod cluster;
 mod consumers;
 mod crashes;
 mod damage;
+mod dedup;
 mod flow;
 mod founding;
 mod host;
@@ -37,7 +38,8 @@ use tempfile::TempDir;
 
 use super::{
     Acknowledged, Alone, Batch, Broker, CatalogueView, Consumer, ConsumerEvent, ConsumerEvents,
-    Credit, Delivered, NodeOptions, OpenConsumer, Receive, SettleTag, TopologyDelta,
+    Credit, Delivered, NodeOptions, OpenConsumer, PublishOptions, Receive, SettleTag,
+    TopologyDelta,
 };
 
 /// Longer than anything takes, shorter than a person's patience.
@@ -236,6 +238,15 @@ fn batch(messages: &[Message]) -> Batch {
         partition: None,
         count,
         records: records.into(),
+        dedup: None,
+    }
+}
+
+/// Waits for room.
+fn patient(patience: Duration) -> PublishOptions {
+    PublishOptions {
+        patience,
+        ..PublishOptions::default()
     }
 }
 
@@ -316,6 +327,7 @@ fn queue_with(at: &str, change: impl FnOnce(&mut DeclaredQueue)) -> Declared {
         backoff_max_ms: 0,
         backoff_factor_milli: 1_000,
         limits: limits.clone(),
+        dedup_ms: 120_000,
         dead_letter: DeclaredDeadLetter {
             queue: None,
             limits,
@@ -352,6 +364,7 @@ fn topic_with(at: &str, partitions: u32, change: impl FnOnce(&mut PartitionSpec)
         bytes_max: None,
         messages_max: None,
         message_bytes_max: 1 << 20,
+        dedup_ms: 120_000,
     };
     change(&mut partition);
     let deletion = DeletionPolicy::Orphan;

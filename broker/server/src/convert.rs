@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_engine::command::Settle;
+use millrace_engine::command::{Dedup, DedupId, Settle};
 use millrace_proto::v1;
 use millrace_types::{
     Applied, DELAY_MS_MAX, ErrorCode, LEASE_MS_MIN, NOTE_BYTES_MAX, Offset, Refusal, Wall,
@@ -17,11 +17,14 @@ use prost::Message as _;
 
 use crate::validate::{invalid, length};
 use millrace_node::{
-    Acknowledged, Credit, Delivered, Peeked, PeekedState, Position, Record, SettleTag,
+    Acknowledge, Acknowledged, Credit, Delivered, Peeked, PeekedState, Position, Record, SettleTag,
+    Taken,
 };
 
 /// Tags are at most this long; longer ones are not ours.
 pub(crate) const TAG_BYTES_MAX: usize = 64;
+/// Ids of producers are at most this long: random ones, or names of programs.
+const PRODUCER_ID_BYTES_MAX: usize = 64;
 const MILLIS_PER_SECOND: u64 = 1_000;
 const NANOS_PER_MILLI: i32 = 1_000_000;
 
@@ -88,22 +91,89 @@ fn nanos_of(millis: u64) -> i32 {
     i32::try_from(millis % MILLIS_PER_SECOND).unwrap_or(0) * NANOS_PER_MILLI
 }
 
-/// An acknowledgement; it is what `MAJORITY_SYNCED` promises, since nothing is answered earlier.
-pub(crate) fn acknowledged(partition: u32, first: Offset, count: u64) -> v1::PublishResult {
+/// The acknowledgement of a whole batch.
+pub(crate) fn acknowledged_batch(batch: &Acknowledged) -> v1::PublishResult {
+    acknowledged(batch, batch.offsets().map(offsets))
+}
+
+/// The acknowledgement of one message of a batch, this far from its first.
+pub(crate) fn acknowledged_message(batch: &Acknowledged, place: u32) -> v1::PublishResult {
+    let first = batch.offsets().map(|all| all.start.plus(place.into()));
+    acknowledged(batch, first.map(|first| offsets(&(first..first.plus(1)))))
+}
+
+fn acknowledged(batch: &Acknowledged, offsets: Option<v1::OffsetRange>) -> v1::PublishResult {
+    let (durability, duplicate) = match batch.taken {
+        Taken::Stored(_) => (v1::Durability::MajoritySynced, false),
+        Taken::Repeated(_) => (v1::Durability::MajoritySynced, true),
+        Taken::Received => (v1::Durability::Received, false),
+    };
     let acknowledgement = v1::Acknowledgement {
-        partition,
-        offsets: Some(offsets(&(first..first.plus(count)))),
-        durability: v1::Durability::MajoritySynced.into(),
+        partition: batch.partition,
+        offsets,
+        durability: durability.into(),
+        duplicate,
+        replicas: batch.replicas,
     };
     v1::PublishResult {
         outcome: Some(v1::publish_result::Outcome::Acknowledged(acknowledgement)),
     }
 }
 
-/// The acknowledgement of a whole batch.
-pub(crate) fn acknowledged_batch(batch: &Acknowledged) -> v1::PublishResult {
-    let Acknowledged { partition, offsets } = batch;
-    acknowledged(*partition, offsets.start, offsets.start.until(offsets.end))
+/// When a publish wants to be answered.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for what is not known: to take it for the default would promise too much.
+pub(crate) fn acknowledge(wish: i32) -> Result<Acknowledge, Refusal> {
+    match v1::Acknowledge::try_from(wish) {
+        Ok(v1::Acknowledge::Unspecified) => Ok(Acknowledge::Synced),
+        Ok(v1::Acknowledge::OnReceipt) => Ok(Acknowledge::OnReceipt),
+        Err(_) => Err(invalid("acknowledge", format!("{wish} is not known"))),
+    }
+}
+
+/// How a retry of a single message is told.
+pub(crate) fn dedup_of_message(id: &str) -> Option<Dedup> {
+    (!id.is_empty()).then(|| Dedup {
+        id: DedupId::of_message(id),
+        age_ms: 0,
+    })
+}
+
+/// How a retry of a client's batch is told; `id` is that of its only message.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when its producer contradicts itself, or the message has an id as well.
+pub(crate) fn dedup(
+    field: &str,
+    batch: &v1::RecordBatch,
+    id: Option<&str>,
+) -> Result<Option<Dedup>, Refusal> {
+    let age_ms = batch.age_ms;
+    let Some(producer) = &batch.producer else {
+        let id = id.map(DedupId::of_message);
+        return Ok(id.map(|id| Dedup { id, age_ms }));
+    };
+    let part = |name: &str| format!("{field}.producer{name}");
+    if id.is_some() {
+        let text = "goes without a message that has a dedup id of its own";
+        return Err(invalid(part(""), text));
+    }
+    let v1::Producer {
+        id,
+        sequence,
+        floor,
+    } = producer;
+    if id.is_empty() || id.len() > PRODUCER_ID_BYTES_MAX {
+        let text = format!("has {} bytes; want 1 to {PRODUCER_ID_BYTES_MAX}", id.len());
+        return Err(invalid(part(".id"), text));
+    }
+    if floor > sequence {
+        let text = format!("is {floor}, above the sequence {sequence}");
+        return Err(invalid(part(".floor"), text));
+    }
+    let id = DedupId::of_batch(id, *sequence, *floor);
+    Ok(Some(Dedup { id, age_ms }))
 }
 
 /// A refused entry of a publish.

@@ -66,6 +66,8 @@ pub(crate) fn message(
 pub(crate) struct CheckedBatch {
     /// Keys that decide the partition: those that are not empty, without repetition in a row.
     pub(crate) keys: Vec<String>,
+    /// The dedup id of the only message.
+    pub(crate) dedup_id: Option<String>,
 }
 
 /// A batch a client made: checksum, count, framing, and each of its messages.
@@ -114,6 +116,7 @@ fn each_record(
 ) -> Result<CheckedBatch, Refusal> {
     let mut rest = batch.records.clone();
     let mut keys: Vec<String> = Vec::new();
+    let mut dedup_id: Option<String> = None;
     let mut count = 0_u32;
     while rest.has_remaining() {
         // Spelled out only for an error: this runs for every message.
@@ -123,6 +126,16 @@ fn each_record(
         let parsed = v1::Message::decode(record)
             .map_err(|error| invalid(name, format!("is not a message: {error}")))?;
         content(&name, &parsed)?;
+        if !parsed.dedup_id.is_empty() {
+            if batch.count > 1 {
+                let text = "a message with a dedup id is alone in its batch";
+                return Err(invalid(
+                    format_args!("{field}.records[{count}].dedup_id"),
+                    text,
+                ));
+            }
+            dedup_id = Some(parsed.dedup_id);
+        }
         if !parsed.key.is_empty() && keys.last() != Some(&parsed.key) {
             keys.push(parsed.key);
         }
@@ -138,7 +151,7 @@ fn each_record(
         );
         return Err(invalid(format!("{field}.count"), text));
     }
-    Ok(CheckedBatch { keys })
+    Ok(CheckedBatch { keys, dedup_id })
 }
 
 fn next_record(name: &dyn Display, rest: &mut Bytes) -> Result<Bytes, Refusal> {
@@ -168,6 +181,11 @@ fn size(field: &dyn Display, bytes: usize, bytes_max: u32) -> Result<(), Refusal
 fn content(field: &dyn Display, message: &v1::Message) -> Result<(), Refusal> {
     length(format_args!("{field}.key"), &message.key, KEY_BYTES_MAX)?;
     length(format_args!("{field}.id"), &message.id, TEXT_BYTES_MAX)?;
+    length(
+        format_args!("{field}.dedup_id"),
+        &message.dedup_id,
+        TEXT_BYTES_MAX,
+    )?;
     length(
         format_args!("{field}.content_type"),
         &message.content_type,
@@ -291,7 +309,7 @@ mod tests {
             count: u32::try_from(messages.len()).unwrap(),
             crc32c: crc32c::crc32c(&records),
             records,
-            codec: 0,
+            ..Default::default()
         }
     }
 
@@ -316,9 +334,10 @@ mod tests {
     #[test]
     fn each_wrong_field_of_a_message_is_named() {
         type Change = fn(&mut v1::Message);
-        let table: [(&str, Change); 12] = [
+        let table: [(&str, Change); 13] = [
             ("m.key", |m| m.key = "x".repeat(257)),
             ("m.id", |m| m.id = "x".repeat(129)),
+            ("m.dedup_id", |m| m.dedup_id = "x".repeat(129)),
             ("m.reply_to", |m| m.reply_to = "x".repeat(129)),
             ("m.subject", |m| m.subject = "a..b".into()),
             ("m.subject", |m| m.subject = "a.*".into()),

@@ -63,6 +63,8 @@ pub enum ErrorCode {
     NotLeader,
     /// The node is going down.
     Draining,
+    /// A retry came so late that whether it is one cannot be told any more: it was not stored.
+    RetryTooLate,
     /// A defect of ours.
     Internal,
     /// No node of that id.
@@ -73,7 +75,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidArgument,
         Self::NoSuchQueue,
         Self::NoSuchTopic,
@@ -95,6 +97,7 @@ impl ErrorCode {
         Self::ShardUnavailable,
         Self::NotLeader,
         Self::Draining,
+        Self::RetryTooLate,
         Self::Internal,
         Self::NoSuchNode,
         Self::NodeInUse,
@@ -125,6 +128,7 @@ impl ErrorCode {
             Self::ShardUnavailable => "SHARD_UNAVAILABLE",
             Self::NotLeader => "NOT_LEADER",
             Self::Draining => "DRAINING",
+            Self::RetryTooLate => "RETRY_TOO_LATE",
             Self::Internal => "INTERNAL",
             Self::NoSuchNode => "NO_SUCH_NODE",
             Self::NodeInUse => "NODE_IN_USE",
@@ -142,7 +146,8 @@ impl ErrorCode {
             | Self::StaleDelivery
             | Self::SessionExpired
             | Self::WrongCluster
-            | Self::NodeInUse => 9,
+            | Self::NodeInUse
+            | Self::RetryTooLate => 9,
             Self::RevisionConflict => 10,
             Self::OffsetOutOfRange => 11,
             Self::Internal => 13,
@@ -176,6 +181,7 @@ impl ErrorCode {
             | Self::RevisionConflict
             | Self::WrongCluster
             | Self::Unauthenticated
+            | Self::RetryTooLate
             | Self::Internal
             | Self::NoSuchNode
             | Self::NodeInUse => false,

@@ -74,6 +74,33 @@ number!(
 /// How many messages.
 pub type Count = u32;
 
+/// A dedup id or a producer's id, hashed: what is kept of either is of one small size. Whoever
+/// hashes takes care that no two ids of clients have the same key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DedupKey([u8; 16]);
+
+impl DedupKey {
+    /// Wraps the hash.
+    #[must_use]
+    pub const fn new(hash: [u8; 16]) -> Self {
+        Self(hash)
+    }
+
+    /// Half of it as a number, to choose by.
+    #[must_use]
+    pub const fn spread(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Debug for DedupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DedupKey({:032x})", u128::from_be_bytes(self.0))
+    }
+}
+
 impl ShardId {
     /// The shard that keeps the catalogue.
     pub const METADATA: Self = Self(0);

@@ -14,6 +14,8 @@ mod time;
 pub use address::{Address, AddressError};
 pub use error::{Applied, ErrorCode, Refusal};
 pub use founding::{Founder, Founding, FoundingDraft, FoundingError};
-pub use id::{Count, LogId, LogIndex, NodeId, Offset, ReplicaId, SessionId, ShardId, Term};
+pub use id::{
+    Count, DedupKey, LogId, LogIndex, NodeId, Offset, ReplicaId, SessionId, ShardId, Term,
+};
 pub use limits::*;
 pub use time::{Elapsed, Stamp, Wall};

@@ -55,3 +55,9 @@ pub const PARTITIONS_MAX: u32 = 256;
 pub const NAMESPACE_BYTES_MAX: usize = 63;
 /// Name of a queue or topic: leaves room for names derived from it.
 pub const NAME_BYTES_MAX: usize = 63;
+/// How long dedup ids are known unless declared: longer than clients retry, as NATS has it.
+pub const DEDUP_MS_DEFAULT: u64 = 120_000;
+/// At least: a shorter time would be over before a client finds out that its call was lost.
+pub const DEDUP_MS_MIN: u64 = 1_000;
+/// At most: a week, as Azure Service Bus has it.
+pub const DEDUP_MS_MAX: u64 = 7 * 24 * 3_600_000;

@@ -66,6 +66,8 @@ pub enum Mutant {
     ChunkNotVerified,
     /// A snapshot comes into force before its bodies are durable.
     InstallBeforeSync,
+    /// A checkpoint forgets which dedup ids were given.
+    DedupForgotten,
 }
 
 impl Mutant {

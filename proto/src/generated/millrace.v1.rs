@@ -28,6 +28,11 @@ pub struct Message {
     /// W3C trace context.
     #[prost(string, tag = "9")]
     pub traceparent: ::prost::alloc::string::String,
+    /// Makes the message known to its queue or topic: another publish with this id within
+    /// `dedup.window` stores nothing and is answered with the place of the first one. At most 128
+    /// bytes. Empty: the message has none of its own.
+    #[prost(string, tag = "10")]
+    pub dedup_id: ::prost::alloc::string::String,
     /// Why the message is in a dead-letter queue. Set by the broker; refused in a publish.
     #[prost(message, optional, tag = "20")]
     pub death: ::core::option::Option<Death>,
@@ -140,6 +145,15 @@ pub struct RecordBatch {
     pub records: ::prost::bytes::Bytes,
     #[prost(enumeration = "record_batch::Codec", tag = "4")]
     pub codec: i32,
+    /// Makes a retry of the batch known: sent again with the same id and number, it is stored once.
+    /// Unset: each attempt is stored. Not together with a message that has a dedup id; such a message
+    /// is alone in its batch.
+    #[prost(message, optional, tag = "5")]
+    pub producer: ::core::option::Option<Producer>,
+    /// How long ago the batch was first sent; 0 the first time. A retry that is older than half of
+    /// `dedup.window` is refused unless it is known: nobody could tell whether it is one.
+    #[prost(uint64, tag = "6")]
+    pub age_ms: u64,
 }
 /// Nested message and enum types in `RecordBatch`.
 pub mod record_batch {
@@ -178,6 +192,20 @@ pub mod record_batch {
         }
     }
 }
+/// Whose batch it is, and which. An idempotent producer costs the broker what it has undecided,
+/// however much it publishes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Producer {
+    /// Random, made anew by each life of a producer: 1..=64 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// The producer's number for the batch, counted for each address. There may be gaps.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// All batches below are decided: the producer will send none of them again. At most `sequence`.
+    #[prost(uint64, tag = "3")]
+    pub floor: u64,
+}
 /// A range of offsets, `first..end`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OffsetRange {
@@ -198,6 +226,9 @@ pub struct QueueSpec {
     pub dead_letter: ::core::option::Option<queue_spec::DeadLetter>,
     #[prost(enumeration = "DeletionPolicy", tag = "5")]
     pub deletion_policy: i32,
+    /// How long dedup ids are known; unset: 2 minutes.
+    #[prost(message, optional, tag = "6")]
+    pub dedup_window: ::core::option::Option<::prost_types::Duration>,
 }
 /// Nested message and enum types in `QueueSpec`.
 pub mod queue_spec {
@@ -316,6 +347,9 @@ pub struct TopicSpec {
     pub max_message_bytes: u64,
     #[prost(enumeration = "DeletionPolicy", tag = "4")]
     pub deletion_policy: i32,
+    /// How long dedup ids are known; unset: 2 minutes.
+    #[prost(message, optional, tag = "5")]
+    pub dedup_window: ::core::option::Option<::prost_types::Duration>,
 }
 /// Nested message and enum types in `TopicSpec`.
 pub mod topic_spec {
@@ -977,6 +1011,8 @@ pub enum Durability {
     Unspecified = 0,
     /// Synced to disk on a majority of the shard's replicas (of one, when it has one).
     MajoritySynced = 1,
+    /// In the memory of the shard's leader, in its order: as the request asked (`ON_RECEIPT`).
+    Received = 2,
 }
 impl Durability {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -987,6 +1023,7 @@ impl Durability {
         match self {
             Self::Unspecified => "DURABILITY_UNSPECIFIED",
             Self::MajoritySynced => "MAJORITY_SYNCED",
+            Self::Received => "RECEIVED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -994,6 +1031,7 @@ impl Durability {
         match value {
             "DURABILITY_UNSPECIFIED" => Some(Self::Unspecified),
             "MAJORITY_SYNCED" => Some(Self::MajoritySynced),
+            "RECEIVED" => Some(Self::Received),
             _ => None,
         }
     }
@@ -1466,6 +1504,8 @@ pub struct PublishRequest {
     /// … or batches made by the client. A request with both is refused.
     #[prost(message, repeated, tag = "3")]
     pub batches: ::prost::alloc::vec::Vec<RecordBatch>,
+    #[prost(enumeration = "Acknowledge", tag = "4")]
+    pub acknowledge: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PublishResponse {
@@ -1493,11 +1533,19 @@ pub struct Acknowledgement {
     /// Partition of a topic; 0 for a queue.
     #[prost(uint32, tag = "1")]
     pub partition: u32,
-    /// Where the messages are; consecutive.
+    /// Where the messages are; consecutive. Unset when they have no place yet (`RECEIVED`).
     #[prost(message, optional, tag = "2")]
     pub offsets: ::core::option::Option<OffsetRange>,
+    /// What it really is.
     #[prost(enumeration = "Durability", tag = "3")]
     pub durability: i32,
+    /// It was stored before, by an earlier attempt; `offsets` are where.
+    #[prost(bool, tag = "4")]
+    pub duplicate: bool,
+    /// Voting replicas of the shard at that moment. `MAJORITY_SYNCED` of 3: at least 2 disks have it;
+    /// of 1: one disk has.
+    #[prost(uint32, tag = "5")]
+    pub replicas: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PublishFrame {
@@ -1511,6 +1559,8 @@ pub struct PublishFrame {
     pub messages: ::prost::alloc::vec::Vec<Message>,
     #[prost(message, repeated, tag = "4")]
     pub batches: ::prost::alloc::vec::Vec<RecordBatch>,
+    #[prost(enumeration = "Acknowledge", tag = "5")]
+    pub acknowledge: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PublishReply {
@@ -1550,6 +1600,36 @@ pub struct PublishDecision {
 pub struct Drain {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+}
+/// When a publish is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Acknowledge {
+    /// When it is on disk: `MAJORITY_SYNCED`.
+    Unspecified = 0,
+    /// As soon as the shard's leader has put it in order: `RECEIVED`. It may still be lost with the
+    /// leader, or refused in its turn; nobody is told.
+    OnReceipt = 1,
+}
+impl Acknowledge {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACKNOWLEDGE_UNSPECIFIED",
+            Self::OnReceipt => "ON_RECEIPT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACKNOWLEDGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ON_RECEIPT" => Some(Self::OnReceipt),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod publisher_client {

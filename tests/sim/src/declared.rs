@@ -72,6 +72,7 @@ fn queue(shape: &QueueShape, all: &[Shape]) -> DeclaredQueue {
         backoff_max_ms: shape.backoff_ms * BACKOFF_GROWTH_MAX,
         backoff_factor_milli: 2_000,
         limits: limits(shape.messages_max),
+        dedup_ms: 120_000,
         dead_letter: DeclaredDeadLetter {
             queue: shape.dead_letter.map(|place| address(place, &all[place])),
             limits: limits(None),
@@ -104,6 +105,7 @@ fn topic(shape: &TopicShape) -> DeclaredTopic {
             bytes_max: None,
             messages_max: shape.messages_max,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            dedup_ms: 120_000,
         },
         deletion: deletion(shape.deletes),
     }

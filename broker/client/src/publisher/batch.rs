@@ -121,6 +121,7 @@ pub(super) fn next_frame(
         address: address.to_owned(),
         messages: Vec::new(),
         batches: batches.iter().map(|items| encode(items)).collect(),
+        ..PublishFrame::default()
     };
     Some((frame, Sent { sequence, batches }))
 }
@@ -142,6 +143,7 @@ fn encode(items: &[Item]) -> RecordBatch {
         crc32c: crc32c::crc32c(&records),
         records,
         codec: Codec::None.into(),
+        ..RecordBatch::default()
     }
 }
 

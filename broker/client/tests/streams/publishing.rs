@@ -61,6 +61,7 @@ fn acknowledged(first: u64, count: u64) -> Outcome {
         partition: 0,
         offsets: Some(offsets),
         durability: v1::Durability::MajoritySynced.into(),
+        ..Acknowledgement::default()
     })
 }
 

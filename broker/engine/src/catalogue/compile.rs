@@ -106,6 +106,7 @@ fn dead_letter_spec(queue: &DeclaredQueue) -> QueueSpec {
         messages_max: limits.messages_max,
         bytes_max: limits.bytes_max,
         message_bytes_max: limits.message_bytes_max,
+        dedup_ms: queue.dedup_ms,
     }
 }
 

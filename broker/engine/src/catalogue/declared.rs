@@ -62,6 +62,8 @@ pub struct DeclaredQueue {
     pub backoff_factor_milli: u32,
     /// What it may hold.
     pub limits: DeclaredLimits,
+    /// How long the dedup ids of what was published are known.
+    pub dedup_ms: u64,
     /// Where dead letters go.
     pub dead_letter: DeclaredDeadLetter,
     /// What becomes of the messages when the resource is removed.
@@ -166,6 +168,7 @@ pub(super) mod testing {
             backoff_max_ms: 60_000,
             backoff_factor_milli: 2_000,
             limits: limits.clone(),
+            dedup_ms: 120_000,
             dead_letter: DeclaredDeadLetter {
                 queue: None,
                 limits,

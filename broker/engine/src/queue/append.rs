@@ -2,16 +2,42 @@
 //! everything before it changes anything.
 
 use millrace_types::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, ErrorCode, LogId, Offset, Refusal, Stamp,
+    Address, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Elapsed, ErrorCode, LogId, Offset, Refusal, Stamp,
 };
 
 use super::arrivals::Held;
 use super::{Arrivals, Queue};
-use crate::command::BatchHeader;
+use crate::command::{BatchHeader, Dedup};
+use crate::dedup::{Attempt, Time};
 use crate::limits::SOURCES_MAX;
 use crate::outcome::{BodyChange, Effect, Outcome};
 use crate::refusal::{self, Full};
 use crate::shard::Changes;
+
+/// A publish, as `Command::Publish` has it.
+pub(crate) struct Publish<'a> {
+    pub(crate) batch: &'a BatchHeader,
+    pub(crate) dedup: Option<&'a Dedup>,
+    /// Dedup ids that the whole shard has.
+    pub(crate) of_shard: usize,
+}
+
+impl<'a> Publish<'a> {
+    /// How a retry of it is told, if it is.
+    pub(crate) fn attempt<'b>(&self, address: &'b Address, time: Time) -> Option<Attempt<'b>>
+    where
+        'a: 'b,
+    {
+        let (count, of_shard) = (self.batch.count, self.of_shard);
+        self.dedup.map(|dedup| Attempt {
+            address,
+            dedup,
+            count,
+            of_shard,
+            time,
+        })
+    }
+}
 
 /// A cursor's move, as `Command::Transfer` has it.
 pub(crate) struct Move<'a> {
@@ -42,14 +68,48 @@ pub(crate) fn check_batch(batch: &BatchHeader) -> Result<(), Refusal> {
 impl Queue {
     pub(crate) fn publish(
         &mut self,
-        batch: &BatchHeader,
+        publish: &Publish<'_>,
         stamp: Stamp,
         changes: &mut Changes,
     ) -> Outcome {
-        match self.check(batch) {
-            Ok(()) => self.append(batch, stamp, changes),
-            Err(refusal) => Outcome::Refused(refusal),
+        // First: what is stored is acknowledged whatever has become of the queue since.
+        let time = self.dedup_time(stamp);
+        let attempt = publish.attempt(&self.address, time);
+        match attempt.as_ref().map(|attempt| self.seen.look(attempt)) {
+            Some(Ok(Some(offsets))) => return Outcome::Repeated(offsets),
+            Some(Err(refusal)) => return Outcome::Refused(refusal),
+            Some(Ok(None)) | None => {}
         }
+        if let Err(refusal) = self.check_publish(publish.batch) {
+            return Outcome::Refused(refusal);
+        }
+        if let Some(attempt) = &attempt {
+            self.seen.note(attempt, self.ledger.end());
+        }
+        self.append(publish.batch, stamp, changes)
+    }
+
+    fn dedup_time(&self, stamp: Stamp) -> Time {
+        Time {
+            now: stamp.elapsed,
+            window_ms: self.spec.dedup_ms,
+        }
+    }
+
+    /// Forgets dedup ids that are over.
+    pub(crate) fn forget(&mut self, stamp: Stamp, budget: &mut u32) {
+        let time = self.dedup_time(stamp);
+        self.seen.forget(time, budget);
+    }
+
+    /// When `forget` has something to do.
+    pub(crate) fn forgets_at(&self) -> Option<Elapsed> {
+        self.seen.next_deadline(self.spec.dedup_ms)
+    }
+
+    /// Dedup ids that are known.
+    pub(crate) fn dedup_ids(&self) -> usize {
+        self.seen.len()
     }
 
     pub(crate) fn transfer(
@@ -145,7 +205,7 @@ impl Queue {
     /// larger than the whole queue may be is let in when it is alone: refused, it would hold up
     /// those after it for ever.
     fn check_or_starve(&mut self, batch: &BatchHeader) -> Result<(), Refusal> {
-        let mut checked = self.check(batch);
+        let mut checked = self.check_publish(batch);
         if let Err(refusal) = &checked
             && refusal.code == ErrorCode::QueueFull
             && (batch.count, self.ledger.unsettled()) == (1, 0)
@@ -158,7 +218,8 @@ impl Queue {
         checked
     }
 
-    fn check(&self, batch: &BatchHeader) -> Result<(), Refusal> {
+    /// Refuses what cannot be appended.
+    pub(crate) fn check_publish(&self, batch: &BatchHeader) -> Result<(), Refusal> {
         check_batch(batch)?;
         if self.frozen {
             return Err(refusal::orphaned(&self.address));

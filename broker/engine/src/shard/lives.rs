@@ -81,6 +81,7 @@ impl Shard {
             queue.configure(&configuration, now);
             Outcome::Done
         });
+        self.recount(log, self.dedup_ids_of(log));
         changes.effects.push(Effect::Reconfigured { log });
         if let Some(queue) = self.queues.get(&log) {
             queue.outstanding(&mut changes.effects);
@@ -101,6 +102,7 @@ impl Shard {
                 self.partitions.insert(log, Arc::new(partition));
             }
         }
+        self.recount(log, self.dedup_ids_of(log));
         changes.effects.push(Effect::Reconfigured { log });
     }
 
@@ -124,19 +126,21 @@ impl Shard {
         if newer.is_none_or(|known| known > revision) {
             return;
         }
+        let dedup_ids = self.dedup_ids_of(log);
         if let Some(queue) = self.queues.remove(&log) {
             for view in queue.sessions() {
                 let session = view.session;
                 self.sessions.remove(&session);
                 changes.effects.push(Effect::SessionClosed { session });
             }
-            self.schedule(log, None);
+            self.deadlines.set(log, None);
             let arrivals = queue.arrivals();
             if arrivals.len() > 0 {
                 self.departed.insert(log, arrivals);
             }
         }
         self.partitions.remove(&log);
+        self.recount(log, dedup_ids);
         changes.bodies.push(BodyChange::DiscardAll { log });
         changes.effects.push(Effect::Reconfigured { log });
     }

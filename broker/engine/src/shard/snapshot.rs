@@ -1,4 +1,4 @@
-//! A shard's state as bytes. Version 1 is pinned by a golden file: another shape of `Queue`,
+//! A shard's state as bytes. Version 2 is pinned by a golden file: another shape of `Queue`,
 //! `Partition` or anything in them is a new version, and this reader stays.
 
 use alloc::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::partition::Partition;
 use crate::queue::{Arrivals, Queue};
 
 /// Format of a shard's snapshot.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A shard's state at one moment. The shard shares what it does not change, so making one is cheap
 /// and encoding it can be left to another thread.
@@ -62,13 +62,15 @@ impl Frozen {
         shard.configured = self.configured;
         (shard.leaders, shard.detaching) = (self.leaders, self.detaching);
         shard.departed = self.departed;
-        for (log, partition) in self.partitions.iter() {
-            partition.check()?;
+        let mut partitions = self.partitions;
+        for (log, partition) in partitions.iter_mut() {
+            let partition = Arc::make_mut(partition);
+            partition.restore()?;
             if partition.log() != *log || self.queues.contains_key(log) {
                 return Err(DecodeError::Inconsistent("a partition has another log id"));
             }
         }
-        shard.partitions = self.partitions;
+        shard.partitions = partitions;
         let mut queues = self.queues;
         for (log, queue) in queues.iter_mut() {
             if queue.log() != *log {
@@ -86,9 +88,12 @@ impl Frozen {
                     return Err(DecodeError::Inconsistent("a session is of two queues"));
                 }
             }
-            shard.schedule(*log, queue.next_deadline());
+            shard.deadlines.set(*log, queue.next_deadline());
         }
         shard.queues = queues;
+        let partitions = shard.partitions.keys();
+        let logs: Vec<LogId> = partitions.chain(shard.queues.keys()).copied().collect();
+        logs.into_iter().for_each(|log| shard.recount(log, 0));
         Ok(shard)
     }
 }

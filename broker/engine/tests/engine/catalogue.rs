@@ -99,6 +99,7 @@ pub(crate) fn queue_with(name: &str, change: impl FnOnce(&mut DeclaredQueue)) ->
         backoff_max_ms: 60_000,
         backoff_factor_milli: 2000,
         limits: limits(),
+        dedup_ms: 120_000,
         dead_letter: DeclaredDeadLetter {
             queue: None,
             limits: limits(),

@@ -43,6 +43,7 @@ fn how_long_a_worker_is_held_up() {
         bench.apply(Command::Publish {
             log: LogId::new(10 + n * 97),
             batch: batch(1),
+            dedup: None,
         });
     });
 

@@ -68,10 +68,12 @@ fn a_batch_is_neither_empty_nor_boundless() {
             Command::Publish {
                 log: QUEUE,
                 batch: batch.clone(),
+                dedup: None,
             },
             Command::Publish {
                 log: PARTITION,
                 batch: batch.clone(),
+                dedup: None,
             },
             Command::AcceptDead {
                 queue: QUEUE,
@@ -105,6 +107,7 @@ fn what_is_not_there_is_refused_by_kind() {
             Command::Publish {
                 log,
                 batch: batch(1),
+                dedup: None,
             },
             ErrorCode::NoSuchQueue,
         ),
@@ -263,7 +266,11 @@ fn a_routed_message_larger_than_its_queue_is_let_in_alone() {
         batch: Some(large.clone()),
     };
     let (log, batch) = (QUEUE, large.clone());
-    let published = bench.apply(Command::Publish { log, batch });
+    let published = bench.apply(Command::Publish {
+        log,
+        batch,
+        dedup: None,
+    });
     assert_eq!(refused(&published), ErrorCode::QueueFull);
     let taken = bench.apply(transfer(0)).outcome;
     assert_eq!(taken, Outcome::Appended(at(0)..at(1)));

@@ -6,10 +6,12 @@
 mod catalogue;
 mod catalogue_scale;
 mod dead_letters;
+mod dedup;
 mod formats;
 mod freezing;
 mod leases;
 mod limits;
+mod model_dedup;
 mod model_partition;
 mod model_queue;
 mod naive;

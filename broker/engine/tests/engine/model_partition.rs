@@ -112,8 +112,7 @@ proptest! {
                     let bytes = u64::from(count) * each;
                     let applied = bench.apply(Command::Publish {
                         log: PARTITION,
-                        batch: BatchHeader { count, bytes },
-                    });
+                        batch: BatchHeader { count, bytes }, dedup: None });
                     let first = plain.all.len() as u64;
                     let end = first + u64::from(count);
                     prop_assert_eq!(applied.outcome, Outcome::Appended(at(first)..at(end)));

@@ -67,6 +67,7 @@ fn an_orphaned_partition_is_neither_appended_nor_trimmed() {
     let publish = Command::Publish {
         log: PARTITION,
         batch: batch(1),
+        dedup: None,
     };
     let trim = Command::Trim {
         partition: PARTITION,

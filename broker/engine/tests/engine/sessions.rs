@@ -245,6 +245,7 @@ fn a_new_leader_detaches_some_sessions_with_each_entry_and_first_where_something
     let publish = Command::Publish {
         log: last,
         batch: batch(1),
+        dedup: None,
     };
     let applied = bench.apply(publish);
     assert_eq!(

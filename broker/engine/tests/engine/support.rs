@@ -41,6 +41,7 @@ pub(crate) fn queue_spec() -> QueueSpec {
         messages_max: None,
         bytes_max: None,
         message_bytes_max: 1 << 20,
+        dedup_ms: 120_000,
     }
 }
 
@@ -50,6 +51,7 @@ pub(crate) fn partition_spec() -> PartitionSpec {
         bytes_max: None,
         messages_max: None,
         message_bytes_max: 1 << 20,
+        dedup_ms: 120_000,
     }
 }
 
@@ -196,6 +198,7 @@ impl Bench {
         self.apply(Command::Publish {
             log: QUEUE,
             batch: batch(count),
+            dedup: None,
         })
     }
 

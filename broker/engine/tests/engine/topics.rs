@@ -19,7 +19,11 @@ fn topic(spec: PartitionSpec) -> Bench {
 
 fn publish(bench: &mut Bench, batch: BatchHeader) -> millrace_engine::outcome::Applied {
     let log = PARTITION;
-    bench.apply(Command::Publish { log, batch })
+    bench.apply(Command::Publish {
+        log,
+        batch,
+        dedup: None,
+    })
 }
 
 fn partition(bench: &Bench) -> &Partition {

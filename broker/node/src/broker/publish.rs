@@ -1,24 +1,25 @@
 //! Publishing: where a batch goes, whether it may, and what came of it.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millrace_engine::command::{BatchHeader, Command};
-use millrace_engine::outcome::Outcome;
+use millrace_engine::command::{BatchHeader, Command, DedupId};
 use millrace_storage::records;
 use millrace_types::{
     Address, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, ErrorCode, LogId, Refusal, ShardId,
 };
 
 use super::Broker;
-use crate::api::{Acknowledged, Batch};
+use crate::api::{Acknowledge, Acknowledged, Batch, PublishOptions};
 use crate::gate::Permit;
-use crate::input::{Caller, Proposal};
-use crate::options::{CROWDED_WAIT, PUBLISH_LOOK, PUBLISH_WAIT_MAX};
+use crate::input::{Caller, Proposal, Published, Publishing};
+use crate::options::{
+    ANSWER_WAIT_MAX, CROWDED_WAIT, PUBLISH_LOOK, PUBLISH_WAIT_MAX, RETRY_AFTER_MS,
+};
 use crate::reply::{Pending, Reply};
 use crate::view::{CatalogueView, Object, ObjectKind};
 
@@ -47,7 +48,7 @@ struct Checked {
 /// A batch on its way.
 struct Sent {
     partition: u32,
-    pending: Pending<Outcome>,
+    pending: Pending<Published>,
 }
 
 impl Broker {
@@ -55,13 +56,15 @@ impl Broker {
     /// calls one after the other keep their order for one queue or partition, without waiting.
     /// Dropping the future does not take them back.
     pub fn publish(&self, address: &Address, batches: Vec<Batch>) -> PublishFuture {
+        let options = PublishOptions::default();
         let view = self.node.view.borrow().clone();
         let sent = batches.into_iter().map(|batch| {
             let checked = self.check(&view, address, batch)?;
             let permit = self.admit(&checked)?;
-            Ok(self.send(checked, permit))
+            Ok(self.send(checked, permit, options.acknowledge))
         });
-        self.answers(address, sent.collect())
+        let until = self.node.host.now() + options.answer_within;
+        self.answers(address, sent.collect(), until)
     }
 
     /// The same, at the pace at which the node gets room: waits a moment while memory is getting
@@ -71,12 +74,13 @@ impl Broker {
         &self,
         address: &Address,
         batches: Vec<Batch>,
-        patience: Duration,
+        options: PublishOptions,
     ) -> PublishFuture {
         let view = self.node.view.borrow().clone();
         let host = &self.node.host;
-        let until = host.now() + patience.min(PUBLISH_WAIT_MAX);
-        let slowed = (host.now() + CROWDED_WAIT).min(until);
+        let start = host.now();
+        let until = start + options.patience.min(PUBLISH_WAIT_MAX);
+        let slowed = (start + CROWDED_WAIT).min(until);
         while host.now() < slowed && self.node.is_crowded() {
             host.sleep(PUBLISH_LOOK).await;
         }
@@ -86,24 +90,48 @@ impl Broker {
                 Ok(checked) => self
                     .admit_in_time(&checked, until)
                     .await
-                    .map(|permit| self.send(checked, permit)),
+                    .map(|permit| self.send(checked, permit, options.acknowledge)),
                 Err(refusal) => Err(refusal),
             });
         }
-        self.answers(address, sent)
+        let until = start + options.answer_within.min(ANSWER_WAIT_MAX);
+        self.answers(address, sent, until)
     }
 
-    fn answers(&self, address: &Address, sent: Vec<Result<Sent, Refusal>>) -> PublishFuture {
+    fn answers(
+        &self,
+        address: &Address,
+        sent: Vec<Result<Sent, Refusal>>,
+        until: Instant,
+    ) -> PublishFuture {
         let refused = |refusal| self.node.figures.refused(refusal);
         let sent: Vec<_> = sent.into_iter().map(|sent| sent.map_err(refused)).collect();
         let (broker, address) = (self.clone(), address.clone());
         PublishFuture(Box::pin(async move {
+            let host = &broker.node.host;
+            let left = until.saturating_duration_since(host.now());
+            let mut late = pin!(host.sleep(left));
+            let mut is_late = false;
             let mut results = Vec::with_capacity(sent.len());
             for sent in sent {
-                results.push(match sent {
-                    Ok(sent) => broker.acknowledge(&address, sent).await,
-                    Err(refusal) => Err(refusal),
-                });
+                let sent = match sent {
+                    Ok(sent) => sent,
+                    Err(refusal) => {
+                        results.push(Err(refusal));
+                        continue;
+                    }
+                };
+                let partition = sent.partition;
+                let answer = tokio::select! {
+                    biased;
+                    answer = sent.pending.answer() => answer,
+                    () = &mut late, if !is_late => {
+                        is_late = true;
+                        Err(unanswered(&address))
+                    }
+                    () = std::future::ready(()), if is_late => Err(unanswered(&address)),
+                };
+                results.push(broker.acknowledged(&address, partition, answer));
             }
             results
         }))
@@ -116,7 +144,7 @@ impl Broker {
         batch: Batch,
     ) -> Result<Checked, Refusal> {
         let object = view.require(address)?;
-        let (partition, shard, log) = self.place(address, &object, batch.partition)?;
+        let (partition, shard, log) = self.place(address, &object, &batch)?;
         check(address, &object, &batch)?;
         Ok(Checked {
             partition,
@@ -143,7 +171,7 @@ impl Broker {
         }
     }
 
-    fn send(&self, checked: Checked, permit: Permit) -> Sent {
+    fn send(&self, checked: Checked, permit: Permit, acknowledge: Acknowledge) -> Sent {
         let Checked {
             partition,
             shard,
@@ -163,9 +191,14 @@ impl Broker {
             command: Command::Publish {
                 log,
                 batch: batch_header,
+                dedup: batch.dedup,
             },
             body,
-            caller: Caller::Publisher(reply, permit),
+            caller: Caller::Publisher(Publishing {
+                reply,
+                acknowledge,
+                _permit: permit,
+            }),
         });
         Sent { partition, pending }
     }
@@ -174,7 +207,7 @@ impl Broker {
         &self,
         address: &Address,
         object: &Object<'_>,
-        wanted: Option<u32>,
+        batch: &Batch,
     ) -> Result<(u32, ShardId, LogId), Refusal> {
         let no_partition = |partition: u32, partitions: usize| {
             Refusal::new(
@@ -184,14 +217,17 @@ impl Broker {
             .with("address", address.to_string())
         };
         match object.kind {
-            ObjectKind::Queue { shard, log, .. } => match wanted {
+            ObjectKind::Queue { shard, log, .. } => match batch.partition {
                 None | Some(0) => Ok((0, shard, log)),
                 Some(partition) => Err(no_partition(partition, 1)),
             },
             ObjectKind::Topic { partitions } => {
                 let count = u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
-                let partition = wanted
-                    .unwrap_or_else(|| self.node.spread.fetch_add(1, Ordering::Relaxed) % count);
+                let partition = match (batch.partition, &batch.dedup) {
+                    (Some(partition), _) => partition,
+                    (None, Some(dedup)) => partition_of(&dedup.id, count),
+                    (None, None) => self.node.spread.fetch_add(1, Ordering::Relaxed) % count,
+                };
                 let place = usize::try_from(partition)
                     .ok()
                     .and_then(|at| partitions.get(at));
@@ -202,20 +238,52 @@ impl Broker {
         }
     }
 
-    async fn acknowledge(&self, address: &Address, sent: Sent) -> Result<Acknowledged, Refusal> {
-        match sent.pending.answer().await {
-            Ok(Outcome::Appended(offsets)) => Ok(Acknowledged {
-                partition: sent.partition,
-                offsets,
+    fn acknowledged(
+        &self,
+        address: &Address,
+        partition: u32,
+        answer: Result<Published, Refusal>,
+    ) -> Result<Acknowledged, Refusal> {
+        match answer {
+            Ok(Published { taken, replicas }) => Ok(Acknowledged {
+                partition,
+                taken,
+                replicas,
             }),
-            Ok(other) => Err(Refusal::new(
-                ErrorCode::Internal,
-                format!("publishing to {address} was answered with {other:?}"),
-            )
-            .unknown()),
             Err(refusal) => Err(self.unconfigured(address, refusal)),
         }
     }
+}
+
+impl Default for PublishOptions {
+    /// Waits for no room, and as long as may be for an answer that is synced.
+    fn default() -> Self {
+        Self {
+            patience: Duration::ZERO,
+            answer_within: ANSWER_WAIT_MAX,
+            acknowledge: Acknowledge::Synced,
+        }
+    }
+}
+
+/// The partition of a batch without a key: the same for each attempt, another for the next batch.
+fn partition_of(id: &DedupId, partitions: u32) -> u32 {
+    let place = match id {
+        DedupId::Message(key) => key.spread(),
+        DedupId::Batch {
+            producer, sequence, ..
+        } => producer.spread().wrapping_add(*sequence),
+    };
+    u32::try_from(place % u64::from(partitions)).unwrap_or(0)
+}
+
+/// What a client is told that waits no longer.
+fn unanswered(address: &Address) -> Refusal {
+    let message = format!("publishing to {address} was not answered in time");
+    Refusal::new(ErrorCode::ShardUnavailable, message)
+        .with("address", address.to_string())
+        .retry_after_millis(RETRY_AFTER_MS)
+        .unknown()
 }
 
 /// Checks the batch's split into messages and their sizes.

@@ -94,7 +94,10 @@ impl DataShard {
             outcome => Ok(outcome),
         };
         match (caller, answer) {
-            (Caller::Reply(reply) | Caller::Publisher(reply, _), answer) => reply.answer(answer),
+            (Caller::Reply(reply), answer) => reply.answer(answer),
+            (Caller::Publisher(publishing), answer) => {
+                publishing.decided(answer, self.log.voters());
+            }
             // It has a session that this node can do nothing for.
             (Caller::Connection(_, reply), Ok(_)) => {
                 reply.answer(Err(self.log.not_leader().unknown()));

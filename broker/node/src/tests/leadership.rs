@@ -306,7 +306,14 @@ fn who_loses_the_lead_tells_everybody_and_who_wins_it_goes_on_from_the_state() {
             bytes: batch.records.len() as u64,
         };
         pair.order(Command::Lead, Bytes::new());
-        pair.order(Command::Publish { log, batch: header }, batch.records);
+        pair.order(
+            Command::Publish {
+                log,
+                batch: header,
+                dedup: None,
+            },
+            batch.records,
+        );
         pair.until("it is applied", move |replica| {
             replica.applied_to() >= declared.applied.next().next()
         })

@@ -248,7 +248,9 @@ async fn publishes_are_slowed_down_where_they_would_be_refused() {
     // Eight times what memory holds, one after the other: a paced publish waits for room.
     for _ in 0..64 {
         let batches = vec![batch(&[message(&text, "")])];
-        let paced = running.broker.publish_paced(&to, batches, PATIENCE);
+        let paced = running
+            .broker
+            .publish_paced(&to, batches, patient(PATIENCE));
         in_time(in_time(paced).await).await.remove(0).unwrap();
     }
 }
@@ -260,7 +262,9 @@ async fn a_publish_that_finds_no_room_in_time_is_refused_and_told_when_to_come_b
     let to = address("queue/test/orders");
     let patience = Duration::from_millis(30);
     let batches = vec![batch(&[message("x", "")]), batch(&[message("y", "")])];
-    let paced = running.broker.publish_paced(&to, batches, patience);
+    let paced = running
+        .broker
+        .publish_paced(&to, batches, patient(patience));
     for result in in_time(in_time(paced).await).await {
         let refusal = result.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Overloaded);

@@ -9,8 +9,8 @@ async fn an_acknowledged_message_is_there_after_a_restart() {
     let acknowledged = running.publish("queue/test/orders", &["one", "two"]).await;
     assert_eq!(
         (
-            acknowledged.offsets.start.get(),
-            acknowledged.offsets.end.get()
+            acknowledged.offsets().unwrap().start.get(),
+            acknowledged.offsets().unwrap().end.get()
         ),
         (0, 2)
     );

@@ -14,9 +14,9 @@ use millrace_engine::routing::Matcher;
 use millrace_engine::spec::{Filter, HeaderCondition, PartitionSpec};
 use millrace_proto::v1;
 use millrace_types::{
-    Address, BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, DELAY_MS_MAX,
-    HEADER_NAME_BYTES_MAX, IN_FLIGHT_MAX, LEASE_MS_MIN, MESSAGE_BYTES_MAX, PARTITIONS_MAX, Refusal,
-    TEXT_BYTES_MAX,
+    Address, BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, DEDUP_MS_DEFAULT,
+    DEDUP_MS_MAX, DEDUP_MS_MIN, DELAY_MS_MAX, HEADER_NAME_BYTES_MAX, IN_FLIGHT_MAX, LEASE_MS_MIN,
+    MESSAGE_BYTES_MAX, PARTITIONS_MAX, Refusal, TEXT_BYTES_MAX,
 };
 use prost::Message as _;
 
@@ -150,6 +150,7 @@ fn queue(address: &Address, spec: &v1::QueueSpec) -> Result<DeclaredQueue, Refus
             "queue.limits",
             required("queue.limits", spec.limits.as_ref())?,
         )?,
+        dedup_ms: dedup_ms("queue.dedup_window", spec.dedup_window.as_ref())?,
         dead_letter: dead_letter(address, spec.dead_letter.as_ref())?,
         deletion: deletion("queue.deletion_policy", spec.deletion_policy)?,
     })
@@ -287,9 +288,21 @@ fn topic(spec: &v1::TopicSpec) -> Result<DeclaredTopic, Refusal> {
             bytes_max: bound(kept.bytes),
             messages_max: bound(kept.messages),
             message_bytes_max: bytes,
+            dedup_ms: dedup_ms("topic.dedup_window", spec.dedup_window.as_ref())?,
         },
         deletion: deletion("topic.deletion_policy", spec.deletion_policy)?,
     })
+}
+
+/// An operator of an earlier version says nothing of it.
+fn dedup_ms(field: &str, window: Option<&prost_types::Duration>) -> Result<u64, Refusal> {
+    let Some(window) = window else {
+        return Ok(DEDUP_MS_DEFAULT);
+    };
+    let window_ms = millis(field, window, Duration::from_millis(DEDUP_MS_MAX))?;
+    let in_millis = format!("{field} (ms)");
+    within(&in_millis, window_ms, DEDUP_MS_MIN..=DEDUP_MS_MAX)?;
+    Ok(window_ms)
 }
 
 fn deletion(field: &str, policy: i32) -> Result<DeletionPolicy, Refusal> {
@@ -378,6 +391,7 @@ mod tests {
             }),
             dead_letter: None,
             deletion_policy: v1::DeletionPolicy::Orphan.into(),
+            dedup_window: None,
         };
         v1::TopologyObject {
             address: "queue/a/orders".into(),

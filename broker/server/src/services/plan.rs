@@ -2,13 +2,13 @@
 //! answers become one result for each entry. Pure: decides nothing about the broker's state but
 //! what the target's declaration says.
 //!
+//! A message with a dedup id of its own goes alone: whether it is stored is decided for it alone.
 //! A wrong entry refuses only itself. Messages that share a batch share its fate: all of them are
 //! stored at consecutive offsets or none is.
 
+use millrace_engine::command::Dedup;
 use millrace_proto::v1;
-use millrace_types::{
-    Address, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Count, ErrorCode, Offset, Refusal,
-};
+use millrace_types::{Address, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Count, ErrorCode, Refusal};
 use prost::Message as _;
 use prost::encoding::encoded_len_varint;
 
@@ -102,11 +102,12 @@ impl Plan {
         let mut plan = Self::default();
         for (n, batch) in batches.iter().enumerate() {
             let slot = match target.check(&format!("batches[{n}]"), batch) {
-                Ok(partition) => {
+                Ok(checked) => {
                     plan.batches.push(Batch {
-                        partition,
+                        partition: checked.partition,
                         count: batch.count,
                         records: batch.records.clone(),
+                        dedup: checked.dedup,
                     });
                     Slot::Batch(plan.batches.len() - 1)
                 }
@@ -139,12 +140,13 @@ impl Target {
     }
 
     /// Checks a client's batch and finds the one partition its keys agree on.
-    fn check(&self, field: &str, batch: &v1::RecordBatch) -> Result<Option<u32>, Refusal> {
+    fn check(&self, field: &str, batch: &v1::RecordBatch) -> Result<Checked, Refusal> {
         let checked = validate::batch(field, batch, self.message_bytes_max)?;
+        let dedup = convert::dedup(field, batch, checked.dedup_id.as_deref())?;
         let mut partitions = checked.keys.iter().map(|key| self.partition_of(key));
-        let first = partitions.next().flatten();
-        if partitions.all(|partition| partition == first) {
-            return Ok(first);
+        let partition = partitions.next().flatten();
+        if partitions.all(|other| other == partition) {
+            return Ok(Checked { partition, dedup });
         }
         let text = "holds keys of several partitions; send these messages singly, or in a batch \
                     for each partition";
@@ -152,16 +154,26 @@ impl Target {
     }
 }
 
+/// A client's batch that may be sent on.
+struct Checked {
+    /// The one its keys agree on; `None`: the broker may choose.
+    partition: Option<u32>,
+    dedup: Option<Dedup>,
+}
+
 /// A batch being filled with single messages.
 struct Open {
     partition: Option<u32>,
     count: Count,
     records: Vec<u8>,
+    /// Of the only message.
+    dedup: Option<Dedup>,
 }
 
 impl Open {
     fn takes(&self, partition: Option<u32>, bytes: usize) -> bool {
         self.partition == partition
+            && self.dedup.is_none()
             && self.count < BATCH_MESSAGES_MAX
             && self.records.len() + bytes <= BATCH_BYTES_MAX as usize
     }
@@ -171,6 +183,7 @@ impl Open {
             partition: self.partition,
             count: self.count,
             records: self.records.into(),
+            dedup: self.dedup,
         }
     }
 }
@@ -182,13 +195,16 @@ fn place(open: &mut Vec<Open>, partition: Option<u32>, message: &v1::Message) ->
     let framed = length + encoded_len_varint(length as u64);
     // Only the newest batch of the partition: filling up an older one would change the order.
     let newest = open.iter().rposition(|batch| batch.partition == partition);
-    let at = match newest.filter(|&at| open[at].takes(partition, framed)) {
+    let dedup = convert::dedup_of_message(&message.dedup_id);
+    let shared = newest.filter(|&at| dedup.is_none() && open[at].takes(partition, framed));
+    let at = match shared {
         Some(at) => at,
         None => {
             open.push(Open {
                 partition,
                 count: 0,
                 records: Vec::with_capacity(framed),
+                dedup,
             });
             open.len() - 1
         }
@@ -212,10 +228,7 @@ fn result(slot: Slot, answers: &[Result<Acknowledged, Refusal>]) -> v1::PublishR
     };
     match (answers.get(at), place) {
         (Some(Ok(batch)), None) => convert::acknowledged_batch(batch),
-        (Some(Ok(batch)), Some(place)) => {
-            let offset: Offset = batch.offsets.start.plus(place.into());
-            convert::acknowledged(batch.partition, offset, 1)
-        }
+        (Some(Ok(batch)), Some(place)) => convert::acknowledged_message(batch, place),
         (Some(Err(refusal)), _) => convert::refused(refusal.clone()),
         // The broker answers each batch; a missing answer says nothing about what happened.
         (None, _) => convert::refused(

@@ -18,10 +18,11 @@ use super::deadline;
 use super::outbox::{Gone, Outbox, Replies, outbox};
 use super::plan::Plan;
 use super::{Context, draining};
+use crate::convert;
 use crate::status::status;
 use crate::tasks::Kind;
 use crate::validate;
-use millrace_node::PUBLISH_WAIT_MAX;
+use millrace_node::{ANSWER_WAIT_MAX, PUBLISH_WAIT_MAX, PublishOptions};
 
 /// Entries of one request: as many as a batch may have messages.
 const ENTRIES_MAX: usize = millrace_types::BATCH_MESSAGES_MAX as usize;
@@ -45,21 +46,23 @@ impl Publisher for Service {
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         self.0.admit()?;
-        let patience = deadline::of(request.metadata()).map_or(PUBLISH_WAIT_MAX, |left| left / 2);
+        let pace = Pace::of_call(deadline::of(request.metadata()));
         let v1::PublishRequest {
             address,
             messages,
             batches,
+            acknowledge,
         } = request.into_inner();
         let frame = v1::PublishFrame {
             sequence: 0,
             address,
             messages,
             batches,
+            acknowledge,
         };
         shape(&frame).map_err(status)?;
         let address = validate::address(&frame.address).map_err(status)?;
-        let sending = send(self.0.clone(), Ok(address), frame, patience);
+        let sending = send(self.0.clone(), Ok(address), frame, pace);
         let results = sending.await.await;
         Ok(Response::new(v1::PublishResponse { results }))
     }
@@ -118,6 +121,33 @@ fn shape(frame: &v1::PublishFrame) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// How long a publish may take.
+#[derive(Clone, Copy)]
+struct Pace {
+    patience: Duration,
+    answer_within: Duration,
+}
+
+impl Pace {
+    /// A stream has no deadline.
+    const OF_STREAM: Self = Self {
+        patience: PUBLISH_WAIT_MAX,
+        answer_within: ANSWER_WAIT_MAX,
+    };
+
+    /// Leaves a call with a deadline time for what comes after, and for the answer: who gives up
+    /// is told what that means.
+    fn of_call(left: Option<Duration>) -> Self {
+        left.map_or(Self::OF_STREAM, |left| Self {
+            patience: left / 2,
+            answer_within: left / ANSWER_PARTS * (ANSWER_PARTS - 1),
+        })
+    }
+}
+
+/// A call is answered when one of so many parts of its time is left.
+const ANSWER_PARTS: u32 = 10;
+
 /// A decision under way: one result for each entry.
 type Decision = Pin<Box<dyn Future<Output = Vec<v1::PublishResult>> + Send>>;
 
@@ -127,18 +157,23 @@ async fn send(
     context: Context,
     address: Result<Address, Refusal>,
     frame: v1::PublishFrame,
-    patience: Duration,
+    pace: Pace,
 ) -> Decision {
     let v1::PublishFrame {
-        messages, batches, ..
+        messages,
+        batches,
+        acknowledge,
+        ..
     } = frame;
     let entries = messages.len() + batches.len();
-    let (address, mut plan) = match address {
-        Ok(address) => {
+    let acknowledge = convert::acknowledge(acknowledge);
+    let target = address.and_then(|address| Ok((address, acknowledge?)));
+    let (address, acknowledge, mut plan) = match target {
+        Ok((address, acknowledge)) => {
             let view = context.broker.catalogue();
             let view = view.borrow().clone();
             let plan = Plan::new(&view, &address, &messages, &batches);
-            (address, plan)
+            (address, acknowledge, plan)
         }
         Err(refusal) => {
             let results = Plan::refusing(entries, &refusal).results(&[]);
@@ -149,7 +184,12 @@ async fn send(
     if batches.is_empty() {
         return Box::pin(async move { plan.results(&[]) });
     }
-    let paced = context.broker.publish_paced(&address, batches, patience);
+    let options = PublishOptions {
+        patience: pace.patience,
+        answer_within: pace.answer_within,
+        acknowledge,
+    };
+    let paced = context.broker.publish_paced(&address, batches, options);
     let answers = paced.await;
     Box::pin(async move { plan.results(&answers.await) })
 }
@@ -253,7 +293,7 @@ impl Stream {
         let address = validate::address(&frame.address);
         let context = self.context.clone();
         self.sending = Some(Box::pin(async move {
-            let decision = send(context, address, frame, PUBLISH_WAIT_MAX).await;
+            let decision = send(context, address, frame, Pace::OF_STREAM).await;
             Sent {
                 sequence,
                 decision,

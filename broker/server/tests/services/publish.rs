@@ -102,6 +102,7 @@ async fn a_batch_is_stored_as_one() {
         address: address.to_owned(),
         messages: Vec::new(),
         batches,
+        ..v1::PublishRequest::default()
     };
 
     let good = batch(&[message("a"), message("b")]);
@@ -136,6 +137,7 @@ async fn a_wrong_request_is_refused_as_a_whole() {
         address: QUEUE.to_owned(),
         messages: vec![message("a")],
         batches: vec![batch(&[message("b")])],
+        ..v1::PublishRequest::default()
     };
     assert_refused(
         publisher.publish(both).await,

@@ -17,6 +17,7 @@ fn frame(sequence: u64, address: &str, messages: Vec<v1::Message>) -> v1::Publis
         address: address.to_owned(),
         messages,
         batches: Vec::new(),
+        ..v1::PublishFrame::default()
     }
 }
 

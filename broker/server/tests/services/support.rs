@@ -301,6 +301,7 @@ pub(crate) fn batch(messages: &[v1::Message]) -> v1::RecordBatch {
         crc32c: crc32c::crc32c(&records),
         records: records.into(),
         codec: v1::record_batch::Codec::None.into(),
+        ..v1::RecordBatch::default()
     }
 }
 
@@ -309,6 +310,7 @@ pub(crate) fn publish_request(address: &str, messages: Vec<v1::Message>) -> v1::
         address: address.to_owned(),
         messages,
         batches: Vec::new(),
+        ..v1::PublishRequest::default()
     }
 }
 
@@ -367,6 +369,7 @@ pub(crate) fn queue_with(
         }),
         dead_letter: None,
         deletion_policy: v1::DeletionPolicy::Orphan.into(),
+        dedup_window: None,
     };
     change(&mut spec);
     object(
@@ -382,6 +385,7 @@ pub(crate) fn topic(name: &str, partitions: u32) -> v1::TopologyObject {
         retention: None,
         max_message_bytes: 1 << 20,
         deletion_policy: v1::DeletionPolicy::Orphan.into(),
+        dedup_window: None,
     };
     object(
         format!("topic/test/{name}"),

@@ -145,6 +145,7 @@ fn queue(number: u64) -> TopologyObject {
             limits: Some(QueueLimits::default()),
         }),
         deletion_policy: DeletionPolicy::Orphan.into(),
+        dedup_window: None,
     };
     TopologyObject {
         address: name(number),

@@ -117,6 +117,7 @@ pub(crate) async fn a_message_larger_than_any_limit_does_not_end_the_connection(
             ..Message::default()
         }],
         batches: Vec::new(),
+        ..PublishRequest::default()
     };
     publisher
         .publish(request(40 << 20))

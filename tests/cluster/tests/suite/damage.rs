@@ -99,6 +99,7 @@ async fn refusing(broker: &Broker) -> Result<Vec<(usize, v1::Error)>> {
             address: address(n),
             messages: vec![given::message("more")],
             batches: Vec::new(),
+            ..v1::PublishRequest::default()
         };
         let answer = publisher.publish(request).await?.into_inner();
         let result = answer.results.into_iter().next().context("a result")?;

@@ -86,11 +86,11 @@ fn goes_on(mut catalogue: Catalogue) {
 }
 
 pub(crate) fn entry_seeds() -> Vec<Vec<u8>> {
-    golden_entries("catalogue_entries.v1", |bytes| {
+    golden_entries("catalogue_entries.v2", |bytes| {
         CatalogueEntry::decode(bytes).is_ok()
     })
 }
 
 pub(crate) fn snapshot_seeds() -> Vec<Vec<u8>> {
-    vec![golden("catalogue.v1"), Catalogue::new().snapshot()]
+    vec![golden("catalogue.v2"), Catalogue::new().snapshot()]
 }

@@ -109,7 +109,7 @@ fn goes_on(mut shard: Shard) {
 
 /// The golden entries, each with its length before it in four bytes there.
 pub(crate) fn entry_seeds() -> Vec<Vec<u8>> {
-    golden_entries("entries.v1", |bytes| Entry::decode(bytes).is_ok())
+    golden_entries("entries.v2", |bytes| Entry::decode(bytes).is_ok())
 }
 
 /// The golden files of the engine as inputs: all entries in one, and each alone behind all.
@@ -136,7 +136,7 @@ pub(super) fn golden(name: &str) -> Vec<u8> {
 }
 
 pub(crate) fn snapshot_seeds() -> Vec<Vec<u8>> {
-    let mut seeds = vec![golden("shard.v1"), Shard::new(ShardId::new(1)).snapshot()];
+    let mut seeds = vec![golden("shard.v2"), Shard::new(ShardId::new(1)).snapshot()];
     // What the golden commands come to.
     for input in entry_seeds() {
         let mut input = Input::new(&input);

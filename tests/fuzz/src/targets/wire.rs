@@ -56,7 +56,7 @@ fn sealed_batch(mut records: Bytes) {
         count: count.into(),
         crc32c: crc32c::crc32c(&records),
         records,
-        codec: 0,
+        ..v1::RecordBatch::default()
     });
 }
 
@@ -184,8 +184,15 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
             count: 2,
             crc32c: crc32c::crc32c(&records),
             records: records.clone(),
-            codec: 0,
+            producer: Some(v1::Producer {
+                id: Bytes::from_static(b"fuzz"),
+                sequence: 3,
+                floor: 2,
+            }),
+            age_ms: 9,
+            ..v1::RecordBatch::default()
         }],
+        acknowledge: v1::Acknowledge::OnReceipt.into(),
     };
     let settle = v1::SettleRequest {
         settlements: vec![v1::Settlement {

@@ -46,7 +46,8 @@ impl Client {
             let results = sent.await;
             for (batch, result) in batches.into_iter().zip(results) {
                 let offsets = |done: millrace_node::Acknowledged| {
-                    done.offsets.start.get()..done.offsets.end.get()
+                    let offsets = done.offsets().cloned().unwrap_or_default();
+                    offsets.start.get()..offsets.end.get()
                 };
                 if let Err(refusal) = &result
                     && client.elsewhere(refusal, tries, move |client| {
@@ -79,6 +80,7 @@ impl Client {
                 partition: Some(partition),
                 count: u32::try_from(sent.messages.end - sent.messages.start).unwrap_or(u32::MAX),
                 records: records.into(),
+                dedup: None,
             }
         })
     }
