@@ -1,5 +1,4 @@
-//! `millrace publish`: sends one message or every line of stdin, at least once, across restarts of
-//! the broker.
+//! `millrace publish`: sends one message or every line of stdin, once, across restarts of the broker.
 
 use std::time::Duration;
 
@@ -54,6 +53,13 @@ pub(crate) struct Args {
     /// joined by dots. What a subject cannot have becomes _
     #[arg(long, value_name = "PATH", value_parser = Path::parse)]
     json_subject: Vec<Path>,
+    /// Dedup id: published again under it within the window that the queue or topic declares, the
+    /// message is stored once. At most 128 bytes
+    #[arg(long, value_name = "ID", conflicts_with_all = ["json_dedup_id", "lines"])]
+    dedup_id: Option<String>,
+    /// Take the dedup id from this place of each JSON document; none where there is none
+    #[arg(long, value_name = "PATH", value_parser = Path::parse)]
+    json_dedup_id: Option<Path>,
     /// Content type, such as application/json
     #[arg(long, value_name = "TYPE", default_value = "")]
     content_type: String,
@@ -73,7 +79,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = args.connection.client()?;
     call::reach(&client, &address, args.timeout).await?;
     let options = PublisherOptions {
-        retry_unknown: true,
         give_up_after: Some(args.timeout),
         ..PublisherOptions::default()
     };
@@ -147,10 +152,12 @@ fn message(args: &Args, payload: Vec<u8>) -> Result<Message, Error> {
         key: args.key.clone().unwrap_or_default(),
         subject: args.subject.clone().unwrap_or_default(),
         headers: args.header.clone(),
+        dedup_id: args.dedup_id.clone().unwrap_or_default(),
         content_type: args.content_type.clone(),
         ..Message::default()
     };
-    if args.json_key.is_some() || !args.json_subject.is_empty() {
+    let paths = [&args.json_key, &args.json_dedup_id];
+    if paths.into_iter().any(Option::is_some) || !args.json_subject.is_empty() {
         let document: Value = serde_json::from_slice(&payload).map_err(|error| Error {
             reason: "NOT_JSON".to_owned(),
             message: format!("not a JSON document: {error}"),
@@ -161,6 +168,9 @@ fn message(args: &Args, payload: Vec<u8>) -> Result<Message, Error> {
         })?;
         if let Some(path) = &args.json_key {
             message.key = path.text(&document).unwrap_or_default();
+        }
+        if let Some(path) = &args.json_dedup_id {
+            message.dedup_id = path.text(&document).unwrap_or_default();
         }
         if !args.json_subject.is_empty() {
             message.subject = input::subject(&args.json_subject, &document);
@@ -174,6 +184,8 @@ fn message(args: &Args, payload: Vec<u8>) -> Result<Message, Error> {
 struct Tally {
     address: String,
     acknowledged: u64,
+    /// Of those: were stored before.
+    duplicates: u64,
     refused: u64,
     unknown: u64,
     unreachable: Option<Error>,
@@ -193,6 +205,7 @@ impl Tally {
         Self {
             address: address.to_string(),
             acknowledged: 0,
+            duplicates: 0,
             refused: 0,
             unknown: 0,
             unreachable: None,
@@ -202,7 +215,10 @@ impl Tally {
 
     fn count(&mut self, line: Option<u64>, outcome: Result<Ack, Error>) {
         match outcome {
-            Ok(_) => self.acknowledged += 1,
+            Ok(ack) => {
+                self.acknowledged += 1;
+                self.duplicates += u64::from(ack.duplicate);
+            }
             Err(error) => self.fail(line, error),
         }
         self.progress.set_position(self.acknowledged);
@@ -236,8 +252,12 @@ impl Tally {
     }
 
     fn summary(&self) -> String {
+        let duplicates = match self.duplicates {
+            0 => String::new(),
+            count => format!(" ({count} stored before)"),
+        };
         format!(
-            "acknowledged {}, refused {}, unknown {}",
+            "acknowledged {}{duplicates}, refused {}, unknown {}",
             self.acknowledged, self.refused, self.unknown
         )
     }

@@ -198,7 +198,7 @@ fn code_of(reason: &str) -> Code {
         }
         "NO_SUCH_QUEUE" | "NO_SUCH_TOPIC" | "NO_SUCH_PARTITION" => Code::NotFound,
         "QUEUE_FULL" | "LIMIT_REACHED" | "DISK_FULL" | "OVERLOADED" => Code::ResourceExhausted,
-        "ORPHANED" | "STALE_DELIVERY" | "SESSION_EXPIRED" | "WRONG_CLUSTER" => {
+        "ORPHANED" | "STALE_DELIVERY" | "SESSION_EXPIRED" | "WRONG_CLUSTER" | "RETRY_TOO_LATE" => {
             Code::FailedPrecondition
         }
         "REVISION_CONFLICT" => Code::Aborted,

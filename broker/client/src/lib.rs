@@ -46,7 +46,7 @@ pub use tonic::Code;
 
 /// What is published and delivered, as it is on the wire.
 pub use millrace_proto::v1::{Death, Header, Message, death, header::Value};
-pub use publisher::{Ack, Pending, Publisher, PublisherOptions};
+pub use publisher::{Ack, Durability, Pending, Publisher, PublisherOptions};
 pub use queue::{Peeked, ReceiveOptions, Received, Settle, Settlement};
 pub use reader::{
     Event, PartitionStart, Position, ReadAnswer, ReadOptions, Reader, StoredMessage,

@@ -1,19 +1,20 @@
 //! Publishes to one queue or topic: pipelined, batched by itself, within the server's credit.
 //!
-//! Promises: a message is acknowledged only when the server said so. A message whose outcome was
-//! lost with the connection is reported as `Applied::Unknown`, or sent again when `retry_unknown`
-//! says that duplicates are fine. A message that was not sent yet is sent after a reconnect. Order
-//! is kept, except for messages the server refused for now and took later.
+//! Promises: a message is acknowledged only when the server said so. One whose outcome was lost is
+//! sent again until it is known, with the number that the server knows it by, so that it is stored
+//! once. One that cannot be decided in time is reported, as `Applied::Unknown` when it may have
+//! happened. Order is kept, except for messages the server refused for now and took later.
 
 mod batch;
 mod driver;
+mod producer;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use millrace_proto::v1::Message;
+use millrace_proto::v1::{self, Message};
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -34,8 +35,13 @@ const ITEM_BYTES: usize = 256;
 /// How a publisher behaves.
 #[derive(Clone, Debug)]
 pub struct PublisherOptions {
-    /// Send a message again when its outcome was lost: at least once, instead of reporting it.
+    /// Make batches known to the server, so that one that is sent again is stored once.
+    pub dedup: bool,
+    /// Send a message again when its outcome was lost, instead of reporting it; without `dedup`, it
+    /// may then be stored more than once.
     pub retry_unknown: bool,
+    /// What an acknowledgement has to guarantee at least.
+    pub acknowledge: Durability,
     /// Report a message that could not be decided for this long; `None` tries for ever.
     pub give_up_after: Option<Duration>,
     /// Memory for messages that are not decided yet; `send` waits when it is used up.
@@ -45,20 +51,47 @@ pub struct PublisherOptions {
 impl Default for PublisherOptions {
     fn default() -> Self {
         Self {
-            retry_unknown: false,
+            dedup: true,
+            retry_unknown: true,
+            acknowledge: Durability::MajoritySynced,
             give_up_after: Some(Duration::from_secs(60)),
             buffer_bytes_max: 32 << 20,
         }
     }
 }
 
-/// Where a message is, and what is guaranteed: it is synced on a majority of its replicas.
+/// What an acknowledgement guarantees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A majority of the shard's replicas has it on disk.
+    MajoritySynced,
+    /// The shard's leader has it in memory, in its order. It may still be lost with the leader, or
+    /// refused in its turn, and nobody is told.
+    Received,
+}
+
+impl Durability {
+    const fn wire(self) -> v1::Acknowledge {
+        match self {
+            Self::MajoritySynced => v1::Acknowledge::Unspecified,
+            Self::Received => v1::Acknowledge::OnReceipt,
+        }
+    }
+}
+
+/// Where a message is, and what is guaranteed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// Partition of a topic; 0 for a queue.
     pub partition: u32,
-    /// Its place there.
-    pub offset: u64,
+    /// Its place there; `None` when it has none yet (`Durability::Received`).
+    pub offset: Option<u64>,
+    /// What it really is.
+    pub durability: Durability,
+    /// Voting replicas of the shard.
+    pub replicas: u32,
+    /// It was stored before, by an earlier attempt.
+    pub duplicate: bool,
 }
 
 /// Sends messages to one address. Clones share the stream. When all are dropped, what was taken is
@@ -115,8 +148,8 @@ impl Publisher {
             },
             cost,
             since: Instant::now(),
-            attempted: false,
             alone: false,
+            named: !message.dedup_id.is_empty(),
             answer,
         };
         let sent = self.inbox.send(item);

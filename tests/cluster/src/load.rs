@@ -118,7 +118,9 @@ pub async fn publish(
     budget: Arc<Semaphore>,
 ) -> Result<()> {
     let options = PublisherOptions {
-        retry_unknown: source.copies == Copies::OneOrMore,
+        // One copy, whatever is killed meanwhile: the broker knows what is sent again.
+        dedup: source.copies == Copies::One,
+        retry_unknown: true,
         give_up_after: None,
         ..PublisherOptions::default()
     };

@@ -78,7 +78,8 @@ impl Book {
         };
         match self.publisher.publish(message).await {
             Ok(ack) => {
-                self.acknowledged.insert(number, ack.offset);
+                // It is synced, so it has a place.
+                self.acknowledged.insert(number, ack.offset.unwrap_or_default());
                 Ok(())
             }
             Err(error) => {

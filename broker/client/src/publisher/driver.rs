@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use millrace_proto::v1::{
-    PublishDecision, PublishFrame, PublishReply, PublishResult, publish_reply::Reply,
-    publish_result::Outcome,
+    self, Acknowledgement, OffsetRange, PublishDecision, PublishFrame, PublishReply, PublishResult,
+    publish_reply::Reply, publish_result::Outcome,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use super::batch::{Credit, FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, Item, Sent, next_frame};
-use super::{Ack, PublisherOptions};
+use super::batch::{
+    Batch, Credit, FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, Item, Sent, Waiting, next_frame,
+};
+use super::producer::Producer;
+use super::{Ack, Durability, PublisherOptions};
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Applied, Error};
@@ -39,9 +42,9 @@ pub(super) struct Driver {
     inbox: mpsc::UnboundedReceiver<Item>,
     inbox_open: bool,
     room: Arc<Semaphore>,
-    /// In order of their numbers.
-    waiting: VecDeque<Item>,
-    /// What `waiting` holds.
+    producer: Producer,
+    waiting: Waiting,
+    /// Bytes of messages that wait and were never sent.
     waiting_bytes: usize,
     /// In order of their sequence.
     sent: VecDeque<Sent>,
@@ -78,6 +81,11 @@ impl Driver {
         inbox: mpsc::UnboundedReceiver<Item>,
         room: Arc<Semaphore>,
     ) -> Self {
+        let producer = if options.dedup {
+            Producer::known()
+        } else {
+            Producer::unknown()
+        };
         Self {
             client,
             address,
@@ -85,7 +93,8 @@ impl Driver {
             inbox,
             inbox_open: true,
             room,
-            waiting: VecDeque::new(),
+            producer,
+            waiting: Waiting::default(),
             waiting_bytes: 0,
             sent: VecDeque::new(),
             next_number: 0,
@@ -146,10 +155,10 @@ impl Driver {
                 return End::Drained;
             }
             let hungry = self.inbox_open
-                && self.waiting.len() < FRAME_MESSAGES_MAX
+                && self.waiting.items.len() < FRAME_MESSAGES_MAX
                 && self.waiting_bytes < FRAME_BYTES_MAX;
-            let next = self.waiting.front().map(|item| item.record.len());
-            let ready = next.is_some_and(|length| connection.credit.covers(length))
+            let next = self.waiting.next();
+            let ready = next.is_some_and(|next| connection.credit.covers(next))
                 && !connection.draining
                 && self.sent.len() < FRAMES_IN_FLIGHT_MAX;
             tokio::select! {
@@ -180,16 +189,18 @@ impl Driver {
         item.number = self.next_number;
         self.next_number += 1;
         self.waiting_bytes += item.record.len();
-        self.waiting.push_back(item);
+        self.waiting.items.push_back(item);
     }
 
     fn frame(&mut self, connection: &mut Connection) -> Option<PublishFrame> {
         let sequence = connection.sequence + 1;
-        let credit = &mut connection.credit;
-        let (frame, sent) = next_frame(&mut self.waiting, credit, sequence, &self.address)?;
+        let (credit, producer) = (&mut connection.credit, &mut self.producer);
+        let (mut frame, sent) =
+            next_frame(&mut self.waiting, credit, producer, sequence, &self.address)?;
+        frame.acknowledge = self.options.acknowledge.wire().into();
         connection.sequence = sequence;
-        let items = sent.batches.iter().flatten();
-        self.waiting_bytes -= items.map(|item| item.record.len()).sum::<usize>();
+        let items = self.waiting.items.iter();
+        self.waiting_bytes = items.map(|item| item.record.len()).sum();
         self.sent.push_back(sent);
         Some(frame)
     }
@@ -232,80 +243,86 @@ impl Driver {
                 "a decision does not have a result for each batch",
             ));
         }
-        let mut again = Vec::new();
         for (batch, result) in sent.batches.into_iter().zip(decision.results) {
-            match judge(&batch, result) {
-                Verdict::Acknowledged { partition, first } => {
+            match self.judge(&batch, result) {
+                Verdict::Acknowledged(ack) => {
                     self.has_decided = true;
-                    for (item, offset) in batch.into_iter().zip(first..) {
-                        self.answer(item, Ok(Ack { partition, offset }));
-                    }
+                    self.acknowledge(batch, ack);
                 }
                 Verdict::Later(error) => {
                     // Nothing overtakes it from here on: the rest waits with it.
                     connection.draining = true;
+                    let attempted = batch.attempted || error.applied == Applied::Unknown;
                     self.refused = Some(error);
-                    again.extend(batch);
+                    self.waiting.again.push_back(Batch { attempted, ..batch });
                 }
-                Verdict::OneByOne => again.extend(batch.into_iter().map(|mut item| {
-                    item.alone = true;
-                    item
-                })),
-                Verdict::Refused(error) => {
-                    for item in batch {
-                        self.answer(item, Err(error.clone()));
-                    }
+                Verdict::OneByOne => {
+                    self.producer.decided(batch.number);
+                    self.put_back(batch.items);
                 }
+                Verdict::Refused(error) => self.fail(batch, &error),
             }
         }
-        self.put_back(again);
+        self.sort_again();
         Ok(())
     }
 
-    /// Back among those that wait, each at its old place.
-    fn put_back(&mut self, items: Vec<Item>) {
-        if items.is_empty() {
-            return;
+    fn acknowledge(&mut self, batch: Batch, first: Ack) {
+        self.producer.decided(batch.number);
+        for (item, place) in batch.items.into_iter().zip(0..) {
+            let offset = first.offset.map(|first| first + place);
+            self.answer(item, Ok(Ack { offset, ..first }));
         }
+    }
+
+    fn fail(&mut self, batch: Batch, error: &Error) {
+        self.producer.decided(batch.number);
+        let error = match batch.attempted {
+            true => error.clone().after_unknown(),
+            false => error.clone(),
+        };
+        for item in batch.items {
+            self.answer(item, Err(error.clone()));
+        }
+    }
+
+    /// Each at its old place.
+    fn sort_again(&mut self) {
+        let again = self.waiting.again.make_contiguous();
+        again.sort_by_key(|batch| batch.number);
+    }
+
+    /// Back among those that wait, each at its old place, to be sent on its own.
+    fn put_back(&mut self, mut items: Vec<Item>) {
+        items.iter_mut().for_each(|item| item.alone = true);
         self.waiting_bytes += items.iter().map(|item| item.record.len()).sum::<usize>();
-        self.waiting.extend(items);
-        self.waiting
-            .make_contiguous()
-            .sort_by_key(|item| item.number);
+        let waiting = &mut self.waiting.items;
+        waiting.extend(items);
+        waiting.make_contiguous().sort_by_key(|item| item.number);
     }
 
     /// Decides, as far as it can be, what becomes of everything when a stream is lost.
     fn lost(&mut self, error: &Error) {
-        let sent: Vec<Item> = self
-            .sent
-            .drain(..)
-            .flat_map(|sent| sent.batches)
-            .flatten()
-            .collect();
+        let sent = self.sent.drain(..).flat_map(|sent| sent.batches);
+        let sent: Vec<Batch> = sent.map(|batch| Batch { attempted: true, ..batch }).collect();
         if is_final(error) {
             // Nothing of the call took effect when the server does not even want the call; what
             // was sent earlier on it may have.
             self.take_all();
-            let waiting: Vec<Item> = self.waiting.drain(..).collect();
+            let again: Vec<Batch> = self.waiting.again.drain(..).collect();
+            sent.into_iter().chain(again).for_each(|batch| self.fail(batch, error));
+            let items: Vec<Item> = self.waiting.items.drain(..).collect();
             self.waiting_bytes = 0;
-            for item in sent {
-                self.answer(item, Err(error.clone().after_unknown()));
-            }
-            for item in waiting {
+            for item in items {
                 self.answer(item, Err(error.clone()));
             }
         } else if self.options.retry_unknown {
-            let attempted = sent.into_iter().map(|mut item| {
-                item.attempted = true;
-                item
-            });
-            self.put_back(attempted.collect());
+            self.waiting.again.extend(sent);
+            self.sort_again();
         } else {
-            for item in sent {
-                let mut unknown = error.clone();
-                unknown.applied = Applied::Unknown;
-                self.answer(item, Err(unknown));
-            }
+            let mut unknown = error.clone();
+            unknown.applied = Applied::Unknown;
+            sent.into_iter().for_each(|batch| self.fail(batch, &unknown));
         }
         self.expire(error);
     }
@@ -330,19 +347,20 @@ impl Driver {
 
     /// Reports messages that have waited too long, and the rest if that waits in vain.
     fn give_up(&mut self, error: &Error, rest: Rest) {
-        let now = Instant::now();
-        while let Some(item) = self.waiting.front() {
-            let limit = self.options.give_up_after;
-            let late = limit.is_some_and(|limit| now.duration_since(item.since) >= limit);
-            if !late && rest == Rest::Waits {
-                return;
-            }
-            if let Some(item) = self.waiting.pop_front() {
-                self.waiting_bytes -= item.record.len();
-                let mut error = error.clone();
-                error.applied = Applied::No;
-                self.answer(item, Err(error));
-            }
+        let (now, limit) = (Instant::now(), self.options.give_up_after);
+        let mut error = error.clone();
+        error.applied = Applied::No;
+        let is_over = |since: Instant| {
+            let late = limit.is_some_and(|limit| now.duration_since(since) >= limit);
+            late || rest == Rest::Vain
+        };
+        let over = |batch: &mut Batch| batch.waits_since().is_none_or(is_over);
+        while let Some(batch) = self.waiting.again.pop_front_if(over) {
+            self.fail(batch, &error);
+        }
+        while let Some(item) = self.waiting.items.pop_front_if(|item| is_over(item.since)) {
+            self.waiting_bytes -= item.record.len();
+            self.answer(item, Err(error.clone()));
         }
     }
 
@@ -361,23 +379,21 @@ impl Driver {
 
     /// Before the next attempt to connect; no longer than the oldest message may wait.
     async fn wait(&self, backoff: &mut Backoff) {
-        let Some(oldest) = self.waiting.front() else {
+        let again = self.waiting.again.front().and_then(Batch::waits_since);
+        let oldest = again.or(self.waiting.items.front().map(|item| item.since));
+        let Some(oldest) = oldest else {
             return;
         };
         let asked = self.refused.as_ref().and_then(|error| error.retry_after);
         let mut delay = backoff.delay().max(asked.unwrap_or_default());
         if let Some(limit) = self.options.give_up_after {
-            delay = delay.min(limit.saturating_sub(oldest.since.elapsed()));
+            delay = delay.min(limit.saturating_sub(oldest.elapsed()));
         }
         sleep(delay).await;
     }
 
     fn answer(&self, item: Item, outcome: Result<Ack, Error>) {
         self.room.add_permits(item.cost as usize);
-        let outcome = match outcome {
-            Err(error) if item.attempted => Err(error.after_unknown()),
-            outcome => outcome,
-        };
         // Whoever dropped the handle does not want to know.
         drop(item.answer.send(outcome));
     }
@@ -393,10 +409,8 @@ enum Rest {
 
 /// What the server's result means for a batch.
 enum Verdict {
-    Acknowledged {
-        partition: u32,
-        first: u64,
-    },
+    /// Here is its first message.
+    Acknowledged(Ack),
     /// Not now: after a while, on another stream.
     Later(Error),
     /// One of several messages is at fault: each gets its own verdict.
@@ -404,33 +418,57 @@ enum Verdict {
     Refused(Error),
 }
 
-fn judge(batch: &[Item], result: PublishResult) -> Verdict {
-    match result.outcome {
-        Some(Outcome::Acknowledged(ack)) => {
-            let offsets = ack.offsets.unwrap_or_default();
-            if offsets.end.checked_sub(offsets.first) == u64::try_from(batch.len()).ok() {
-                return Verdict::Acknowledged {
-                    partition: ack.partition,
-                    first: offsets.first,
-                };
-            }
-            Verdict::Refused(Error::protocol(
-                "an acknowledgement does not cover its batch",
-            ))
-        }
-        Some(Outcome::Refused(refused)) => {
-            let error = Error::from(refused);
-            let untouched = error.applied == Applied::No;
-            if untouched && passes(&error) {
-                Verdict::Later(error)
-            } else if untouched && error.code == Code::InvalidArgument && batch.len() > 1 {
+impl Driver {
+    fn judge(&self, batch: &Batch, result: PublishResult) -> Verdict {
+        let error = match result.outcome {
+            Some(Outcome::Acknowledged(ack)) => return acknowledged(batch, &ack),
+            Some(Outcome::Refused(refused)) => Error::from(refused),
+            None => return Verdict::Refused(Error::protocol("a result says nothing")),
+        };
+        match error.applied {
+            Applied::No if passes(&error) => Verdict::Later(error),
+            Applied::No
+                if error.code == Code::InvalidArgument
+                    && batch.items.len() > 1
+                    && !batch.attempted =>
+            {
                 Verdict::OneByOne
-            } else {
-                Verdict::Refused(error)
             }
+            // What became of it is found out by sending it again.
+            Applied::Unknown if self.options.retry_unknown && error.code == Code::Unavailable => {
+                Verdict::Later(error)
+            }
+            _ => Verdict::Refused(error),
         }
-        None => Verdict::Refused(Error::protocol("a result says nothing")),
     }
+}
+
+fn acknowledged(batch: &Batch, ack: &Acknowledgement) -> Verdict {
+    let count = u64::try_from(batch.items.len()).ok();
+    let length = |offsets: OffsetRange| offsets.end.checked_sub(offsets.first);
+    let durability = match ack.durability() {
+        v1::Durability::MajoritySynced => Durability::MajoritySynced,
+        v1::Durability::Received => Durability::Received,
+        v1::Durability::Unspecified => {
+            let text = "an acknowledgement does not say what it guarantees";
+            return Verdict::Refused(Error::protocol(text));
+        }
+    };
+    match (ack.offsets, durability) {
+        (Some(offsets), _) if length(offsets) == count => {}
+        (None, Durability::Received) => {}
+        _ => {
+            let text = "an acknowledgement does not cover its batch";
+            return Verdict::Refused(Error::protocol(text));
+        }
+    }
+    Verdict::Acknowledged(Ack {
+        partition: ack.partition,
+        offset: ack.offsets.map(|offsets| offsets.first),
+        durability,
+        replicas: ack.replicas,
+        duplicate: ack.duplicate,
+    })
 }
 
 /// Whether a refusal is one of those that end by themselves: the server says when to come back, or

@@ -1,6 +1,6 @@
 //! What becomes of messages when streams end and servers refuse.
 
-use millrace_client::{Applied, Error, Message, PublisherOptions};
+use millrace_client::{Applied, Durability, Error, Message, PublisherOptions};
 use millrace_proto::v1::publish_reply::Reply;
 use millrace_proto::v1::publish_result::Outcome;
 use millrace_proto::v1::{
@@ -88,8 +88,8 @@ async fn messages_are_acknowledged_at_their_offsets() {
     assert_eq!(frame.batches[0].count, 2);
     decide(&stream, &frame, vec![acknowledged(7, 2)]).await;
 
-    assert_eq!(one.await.unwrap().offset, 7);
-    assert_eq!(two.await.unwrap().offset, 8);
+    assert_eq!(one.await.unwrap().offset, Some(7));
+    assert_eq!(two.await.unwrap().offset, Some(8));
     publisher.flush().await;
 }
 
@@ -123,9 +123,101 @@ async fn an_outcome_lost_with_the_stream_is_sought_again_when_that_is_asked_for(
     grant(&stream, 100).await;
     let second = stream.frame().await;
 
-    assert_eq!(second.batches, first.batches);
-    decide(&stream, &second, vec![acknowledged(0, 1)]).await;
-    assert_eq!(pending.await.unwrap().offset, 0);
+    // The server knows it again: who it is of, and which.
+    assert_eq!(second.batches[0].records, first.batches[0].records);
+    assert!(first.batches[0].producer.is_some());
+    assert_eq!(second.batches[0].producer, first.batches[0].producer);
+    let Outcome::Acknowledged(ack) = acknowledged(0, 1) else {
+        unreachable!("it is acknowledged")
+    };
+    let duplicate = Outcome::Acknowledged(Acknowledgement {
+        duplicate: true,
+        ..ack
+    });
+    decide(&stream, &second, vec![duplicate]).await;
+    let ack = pending.await.unwrap();
+    assert_eq!((ack.offset, ack.duplicate), (Some(0), true));
+}
+
+#[tokio::test]
+async fn what_may_have_been_stored_is_sent_again_as_the_batch_it_was_and_before_what_follows() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, PublisherOptions::default());
+    let one = publisher.send(&message("one")).await.unwrap();
+    let two = publisher.send(&message("two")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let first = stream.frame().await;
+    let three = publisher.send(&message("three")).await.unwrap();
+    let unknown = |reason: &str| {
+        let Outcome::Refused(error) = refused(reason) else {
+            unreachable!("it is refused")
+        };
+        let applied = v1::Applied::Unknown.into();
+        Outcome::Refused(v1::Error { applied, ..error })
+    };
+    decide(&stream, &first, vec![unknown("NOT_LEADER")]).await;
+
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let second = stream.frame().await;
+    assert_eq!(second.batches[0].count, 2);
+    assert_eq!(second.batches[0].producer, first.batches[0].producer);
+    decide(&stream, &second, vec![acknowledged(5, 2)]).await;
+    let third = stream.frame().await;
+    let known = third.batches[0].producer.clone().unwrap();
+    let before = first.batches[0].producer.clone().unwrap();
+    assert!(known.sequence > before.sequence && known.id == before.id);
+    decide(&stream, &third, vec![acknowledged(7, 1)]).await;
+
+    assert_eq!(one.await.unwrap().offset, Some(5));
+    assert_eq!(two.await.unwrap().offset, Some(6));
+    assert_eq!(three.await.unwrap().offset, Some(7));
+}
+
+#[tokio::test]
+async fn a_message_with_an_id_of_its_own_goes_without_the_publishers_number() {
+    let mut server = Server::start().await;
+    let publisher = server.client().publisher(QUEUE, PublisherOptions::default());
+    let named = Message {
+        dedup_id: "order-1".to_owned(),
+        ..message("one")
+    };
+    let pending = publisher.send(&named).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    assert_eq!(frame.batches[0].producer, None);
+    drop(stream);
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    decide(&stream, &frame, vec![acknowledged(3, 1)]).await;
+    assert_eq!(pending.await.unwrap().offset, Some(3));
+}
+
+#[tokio::test]
+async fn who_asks_for_a_receipt_is_told_that_it_is_one() {
+    let mut server = Server::start().await;
+    let options = PublisherOptions {
+        acknowledge: Durability::Received,
+        ..PublisherOptions::default()
+    };
+    let publisher = server.client().publisher(QUEUE, options);
+    let pending = publisher.send(&message("one")).await.unwrap();
+    let mut stream = server.publish_stream().await;
+    grant(&stream, 100).await;
+    let frame = stream.frame().await;
+    assert_eq!(frame.acknowledge(), v1::Acknowledge::OnReceipt);
+    let receipt = Outcome::Acknowledged(Acknowledgement {
+        durability: v1::Durability::Received.into(),
+        replicas: 3,
+        ..Acknowledgement::default()
+    });
+    decide(&stream, &frame, vec![receipt]).await;
+    let ack = pending.await.unwrap();
+    assert_eq!((ack.offset, ack.durability), (None, Durability::Received));
+    assert_eq!(ack.replicas, 3);
 }
 
 #[tokio::test]
@@ -167,7 +259,7 @@ async fn what_was_not_sent_yet_is_sent_after_a_reconnect() {
     let frame = stream.frame().await;
     decide(&stream, &frame, vec![acknowledged(3, 1)]).await;
 
-    assert_eq!(waiting.await.unwrap().offset, 3);
+    assert_eq!(waiting.await.unwrap().offset, Some(3));
 }
 
 #[tokio::test]
@@ -193,7 +285,7 @@ async fn of_a_batch_refused_for_one_message_the_others_are_sent_again_alone() {
     )
     .await;
 
-    assert_eq!(good.await.unwrap().offset, 0);
+    assert_eq!(good.await.unwrap().offset, Some(0));
     assert_eq!(bad.await.unwrap_err().reason, "MESSAGE_TOO_LARGE");
 }
 
@@ -213,7 +305,7 @@ async fn a_server_that_drains_gets_no_more_and_the_next_one_gets_the_rest() {
     let frame = stream.frame().await;
     decide(&stream, &frame, vec![acknowledged(0, 1)]).await;
 
-    assert_eq!(one.await.unwrap().offset, 0);
+    assert_eq!(one.await.unwrap().offset, Some(0));
 }
 
 fn refused_for_now(reason: &str) -> Outcome {
@@ -243,12 +335,14 @@ async fn what_an_overloaded_server_refused_is_sent_again_in_order() {
 
     let mut stream = server.publish_stream().await;
     grant(&stream, 100).await;
-    let frame = stream.frame().await;
-    assert_eq!(frame.batches[0].count, 2);
-    decide(&stream, &frame, vec![acknowledged(0, 2)]).await;
+    for offset in 0..2 {
+        let frame = stream.frame().await;
+        assert_eq!(frame.batches[0].count, 1);
+        decide(&stream, &frame, vec![acknowledged(offset, 1)]).await;
+    }
 
-    assert_eq!(one.await.unwrap().offset, 0);
-    assert_eq!(two.await.unwrap().offset, 1);
+    assert_eq!(one.await.unwrap().offset, Some(0));
+    assert_eq!(two.await.unwrap().offset, Some(1));
 }
 
 #[tokio::test]
@@ -293,7 +387,7 @@ async fn a_damaged_shard_is_reported_at_once_and_one_that_comes_back_is_waited_f
     grant(&stream, 100).await;
     let frame = stream.frame().await;
     decide(&stream, &frame, vec![acknowledged(0, 1)]).await;
-    assert_eq!(pending.await.unwrap().offset, 0);
+    assert_eq!(pending.await.unwrap().offset, Some(0));
 }
 
 #[tokio::test]

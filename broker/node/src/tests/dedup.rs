@@ -109,10 +109,10 @@ async fn who_asks_for_a_receipt_gets_one_and_the_message_is_stored_later() {
 #[test]
 fn a_publish_that_nobody_decides_ends_as_unknown() {
     let host = TestHost::new(3);
-    let disk = millrace_storage::FaultyDisk::new(Arc::new(millrace_storage::MemoryDisk::new()));
+    let disk = Arc::new(millrace_storage::MemoryDisk::new());
     let runs = Arc::new(host.clone());
     let broker = Broker::start_on(
-        Arc::new(disk.clone()),
+        disk,
         runs,
         Arc::new(Alone),
         options_at("data"),

@@ -270,7 +270,7 @@ impl Audit<'_> {
 mod tests {
     use super::super::{DeadLetters, Plan, Seen};
     use super::*;
-    use millrace_client::{Ack, Error};
+    use millrace_client::{Ack, Durability, Error};
 
     const QUEUE: &str = "queue/a/b";
     const DEAD: &str = "queue/a/b/dead";
@@ -286,7 +286,10 @@ mod tests {
             1,
             &Ok(Ack {
                 partition: 0,
-                offset: 0,
+                offset: Some(0),
+                durability: Durability::MajoritySynced,
+                replicas: 1,
+                duplicate: false,
             }),
         );
         ledger

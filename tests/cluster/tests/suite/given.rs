@@ -56,7 +56,7 @@ pub(crate) async fn publish(client: &Client, address: &str, payload: &str) -> Re
         .publisher(address, options)
         .publish(message(payload))
         .await?;
-    Ok(ack.offset)
+    Ok(ack.offset.unwrap_or_default())
 }
 
 /// Takes the next message of a queue.
