@@ -79,7 +79,8 @@ impl Book {
         match self.publisher.publish(message).await {
             Ok(ack) => {
                 // It is synced, so it has a place.
-                self.acknowledged.insert(number, ack.offset.unwrap_or_default());
+                self.acknowledged
+                    .insert(number, ack.offset.unwrap_or_default());
                 Ok(())
             }
             Err(error) => {

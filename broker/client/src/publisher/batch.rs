@@ -142,7 +142,10 @@ pub(super) fn next_frame(
     let frame = PublishFrame {
         sequence,
         address: address.to_owned(),
-        batches: batches.iter().map(|batch| encode(batch, producer)).collect(),
+        batches: batches
+            .iter()
+            .map(|batch| encode(batch, producer))
+            .collect(),
         ..PublishFrame::default()
     };
     Some((frame, Sent { sequence, batches }))
@@ -233,7 +236,11 @@ fn encode(batch: &Batch, producer: &Producer) -> RecordBatch {
         crc32c: crc32c::crc32c(&records),
         records,
         codec: Codec::None.into(),
-        producer: if is_named { None } else { producer.of(batch.number) },
+        producer: if is_named {
+            None
+        } else {
+            producer.of(batch.number)
+        },
         age_ms: u64::try_from(age).unwrap_or(u64::MAX),
     }
 }
@@ -268,7 +275,7 @@ mod tests {
         }
     }
 
-    fn frame(
+    fn make(
         waiting: &mut Waiting,
         credit: &mut Credit,
         sequence: u64,
@@ -293,7 +300,7 @@ mod tests {
     fn everything_that_waits_for_a_queue_becomes_one_batch() {
         let mut waiting = items((0..100).map(|n| item(n, "", 10)));
 
-        let (frame, sent) = frame(&mut waiting, &mut plenty(), 7, "queue/a/b").unwrap();
+        let (frame, sent) = make(&mut waiting, &mut plenty(), 7, "queue/a/b").unwrap();
 
         assert!(waiting.is_empty());
         assert_eq!(frame.sequence, 7);
@@ -309,13 +316,9 @@ mod tests {
     #[test]
     fn a_batch_has_one_key_and_keeps_its_order() {
         let keys = ["a", "b", "a", "b", "c"];
-        let mut waiting = items(keys
-            .iter()
-            .zip(0..)
-            .map(|(key, n)| item(n, key, 1))
-            );
+        let mut waiting = items(keys.iter().zip(0..).map(|(key, n)| item(n, key, 1)));
 
-        let (_, sent) = frame(&mut waiting, &mut plenty(), 1, "topic/a/b").unwrap();
+        let (_, sent) = make(&mut waiting, &mut plenty(), 1, "topic/a/b").unwrap();
 
         assert_eq!(numbers(&sent), [vec![0, 2], vec![1, 3], vec![4]]);
     }
@@ -323,13 +326,14 @@ mod tests {
     #[test]
     fn a_large_message_goes_alone_and_is_not_overtaken_by_its_key() {
         let sizes = [1, ALONE_BYTES, 1];
-        let mut waiting = items(sizes
-            .into_iter()
-            .zip(0..)
-            .map(|(size, n)| item(n, "k", size))
-            );
+        let mut waiting = items(
+            sizes
+                .into_iter()
+                .zip(0..)
+                .map(|(size, n)| item(n, "k", size)),
+        );
 
-        let (_, sent) = frame(&mut waiting, &mut plenty(), 1, "topic/a/b").unwrap();
+        let (_, sent) = make(&mut waiting, &mut plenty(), 1, "topic/a/b").unwrap();
 
         assert_eq!(numbers(&sent), [vec![0], vec![1], vec![2]]);
     }
@@ -341,17 +345,17 @@ mod tests {
             messages: 3,
             bytes: 1 << 20,
         };
-        let (frame, _) = frame(&mut waiting, &mut credit, 1, "queue/a/b").unwrap();
+        let (frame, _) = make(&mut waiting, &mut credit, 1, "queue/a/b").unwrap();
         assert_eq!(frame.batches[0].count, 3);
-        assert!(frame(&mut waiting, &mut credit, 2, "queue/a/b").is_none());
+        assert!(make(&mut waiting, &mut credit, 2, "queue/a/b").is_none());
 
         let mut credit = Credit {
             messages: 100,
             bytes: 2500,
         };
-        let (frame, _) = frame(&mut waiting, &mut credit, 2, "queue/a/b").unwrap();
+        let (frame, _) = make(&mut waiting, &mut credit, 2, "queue/a/b").unwrap();
         assert_eq!(frame.batches[0].count, 2);
-        assert!(frame(&mut waiting, &mut credit, 3, "queue/a/b").is_none());
+        assert!(make(&mut waiting, &mut credit, 3, "queue/a/b").is_none());
         assert_eq!(waiting.items.len(), 5);
     }
 
@@ -383,7 +387,7 @@ mod tests {
             ..item(1, "", 1)
         };
         let mut waiting = items([item(0, "", 1), named, item(2, "", 1)]);
-        let (frame, sent) = frame(&mut waiting, &mut plenty(), 1, "queue/a/b").unwrap();
+        let (frame, sent) = make(&mut waiting, &mut plenty(), 1, "queue/a/b").unwrap();
         assert_eq!(numbers(&sent), [vec![0], vec![1], vec![2]]);
         let known = frame.batches.iter().map(|batch| batch.producer.is_some());
         assert_eq!(known.collect::<Vec<_>>(), [true, false, true]);

@@ -304,13 +304,20 @@ impl Driver {
     /// Decides, as far as it can be, what becomes of everything when a stream is lost.
     fn lost(&mut self, error: &Error) {
         let sent = self.sent.drain(..).flat_map(|sent| sent.batches);
-        let sent: Vec<Batch> = sent.map(|batch| Batch { attempted: true, ..batch }).collect();
+        let sent: Vec<Batch> = sent
+            .map(|batch| Batch {
+                attempted: true,
+                ..batch
+            })
+            .collect();
         if is_final(error) {
             // Nothing of the call took effect when the server does not even want the call; what
             // was sent earlier on it may have.
             self.take_all();
             let again: Vec<Batch> = self.waiting.again.drain(..).collect();
-            sent.into_iter().chain(again).for_each(|batch| self.fail(batch, error));
+            sent.into_iter()
+                .chain(again)
+                .for_each(|batch| self.fail(batch, error));
             let items: Vec<Item> = self.waiting.items.drain(..).collect();
             self.waiting_bytes = 0;
             for item in items {
@@ -322,7 +329,8 @@ impl Driver {
         } else {
             let mut unknown = error.clone();
             unknown.applied = Applied::Unknown;
-            sent.into_iter().for_each(|batch| self.fail(batch, &unknown));
+            sent.into_iter()
+                .for_each(|batch| self.fail(batch, &unknown));
         }
         self.expire(error);
     }

@@ -142,11 +142,13 @@ async fn an_outcome_lost_with_the_stream_is_sought_again_when_that_is_asked_for(
 #[tokio::test]
 async fn what_may_have_been_stored_is_sent_again_as_the_batch_it_was_and_before_what_follows() {
     let mut server = Server::start().await;
-    let publisher = server.client().publisher(QUEUE, PublisherOptions::default());
+    let publisher = server
+        .client()
+        .publisher(QUEUE, PublisherOptions::default());
     let one = publisher.send(&message("one")).await.unwrap();
     let two = publisher.send(&message("two")).await.unwrap();
     let mut stream = server.publish_stream().await;
-    grant(&stream, 100).await;
+    grant(&stream, 2).await;
     let first = stream.frame().await;
     let three = publisher.send(&message("three")).await.unwrap();
     let unknown = |reason: &str| {
@@ -178,7 +180,9 @@ async fn what_may_have_been_stored_is_sent_again_as_the_batch_it_was_and_before_
 #[tokio::test]
 async fn a_message_with_an_id_of_its_own_goes_without_the_publishers_number() {
     let mut server = Server::start().await;
-    let publisher = server.client().publisher(QUEUE, PublisherOptions::default());
+    let publisher = server
+        .client()
+        .publisher(QUEUE, PublisherOptions::default());
     let named = Message {
         dedup_id: "order-1".to_owned(),
         ..message("one")

@@ -111,12 +111,7 @@ fn a_publish_that_nobody_decides_ends_as_unknown() {
     let host = TestHost::new(3);
     let disk = Arc::new(millrace_storage::MemoryDisk::new());
     let runs = Arc::new(host.clone());
-    let broker = Broker::start_on(
-        disk,
-        runs,
-        Arc::new(Alone),
-        options_at("data"),
-    );
+    let broker = Broker::start_on(disk, runs, Arc::new(Alone), options_at("data"));
     let broker = broker.unwrap();
     host.run(async move {
         let delta = TopologyDelta {
