@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod log;
+mod peering;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -115,6 +116,9 @@ pub(crate) struct Args {
     /// Written once the node serves: its addresses, as JSON
     #[arg(long, value_name = "FILE", env = "MILLRACE_READY_FILE")]
     ready_file: Option<PathBuf>,
+    // Last: its heading would go on.
+    #[command(flatten)]
+    peering: peering::Options,
 }
 
 /// Serves until told to stop.
@@ -207,9 +211,9 @@ fn config(args: Args) -> Config {
         listen: args.listen,
         control_listen: args.control_listen,
         metrics_listen: args.metrics_listen,
-        peer_listen: None,
         control_token_file: args.control_token_file,
         topology: args.topology,
+        peering: args.peering.peering(),
         cluster_id: args.cluster_id,
         shards: args.shards,
         workers: args.workers.map(usize::from),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use millrace_types::SHARDS_DEFAULT;
+pub use millrace_types::{REPLICATION_DEFAULT, SHARDS_DEFAULT};
 
 /// Where clients connect unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7070";
@@ -27,13 +27,12 @@ pub struct Config {
     pub control_listen: SocketAddr,
     /// For HTTP: metrics and health.
     pub metrics_listen: SocketAddr,
-    /// For the other nodes of the cluster; anything but loopback needs `control_token_file`. `None`
-    /// for a node that is alone.
-    pub peer_listen: Option<SocketAddr>,
     /// The token callers of the control port, and peers, must bring; read again when it changes.
     pub control_token_file: Option<PathBuf>,
     /// Declares the topology; `None` keeps what the data directory has.
     pub topology: Option<PathBuf>,
+    /// How it meets the other nodes of its cluster; `None`: it is the only one.
+    pub peering: Option<Peering>,
     /// The cluster this node belongs to; `None` takes the data directory's, or mints one.
     pub cluster_id: Option<String>,
     /// Data shards.
@@ -51,6 +50,34 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
 }
 
+/// How a node meets the other nodes of its cluster. Checked when the node starts.
+#[derive(Clone, Debug)]
+pub struct Peering {
+    /// For the other nodes; anything but loopback needs `control_token_file`.
+    pub listen: SocketAddr,
+    /// Where they find it, `HOST:PORT`; `None`: where it listens.
+    pub advertise: Option<String>,
+    /// Where clients find it, `HOST:PORT`; `None`: where it listens for them, or at the host that
+    /// peers find it at.
+    pub client_advertise: Option<String>,
+    /// What it does while it belongs to no cluster.
+    pub meeting: Meeting,
+    /// What fails together with it; empty when nobody said.
+    pub zone: String,
+    /// Replicas of a data shard, of a cluster that it founds.
+    pub replication: u32,
+}
+
+/// What a node does while it belongs to no cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// Founds one with the nodes at these peer addresses, its own among them, or joins them when
+    /// they have one without it.
+    Found(Vec<String>),
+    /// Joins the cluster at one of these addresses, or waits until somebody sends a record.
+    Join(Vec<String>),
+}
+
 impl Config {
     /// Defaults for a data directory, every listener on a free port of loopback: for tests and
     /// embedding.
@@ -62,9 +89,9 @@ impl Config {
             listen: anywhere,
             control_listen: anywhere,
             metrics_listen: anywhere,
-            peer_listen: None,
             control_token_file: None,
             topology: None,
+            peering: None,
             cluster_id: None,
             shards: SHARDS_DEFAULT,
             workers: None,

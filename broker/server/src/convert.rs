@@ -2,6 +2,7 @@
 //! `validate` and in the services that receive them, nowhere else. Pure.
 
 pub(crate) mod facts;
+pub(crate) mod membership;
 pub(crate) mod topology;
 
 use std::ops::Range;

@@ -44,13 +44,16 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages, stop: Stop) -> io
 async fn live(Shared(pages): Shared<Pages>) -> Response {
     match pages.state.now() {
         State::Failed(reason) => unavailable(format!("failed: {reason}\n")),
-        State::Starting | State::Serving | State::Draining => "ok\n".into_response(),
+        State::Waiting(_) | State::Starting | State::Serving | State::Draining => {
+            "ok\n".into_response()
+        }
     }
 }
 
 async fn ready(Shared(pages): Shared<Pages>) -> Response {
     match pages.state.now() {
         State::Serving => "ok\n".into_response(),
+        State::Waiting(reason) => unavailable(format!("{reason}\n")),
         State::Starting => unavailable("starting: the data directory is being read\n".to_owned()),
         State::Draining => unavailable("draining: the node is going down\n".to_owned()),
         State::Failed(reason) => unavailable(format!("failed: {reason}\n")),

@@ -5,6 +5,7 @@ pub mod exit;
 
 mod connections;
 mod convert;
+mod founding;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fuzz;
@@ -26,6 +27,7 @@ mod transport;
 mod validate;
 
 pub use config::Config;
+pub use founding::settings::PeeringError;
 pub use lifecycle::{Addresses, Running, Server};
 pub use report::report;
 pub use start_error::StartError;

@@ -1,9 +1,11 @@
 //! The life of a node: start, serve, drain, end. Usable as a library; the binary adds signals and
 //! logging.
 //!
-//! Start: check, bind every port, answer health, replay the data directory, apply the topology
-//! file, then take calls. Stop: not ready, no new connections, tell streams, let what is under way
+//! Start: check, bind every port, answer health, belong to a cluster (`enter.rs`), replay the data
+//! directory, apply the topology file, then take calls. Stop: not ready, no new connections, tell streams, let what is under way
 //! finish within its time, then the node's own drain. Health is answered to the last.
+
+mod enter;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::connections::Connections;
+use crate::founding::seat::Seat;
 use crate::http::{self, Pages};
 use crate::listeners;
 use crate::mesh::Mesh;
@@ -98,11 +101,16 @@ impl Server {
         pages.spawn(Kind::Vital, "metrics listener", serving);
 
         let peers = Tasks::new(Stop::default());
-        if let Some(listener) = listeners.peers {
-            serve_peers(&peers, &mesh, listener);
-        }
-        let broker = match open(&config, topology, (&mesh, &peers)).await {
-            Ok(broker) => broker,
+        let ports = listeners.ports;
+        let outside = Outside {
+            guard: &guard,
+            mesh: &mesh,
+            peers: &peers,
+            state: &state,
+        };
+        let opened = open(&config, &ports, listeners.peers, topology, outside).await;
+        let (broker, seat) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 for tasks in [peers, pages] {
                     tasks.stop().end();
@@ -120,9 +128,9 @@ impl Server {
         };
         let (health, answers) = health_reporter();
         let router = listeners::clients(&context, answers)?;
-        serve(&clients, "client listener", router, listeners.clients);
-        let router = listeners::control(&context, guard);
-        serve(&clients, "control listener", router, listeners.control);
+        serve(&clients, "client listener", router, ports.clients);
+        let router = listeners::control(&context, &guard, seat.as_ref());
+        serve(&clients, "control listener", router, ports.control);
 
         let running = Running {
             addresses,
@@ -206,23 +214,35 @@ impl Running {
 
 /// The guard of the control and peer ports; without a token only loopback will do.
 fn guard(config: &Config) -> Result<Guard, StartError> {
-    if let Some(path) = &config.control_token_file {
-        return Ok(Guard::Token(TokenFile::open(path.clone())?));
-    }
-    let guarded = [Some(config.control_listen), config.peer_listen];
-    let mut open = guarded.into_iter().flatten();
-    match open.find(|address| !address.ip().is_loopback()) {
-        Some(address) => Err(StartError::ControlOpen { address }),
-        None => Ok(Guard::Open),
+    match &config.control_token_file {
+        Some(path) => Ok(Guard::Token(TokenFile::open(path.clone())?)),
+        None if config.control_listen.ip().is_loopback() => Ok(Guard::Open),
+        None => Err(StartError::ControlOpen {
+            address: config.control_listen,
+        }),
     }
 }
 
 struct Listeners {
-    clients: TcpListener,
-    control: TcpListener,
+    ports: Ports,
     metrics: TcpListener,
     peers: Option<TcpListener>,
     addresses: Addresses,
+}
+
+/// Listeners that serve one thing while the node waits for a cluster, and another one later.
+struct Ports {
+    clients: TcpListener,
+    control: TcpListener,
+}
+
+/// What is there before the broker.
+#[derive(Clone, Copy)]
+struct Outside<'a> {
+    guard: &'a Arc<Guard>,
+    mesh: &'a Mesh,
+    peers: &'a Tasks,
+    state: &'a StateCell,
 }
 
 impl Listeners {
@@ -231,14 +251,13 @@ impl Listeners {
         let (clients, for_clients) = bind(config.listen, "clients").await?;
         let (control, for_control) = bind(config.control_listen, "control").await?;
         let (metrics, for_metrics) = bind(config.metrics_listen, "metrics").await?;
-        let peers = match config.peer_listen {
-            Some(address) => Some(bind(address, "peers").await?),
+        let peers = match &config.peering {
+            Some(peering) => Some(bind(peering.listen, "peers").await?),
             None => None,
         };
         let (peers, for_peers) = peers.unzip();
         Ok(Self {
-            clients,
-            control,
+            ports: Ports { clients, control },
             metrics,
             peers,
             addresses: Addresses {
@@ -265,13 +284,53 @@ async fn bind(
     Ok((listener, bound))
 }
 
-/// Starts the node, connects it with others, and brings the topology to what the file says.
+/// Lets the node belong to a cluster, starts it, connects it with others, and brings the topology
+/// to what the file says.
 async fn open(
     config: &Config,
+    ports: &Ports,
+    peers: Option<TcpListener>,
     topology: Option<TopologyFile>,
-    (mesh, peers): (&Mesh, &Tasks),
-) -> Result<Broker, StartError> {
-    let options = node_options(config);
+    outside: Outside<'_>,
+) -> Result<(Broker, Option<Seat>), StartError> {
+    let mut options = node_options(config);
+    let seat = match config.peering.as_ref().zip(peers) {
+        None => None,
+        Some((peering, peers)) => {
+            let seat = enter::seat(config, peering, ports, &peers).await?;
+            serve_peers(outside, &seat, peers);
+            enter::enter(&seat, ports, outside).await?;
+            Some(seat)
+        }
+    };
+    if let Some(cluster) = seat.as_ref().and_then(Seat::cluster) {
+        // Others have said so, or did when it was founded.
+        options.shards = cluster.shards;
+    }
+    outside.state.set(State::Starting);
+    let broker = start(options, outside.mesh).await?;
+    if let Some(seat) = &seat {
+        enter::run(seat, &broker, outside).await;
+    }
+    match topology {
+        None => {}
+        // Somebody has to lead first, which may take others.
+        Some(topology) if seat.is_some() => {
+            let stop = outside.peers.stop().clone();
+            let applying = topology.apply_in_time(broker.clone(), stop);
+            outside.peers.spawn(Kind::Stream, "topology file", applying);
+        }
+        Some(topology) => {
+            if let Err(error) = topology.apply(&broker).await {
+                broker.drain().await;
+                return Err(error.into());
+            }
+        }
+    }
+    Ok((broker, seat))
+}
+
+async fn start(options: NodeOptions, mesh: &Mesh) -> Result<Broker, StartError> {
     let network = Arc::new(mesh.clone());
     let starting = move || Broker::start_among(network, options);
     let started = tokio::task::spawn_blocking(starting).await;
@@ -280,22 +339,7 @@ async fn open(
             "the broker's start did not come to an end: {error}"
         ))
     })?;
-    let broker = started?;
-    if config.peer_listen.is_some()
-        && let Ok(cluster) = broker.cluster()
-    {
-        mesh.open(&broker, &cluster.id);
-        let following = mesh.clone().follow(broker.clone(), peers.stop().clone());
-        peers.spawn(Kind::Vital, "peers' addresses", following);
-    }
-    if let Some(topology) = topology
-        && let Err(error) = topology.apply(&broker).await
-    {
-        broker.drain().await;
-        mesh.close().await;
-        return Err(error.into());
-    }
-    Ok(broker)
+    Ok(started?)
 }
 
 /// Room for several batches, so that a file is not used up by each.
@@ -328,12 +372,13 @@ fn serve(tasks: &Tasks, name: &'static str, router: Router, listener: TcpListene
 
 /// Takes what other nodes say until the end, not only until the drain: what is under way needs
 /// them.
-fn serve_peers(tasks: &Tasks, mesh: &Mesh, listener: TcpListener) {
-    let stop = tasks.stop().clone();
+fn serve_peers(outside: Outside<'_>, seat: &Seat, listener: TcpListener) {
+    let stop = outside.peers.stop().clone();
     let ended = async move { stop.ended().await };
     let connections = Connections::with_places(listener, millrace_peers::CONNECTIONS_MAX);
-    let router = listeners::peers(mesh);
+    let router = listeners::peers(outside.mesh, seat, outside.guard);
     let serving = router.serve_with_incoming_shutdown(connections, ended);
+    let tasks = outside.peers;
     tasks.spawn(Kind::Vital, "peer listener", serving);
 }
 

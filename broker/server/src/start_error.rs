@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use millrace_storage::{BelongError, OpenError};
 
 use crate::exit;
+use crate::founding::settings::PeeringError;
 use crate::token::TokenError;
 use crate::topology_file::TopologyError;
 
@@ -22,6 +23,9 @@ pub enum StartError {
         /// What was asked for.
         address: SocketAddr,
     },
+    /// It cannot be one of several nodes as it was told to be.
+    #[error(transparent)]
+    Peering(#[from] PeeringError),
     /// The control token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -61,7 +65,7 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::ControlOpen { .. } | Self::Token(_) => exit::USAGE,
+            Self::ControlOpen { .. } | Self::Peering(_) | Self::Token(_) => exit::USAGE,
             Self::Listen { .. } => exit::LISTEN,
             Self::Topology(_) => exit::TOPOLOGY,
             Self::Broker(millrace_node::StartError::Shards { .. }) => exit::USAGE,

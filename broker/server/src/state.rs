@@ -7,6 +7,8 @@ use tokio::sync::watch;
 /// One step of a node's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
+    /// Belongs to no cluster yet, and waits for this.
+    Waiting(String),
     /// Replays its data directory or applies its topology file.
     Starting,
     /// Takes every call.

@@ -15,10 +15,11 @@ use std::time::Duration;
 use millrace_proto::v1::TopologyObject;
 use millrace_types::{ErrorCode, Refusal, TEXT_BYTES_MAX};
 use prost::Message as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::convert::topology;
+use crate::tasks::Stop;
 use crate::validate;
 use millrace_crds::FILE_BYTES_MAX;
 use millrace_engine::catalogue::{DELTA_BYTES_MAX, DELTA_OBJECTS_MAX, Declared, Removed};
@@ -27,8 +28,11 @@ use millrace_node::{Broker, CatalogueView, TopologyDelta};
 /// How long the shards have to take on a new topology before the node serves all the same.
 const APPLIED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Between two attempts while nobody leads the catalogue, or another node is about to change it.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
 /// What a file declares.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TopologyFile {
     path: PathBuf,
     objects: Vec<TopologyObject>,
@@ -108,6 +112,39 @@ impl TopologyFile {
         self.bring(broker)
             .await
             .map_err(|source| TopologyError::Refused { path, source })
+    }
+
+    /// The same for one of several nodes: tries until it is so, because this node or another one
+    /// made it so.
+    ///
+    /// # Errors
+    /// When the broker refuses it for good.
+    pub(crate) async fn apply_in_time(
+        self,
+        broker: Broker,
+        stop: Stop,
+    ) -> Result<(), TopologyError> {
+        loop {
+            let refusal = tokio::select! {
+                biased;
+                () = stop.draining() => return Ok(()),
+                brought = self.clone().bring(&broker) => match brought {
+                    Ok(()) => return Ok(()),
+                    Err(refusal) => refusal,
+                },
+            };
+            let is_another = refusal.code == ErrorCode::RevisionConflict;
+            if !refusal.code.is_retryable() && !is_another {
+                let path = self.path.clone();
+                let source = refusal;
+                return Err(TopologyError::Refused { path, source });
+            }
+            tokio::select! {
+                biased;
+                () = stop.draining() => return Ok(()),
+                () = sleep(AGAIN_AFTER) => {}
+            }
+        }
     }
 
     async fn bring(self, broker: &Broker) -> Result<(), Refusal> {

@@ -57,6 +57,12 @@ impl Broker {
     /// `NOT_LEADER`, `SHARD_UNAVAILABLE`: later; what the catalogue says against it.
     pub async fn register(&self, registration: Registration) -> Result<Registered, Refusal> {
         let cluster = self.cluster()?;
+        if !self.node.view.borrow().roster().is_founded() {
+            // Each attempt would be an entry of the log.
+            let message = "the cluster is being founded";
+            let refusal = Refusal::new(ErrorCode::ShardUnavailable, message);
+            return Err(refusal.retry_after_millis(PLACED_WITHIN_MS));
+        }
         let node = registration.node;
         let command = RosterCommand::RegisterNode(registration);
         let command = CatalogueCommand::Roster(Box::new(command));

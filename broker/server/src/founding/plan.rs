@@ -252,12 +252,7 @@ fn found(
     }
 }
 
-fn agrees(
-    own: &Own,
-    listed: &BTreeSet<String>,
-    address: &str,
-    peer: &Peer,
-) -> Result<(), Reason> {
+fn agrees(own: &Own, listed: &BTreeSet<String>, address: &str, peer: &Peer) -> Result<(), Reason> {
     let address = || address.to_owned();
     match &peer.state {
         PeerState::Empty { peers, .. } if peers != listed => Err(Reason::OtherPeers {

@@ -128,7 +128,10 @@ fn whoever_is_not_there_or_wants_something_else_is_waited_for() {
         address: "b:1".into(),
         peers: two,
     };
-    assert_eq!(waits(next(&own(), &with("b:1", peer(20, state)))), other_peers);
+    assert_eq!(
+        waits(next(&own(), &with("b:1", peer(20, state)))),
+        other_peers
+    );
     let mut more = terms();
     more.shards = 8;
     let state = PeerState::Empty {
