@@ -34,6 +34,8 @@ pub(crate) mod format;
 mod handle;
 mod inbox;
 mod live;
+mod lookup;
+mod places;
 mod recovery;
 mod replay;
 pub(crate) mod scan;
@@ -43,6 +45,7 @@ mod tests;
 mod writer;
 
 pub use handle::{JournalHandle, JournalStats, NextFile, Room};
+pub use lookup::Wanted;
 
 /// A record, header and body, in bytes: the largest batch of messages and a generous command.
 pub const JOURNAL_RECORD_BYTES_MAX: u64 = 32 << 20;

@@ -46,7 +46,7 @@ pub use error::{
 };
 pub use journal::{
     Damage, JOURNAL_RECORD_BYTES_MAX, Journal, JournalHandle, JournalOptions, JournalRecord,
-    JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail,
+    JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail, Wanted,
 };
 pub use millrace_types::CLUSTER_ID_BYTES_MAX;
 pub use routine::{Next, Routine, Starter, drive};

@@ -10,6 +10,7 @@ use millrace_types::{LogIndex, ShardId};
 use super::committer::{Committer, OnFailure};
 use super::inbox::{Done, Inbox};
 use super::live::Live;
+use super::lookup::{self, Wanted};
 use super::supply::{Preparer, Supply};
 use super::writer::Writer;
 use super::{JournalRecord, SyncTimes};
@@ -139,6 +140,18 @@ impl JournalHandle {
     /// A durable checkpoint covers everything of the shard up to and including this index.
     pub fn release(&self, shard: ShardId, upto: LogIndex) {
         self.0.inbox.release(shard, upto);
+    }
+
+    /// Reads entries once more that were written before: dense from the first on, fewer or none
+    /// when they are not there any more. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn entries(&self, wanted: &Wanted) -> Result<Vec<JournalRecord>, DiskFailure> {
+        let live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let (course, paths) = live.course(wanted.shard, wanted.indexes.start);
+        drop(live);
+        lookup::read(&**self.0.dir.disk(), wanted, &course, &paths)
     }
 
     /// Counts.

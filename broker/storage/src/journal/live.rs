@@ -11,6 +11,7 @@ use millrace_types::{LogIndex, ShardId};
 
 use super::format::frame_bytes;
 use super::handle::JournalStats;
+use super::places::{At, Course, Places};
 use super::{JournalRecord, RecordKind};
 
 /// An index that nothing reaches.
@@ -26,6 +27,7 @@ pub(crate) struct Live {
     last: BTreeMap<ShardId, LogIndex>,
     /// The last hard state of each shard, and the number of the file it is in.
     hard: BTreeMap<ShardId, (JournalRecord, u64)>,
+    places: Places,
     /// Of the next file.
     number_next: u64,
 }
@@ -92,8 +94,10 @@ impl Live {
         self.files[file].shards.entry(shard).or_default().index_max = PINNED;
     }
 
-    /// Counts records written to the file in use.
-    pub(crate) fn note(&mut self, records: &[JournalRecord]) {
+    /// Counts records of a batch written to the file in use.
+    pub(crate) fn note(&mut self, records: &[JournalRecord], byte: u64) {
+        let file = self.files.last().map_or(0, |file| file.number);
+        self.places.note(records, At { file, byte });
         for record in records {
             let file = self.files.last_mut().expect("one is always written to");
             file.note(record);
@@ -130,7 +134,24 @@ impl Live {
         let hard = self.hard.values().map(|(_, file)| *file).min();
         let is_free = |file: &&LiveFile| hard.is_none_or(|hard| file.number < hard);
         let free = self.files[..free].iter().take_while(is_free).count();
-        self.files.drain(..free).collect()
+        let freed = self.files.drain(..free).collect();
+        let first = self
+            .files
+            .first()
+            .map_or(self.number_next, |file| file.number);
+        self.places.forget(first);
+        freed
+    }
+
+    /// How to find entries of a shard, and the files by number.
+    pub(crate) fn course(
+        &self,
+        shard: ShardId,
+        from: LogIndex,
+    ) -> (Course, BTreeMap<u64, PathBuf>) {
+        let paths = self.files.iter();
+        let paths = paths.map(|file| (file.number, file.path.clone()));
+        (self.places.course(shard, from), paths.collect())
     }
 
     /// Hard states that alone keep files from being used again: once they have been written again,

@@ -223,7 +223,7 @@ impl Pass {
                 self.ignored.insert((last.file, last.batch.at));
             }
         }
-        self.live.note(&batch.records);
+        self.live.note(&batch.records, batch.at);
         let path = scan.path.clone();
         self.last = Some(Last { file, path, batch });
     }

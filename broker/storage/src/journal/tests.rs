@@ -4,6 +4,7 @@ mod batches;
 mod crash;
 mod damage;
 mod failure;
+mod lookup;
 mod property;
 mod reuse;
 mod seal;

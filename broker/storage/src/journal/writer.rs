@@ -124,10 +124,11 @@ impl Writer {
             .file
             .write_all_at(&batch.slices(records), active.at)
             .map_err(failed(Action::Write, &active.path))?;
+        let at = active.at;
         active.at += bytes;
         active.ordinal += 1;
         self.sequence_next += 1;
-        self.live().note(records);
+        self.live().note(records, at);
         Ok(bytes)
     }
 
