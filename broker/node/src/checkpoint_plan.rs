@@ -127,7 +127,7 @@ pub(super) fn start(
     node.checkpointer.checkpoint(store, covered, snapshot, done);
 }
 
-/// Lets the journal go when a checkpoint has been made.
+/// Takes note that a checkpoint has been made, or has not.
 pub(super) fn finish(
     node: &Node,
     shard: ShardId,
@@ -141,7 +141,6 @@ pub(super) fn finish(
                 let took = now.saturating_duration_since(since);
                 node.figures.checkpoints.add(took);
             }
-            node.journal.release(shard, index);
             tracing::debug!(%shard, %index, "checkpoint made");
         }
         Err(error) => {

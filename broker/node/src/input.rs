@@ -7,7 +7,7 @@ use millrace_engine::Shard;
 use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
-use millrace_replica::{Lane, ReadyNumber};
+use millrace_replica::{Entry, Lane, ReadyNumber};
 use millrace_storage::CheckpointError;
 use millrace_types::{ErrorCode, LogIndex, NodeId, Refusal, ShardId};
 
@@ -44,6 +44,8 @@ pub(super) enum Input {
     Synced(Vec<(ShardId, ReadyNumber)>),
     /// Messages of other nodes' replicas.
     Peer(Arrived),
+    /// Entries for a follower of a shard, from one on; none when they are gone.
+    Loaded(ShardId, LogIndex, Vec<Entry>),
     /// What was sent to a node in a lane was probably lost.
     Unreachable(NodeId, Lane),
     /// A checkpoint is done, or is not.

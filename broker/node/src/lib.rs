@@ -26,6 +26,7 @@ mod inbox;
 mod inlet;
 mod input;
 mod leaders;
+mod loading;
 mod logs;
 mod message;
 mod metadata_shard;

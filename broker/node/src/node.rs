@@ -28,11 +28,16 @@ use super::network::Network;
 use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
+use super::shard_log::Keeps;
 use super::slot::Slot;
 use super::view::CatalogueView;
 
 /// How long a look at the disk's free space is good for.
 const DISK_LOOK_MS: u64 = 200;
+
+/// Entries are kept for followers until the journal's files are this many thresholds large. Below
+/// the size from which on shards are made to checkpoint, so that nobody has to for their sake.
+const KEPT_FACTOR: u64 = 2;
 
 /// One broker node's shared parts.
 pub(super) struct Node {
@@ -60,6 +65,8 @@ pub(super) struct Node {
     pub(super) spread: AtomicU32,
     /// Reads that hit the disk, at a time.
     pub(super) readers: Arc<Semaphore>,
+    /// Reads of the journal for followers, at a time.
+    pub(super) loads: Semaphore,
     pub(super) disk: DiskLook,
     /// All effects are lost.
     #[cfg(test)]
@@ -181,6 +188,16 @@ impl Node {
     /// Whether the disk has less than the reserve, so that publishes are refused.
     pub(super) fn is_disk_short(&self) -> bool {
         self.disk_free_bytes() < self.options.disk_reserve_bytes
+    }
+
+    /// Whether entries that checkpoints cover are kept for followers that are behind.
+    pub(super) fn keeps(&self) -> Keeps {
+        let limit = self.options.checkpoint_journal_bytes;
+        if self.journal.stats().file_bytes <= limit.saturating_mul(KEPT_FACTOR) {
+            Keeps::ForFollowers
+        } else {
+            Keeps::Nothing
+        }
     }
 
     /// Whether the journal can go on only in a file that the disk has no room for.

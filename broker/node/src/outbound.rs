@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_replica::{Lane, ReadyNumber, ShardMessage};
-use millrace_storage::{AppendError, JournalRecord};
+use millrace_storage::{AppendError, JournalRecord, Wanted};
 use millrace_types::{NodeId, ShardId};
 
 use super::inbox::Inbox;
 use super::input::Input;
+use super::loading;
 use super::node::Node;
 
 /// What is to be written and sent.
@@ -22,6 +23,8 @@ pub(super) struct Outbound {
     /// Of each shard the last of its writes.
     marks: Vec<(ShardId, ReadyNumber)>,
     messages: BTreeMap<(NodeId, Lane), Vec<ShardMessage>>,
+    /// To be read.
+    loads: Vec<Wanted>,
 }
 
 impl Outbound {
@@ -45,6 +48,11 @@ impl Outbound {
         bundle.or_default().push(message);
     }
 
+    /// Adds what is to be read for followers.
+    pub(super) fn load(&mut self, wanted: impl Iterator<Item = Wanted>) {
+        self.loads.extend(wanted);
+    }
+
     /// Takes what waits to be written.
     pub(super) fn take(&mut self) -> (Vec<JournalRecord>, Vec<(ShardId, ReadyNumber)>) {
         let records = std::mem::take(&mut self.records);
@@ -63,17 +71,20 @@ impl Outbound {
     /// When the journal has stopped: nothing that is under way will ever be answered.
     pub(super) fn submit(
         &mut self,
-        node: &Node,
+        node: &Arc<Node>,
         inbox: &Arc<Inbox<Input>>,
     ) -> Result<(), AppendError> {
         let written = self.write(node, inbox);
         for ((to, lane), messages) in std::mem::take(&mut self.messages) {
             node.network.send(to, lane, messages);
         }
+        for wanted in self.loads.drain(..) {
+            loading::start(node, inbox, wanted);
+        }
         written
     }
 
-    fn write(&mut self, node: &Node, inbox: &Arc<Inbox<Input>>) -> Result<(), AppendError> {
+    fn write(&mut self, node: &Arc<Node>, inbox: &Arc<Inbox<Input>>) -> Result<(), AppendError> {
         // Beyond that the worker holds back, which slows down those who propose.
         if self.records.is_empty() || !node.journal.has_room() {
             return Ok(());

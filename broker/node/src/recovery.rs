@@ -29,6 +29,13 @@ const REPLAY_SKIPS: u64 = 7;
 /// again three times for pumps, settlements and what a shard does by itself, so that none of those
 /// is ever refused for want of room.
 const UNAPPLIED_BYTES_MAX: u64 = 4 * IN_FLIGHT_BYTES_MAX;
+/// What all shards together keep in memory for followers that are a little behind, as a part of
+/// what bodies may take: the rest they get from the journal.
+const WINDOW_MEMORY_PARTS: u64 = 32;
+/// A shard's part of that: a few of the messages that carry entries,
+const WINDOW_BYTES_MIN: u64 = 1 << 20;
+/// and no more than a slow link has under way.
+const WINDOW_BYTES_MAX: u64 = 16 << 20;
 
 /// A shard as its disk has it.
 pub(super) struct Recovered<T> {
@@ -265,8 +272,10 @@ impl<T: Apply> Recovered<T> {
             applied,
         };
         let own = dir.replica(shard).unwrap_or_default();
+        let window = options.memory_bytes_max / WINDOW_MEMORY_PARTS / shards;
         let options = ReplicaOptions {
             unapplied_bytes_max: UNAPPLIED_BYTES_MAX,
+            window_bytes_max: window.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX),
             ..ReplicaOptions::new(shard, own)
         };
         let log = Replica::open(options, recovered, seed);

@@ -7,6 +7,7 @@
 //! not be is told that when leadership is lost. Commands are taken only while leading, and only
 //! when everything of earlier terms is applied. Knows nothing of commands.
 
+mod keeping;
 mod talk;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use millrace_replica::{
     Entry, EntryKind, Point, ProposeError, ReadyNumber, Replica, Role, Seat, Status, Write,
 };
+use millrace_storage::Wanted;
 use millrace_types::{ErrorCode, LogIndex, Refusal, Term};
 
 use super::leaders::Led;
@@ -22,6 +24,8 @@ use super::node;
 use super::options::RETRY_AFTER_MS;
 use super::outbound::Outbound;
 use super::records;
+use keeping::Keeping;
+pub(super) use keeping::Keeps;
 use talk::Strangers;
 
 /// What this replica may do.
@@ -56,6 +60,7 @@ pub(super) struct ShardLog<E> {
     point: Option<Point>,
     /// Whether somebody else may lead than was told last.
     moved: bool,
+    keeping: Keeping,
 }
 
 struct Waiting<E> {
@@ -128,6 +133,7 @@ impl<E> ShardLog<E> {
             news: true,
             wanted: false,
             point: None,
+            keeping: Keeping::default(),
             moved: true,
         }
     }
@@ -203,10 +209,13 @@ impl<E> ShardLog<E> {
             if let Some(new) = ready.status.and_then(|status| self.stand(status)) {
                 lost.get_or_insert(Lost(Vec::new())).0.extend(new.0);
             }
-            for load in ready.loads {
-                // Followers that are behind what is in memory get a checkpoint.
-                self.replica.entries_loaded(load.from, Vec::new()).ok();
-            }
+            let (shard, replica) = (self.replica.shard(), self.replica.id());
+            out.load(ready.loads.into_iter().map(|load| Wanted {
+                shard,
+                replica,
+                indexes: load.from..load.to,
+                bytes_max: load.bytes_max,
+            }));
             self.wanted |= ready.wants_snapshot;
         }
         Ok(lost)
@@ -307,6 +316,7 @@ impl<E> ShardLog<E> {
     pub(super) fn tick(&mut self) {
         self.replica.tick();
         self.news = true;
+        self.notice_followers();
     }
 
     /// Whether time matters: alone, it does not.
@@ -321,12 +331,11 @@ impl<E> ShardLog<E> {
         self.point.clone()
     }
 
-    /// It is made, and the journal before it goes.
+    /// It is made; `let_go` says what of the journal before it goes.
     pub(super) fn checkpoint_made(&mut self) {
         if let Some(point) = self.point.take() {
-            let index = point.mark.index;
+            self.keeping.covered(point.mark.index);
             self.replica.snapshot_made(point);
-            self.replica.compact(index);
             self.news = true;
         }
     }

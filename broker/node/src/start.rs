@@ -20,6 +20,7 @@ use super::inbox::Inbox;
 use super::inlet::Inlet;
 use super::input::Input;
 use super::leaders::Leaders;
+use super::loading::LOADS_MAX;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
 use super::network::Network;
@@ -105,6 +106,7 @@ pub(super) fn start(
         pumps: Pumps::new(),
         spread: AtomicU32::new(0),
         readers: Arc::new(Semaphore::new(READERS_MAX)),
+        loads: Semaphore::new(LOADS_MAX),
         disk: DiskLook::new(host.now()),
         host,
         #[cfg(test)]

@@ -201,6 +201,7 @@ impl Worker {
                 }
                 Input::Peer(arrived) => self.arrived(arrived),
                 Input::Unreachable(node, lane) => self.unreachable(node, lane),
+                Input::Loaded(shard, from, entries) => self.loaded(shard, from, entries),
                 Input::Checkpointed(shard, result) => self.checkpointed(shard, result, now),
                 Input::Checkpoint => self.checkpoint(|_| true, now),
                 Input::Drain(reply) => self.draining = Some(Draining::new(reply, now)),
@@ -223,6 +224,7 @@ impl Worker {
         } else if let Some(shard) = self.shards.get_mut(&id) {
             shard.checkpointed(result, now);
         }
+        self.let_go();
     }
 
     /// Hands over what the shards have ordered, if the journal has room for it.
@@ -293,6 +295,7 @@ impl Worker {
             // Done when the inbox is emptied.
             Input::Synced(_)
             | Input::Unreachable(..)
+            | Input::Loaded(..)
             | Input::Checkpointed(..)
             | Input::Checkpoint
             | Input::Room
@@ -395,7 +398,7 @@ impl Worker {
             self.housekeeping_at = None;
             self.housekeeping(now);
         }
-        if self.housekeeping_at.is_none() && self.needs_housekeeping() {
+        if self.housekeeping_at.is_none() && (self.needs_housekeeping() || self.keeps_some()) {
             self.housekeeping_at = Some(now + HOUSEKEEPING_EVERY);
         }
     }
@@ -424,6 +427,9 @@ impl Worker {
         }
         for shard in self.shards.values_mut() {
             shard.housekeeping(now);
+        }
+        if self.keeps_some() {
+            self.let_go();
         }
         self.checkpoint(wanted, now);
     }

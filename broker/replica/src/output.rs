@@ -126,6 +126,8 @@ pub struct Progress {
     pub replica: ReplicaId,
     /// Everything up to here is synced there.
     pub matched: LogIndex,
+    /// The same, or where the snapshot ends that is on its way there: what follows has to be sent.
+    pub has: LogIndex,
     /// How entries get there.
     pub flow: Flow,
     /// Whether it was heard of lately.

@@ -3,8 +3,8 @@
 //! Entries wait until the journal has room, like everything that adds to what is to be written. The
 //! rest does not: an acceptance makes room, and an election must not wait for a slow disk.
 
-use millrace_replica::{Body, Lane, Payload, ShardMessage};
-use millrace_types::{NodeId, ShardId};
+use millrace_replica::{Body, Entry, Lane, Payload, ShardMessage};
+use millrace_types::{LogIndex, NodeId, ShardId};
 
 use super::Worker;
 use crate::inlet::Arrived;
@@ -43,6 +43,41 @@ impl Worker {
             }
         }
         self.quarantine(broken);
+    }
+
+    /// Lets the journal go as far as checkpoints cover it and no follower needs it.
+    pub(super) fn let_go(&mut self) {
+        let keeps = self.node.keeps();
+        let journal = &self.node.journal;
+        if let Some(metadata) = &mut self.metadata
+            && let Some(upto) = metadata.log().let_go(keeps)
+        {
+            journal.release(ShardId::METADATA, upto);
+        }
+        for (id, shard) in &mut self.shards {
+            if let Some(upto) = shard.log().let_go(keeps) {
+                journal.release(*id, upto);
+            }
+        }
+    }
+
+    /// Whether something is kept for followers only.
+    pub(super) fn keeps_some(&mut self) -> bool {
+        let mut shards = self.shards.values_mut();
+        let metadata = self.metadata.as_mut();
+        metadata.is_some_and(|metadata| metadata.log().keeps_some())
+            || shards.any(|shard| shard.log().keeps_some())
+    }
+
+    /// Entries for a follower have been read.
+    pub(super) fn loaded(&mut self, shard: ShardId, from: LogIndex, entries: Vec<Entry>) {
+        if shard == ShardId::METADATA {
+            if let Some(metadata) = &mut self.metadata {
+                metadata.log().loaded(from, entries);
+            }
+        } else if let Some(shard) = self.shards.get_mut(&shard) {
+            shard.log().loaded(from, entries);
+        }
     }
 
     /// What was sent to a node in a lane was probably lost.

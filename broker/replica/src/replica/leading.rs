@@ -121,6 +121,10 @@ impl Replica {
                 ProgressState::Snapshot => Flow::Snapshot,
             },
             active: follower.recent_active || *id == self.options.id.get(),
+            has: LogIndex::new(match follower.state {
+                ProgressState::Snapshot => follower.pending_snapshot.max(follower.matched),
+                ProgressState::Probe | ProgressState::Replicate => follower.matched,
+            }),
         };
         let mut progress: Vec<Progress> = self.node.raft.prs().iter().map(of).collect();
         progress.sort_unstable_by_key(|progress| progress.replica);
