@@ -59,6 +59,21 @@ pub(crate) async fn publish(client: &Client, address: &str, payload: &str) -> Re
     Ok(ack.offset.unwrap_or_default())
 }
 
+/// Publishes one message, and does not try again for long.
+pub(crate) async fn try_publish(
+    client: &Client,
+    address: &str,
+    payload: &str,
+) -> Result<u64, Error> {
+    let options = PublisherOptions {
+        give_up_after: Some(Duration::from_secs(1)),
+        ..PublisherOptions::default()
+    };
+    let publisher = client.publisher(address, options);
+    let ack = publisher.publish(message(payload)).await?;
+    Ok(ack.offset.unwrap_or_default())
+}
+
 /// Takes the next message of a queue.
 pub(crate) async fn take(client: &Client, address: &str) -> Result<Received> {
     let options = ReceiveOptions {

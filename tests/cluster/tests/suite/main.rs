@@ -5,6 +5,7 @@ mod bad_volume;
 mod command_line;
 mod crash;
 mod damage;
+mod founding;
 mod full_disk;
 mod given;
 mod lifecycle;
@@ -56,6 +57,9 @@ fn main() -> ExitCode {
         command_line::exit_codes_tell_failures_apart,
         command_line::a_closed_pipe_ends_quietly_and_loses_nothing,
         command_line::publish_outlives_a_restart_of_the_broker,
+        founding::three_nodes_found_one_cluster_in_any_order,
+        founding::a_node_whose_disk_is_lost_founds_nothing_again,
+        founding::a_record_that_was_sent_to_some_reaches_those_who_come_later,
         python::a_client_generated_from_the_protocol_files_works,
     ])
 }
