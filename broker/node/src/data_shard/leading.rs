@@ -46,7 +46,10 @@ impl DataShard {
 
     /// Everything of earlier terms is applied: from here on this replica decides.
     pub(super) fn begin(&mut self, now: Instant) {
-        let (wall, elapsed) = (self.state.shard.wall(), self.state.shard.elapsed());
+        let (wall, mut elapsed) = (self.state.shard.wall(), self.state.shard.elapsed());
+        if millrace_types::mutant!(FailoverExpiresLeases) {
+            elapsed = elapsed.plus_millis(60_000);
+        }
         self.clock = Clock::new(wall, elapsed, now);
         self.tick = false;
         self.trims = 0;
@@ -67,8 +70,13 @@ impl DataShard {
         let refusal = self.log.not_leader();
         let (shard, why) = (self.id, &refusal.message);
         tracing::info!(%shard, %why, "the shard is not led here any more");
+        let unknown = if millrace_types::mutant!(LostLeadNotApplied) {
+            refusal.clone()
+        } else {
+            refusal.clone().unknown()
+        };
         for (_, caller) in lost.0 {
-            caller.refuse(refusal.clone().unknown());
+            caller.refuse(unknown.clone());
         }
         self.close(&refusal);
     }
