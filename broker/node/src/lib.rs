@@ -35,6 +35,7 @@ mod node;
 mod options;
 mod outbound;
 mod partition;
+mod placement;
 mod pumps;
 mod records;
 mod recovery;

@@ -2,7 +2,7 @@
 //! can be asked is here; `roster/command.rs` says what can be proposed, `roster/change.rs` what
 //! that does.
 //!
-//! Promises: a replica id is minted once and never returns to a target that has dropped it; a
+//! Promises: a replica id is minted once, and what is neither wanted nor there never returns; a
 //! report about a shard never replaces a later one. Decides nothing about where replicas belong:
 //! the planner proposes, this records.
 

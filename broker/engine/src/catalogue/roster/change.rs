@@ -278,7 +278,8 @@ impl Roster {
             let known = self.nodes.get(&node).ok_or_else(|| no_such_node(node))?;
             let replica = match replica {
                 Some(replica) => {
-                    let kept = current.target.find(replica);
+                    let there = || current.actual.find(replica);
+                    let kept = current.target.find(replica).or_else(there);
                     if kept.is_none_or(|kept| kept.node != node) {
                         return Err(invalid(format!(
                             "shard {shard} is not to have replica {replica} on node {node}"
@@ -331,6 +332,18 @@ impl Roster {
         }
         let before = core::mem::replace(&mut placed.actual, Report { index, members });
         placed.let_go(&before.members);
+        // A leader that did not know the target has removed what is wanted: its id is spent.
+        let was = |it: &&Assigned| before.members.iter().any(|m| m.replica == it.replica);
+        let missed = placed.target.replicas.iter().filter(was);
+        let missed: Vec<Assigned> = missed
+            .filter(|it| placed.actual.find(it.replica).is_none())
+            .copied()
+            .collect();
+        for it in missed {
+            if let Some(node) = self.nodes.get_mut(&it.node) {
+                node.lost.insert(shard, it.replica);
+            }
+        }
         self.forget_lost();
         Ok(true)
     }

@@ -97,6 +97,6 @@ pub struct Wish {
     pub node: NodeId,
     /// How it counts.
     pub role: Role,
-    /// The one that the present target has there; `None` for a new one, whose id is minted.
+    /// The one that is wanted or is there now; `None` for a new one, whose id is minted.
     pub replica: Option<ReplicaId>,
 }
