@@ -58,6 +58,7 @@ impl Running {
         if workers.is_empty() {
             return;
         }
+        self.node.pumps.cancel();
         self.node
             .inboxes
             .iter()

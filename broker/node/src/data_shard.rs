@@ -27,6 +27,7 @@ use super::input::{Caller, Proposal};
 use super::logs::{Extent, Known};
 use super::node::Node;
 use super::options::{RETRY_AFTER_MS, WAITING_RECEIVES_MAX};
+use super::placement::steering::Steering;
 use super::pumps::{Job, Pumps};
 use super::reply::Reply;
 use super::shard_log::{Committed, ShardLog, Standing};
@@ -59,6 +60,7 @@ pub(super) struct DataShard {
     /// Leases that are due until then have been looked at: what was sent of them is noted.
     noted: Elapsed,
     waking: Waking,
+    steering: Steering,
 }
 
 impl DataShard {
@@ -89,6 +91,7 @@ impl DataShard {
             sweep: Sweep::default(),
             noted: shard_time,
             waking: Waking::default(),
+            steering: Steering::default(),
             state,
         };
         let partitions = this

@@ -48,6 +48,8 @@ pub(super) enum Input {
     Loaded(ShardId, LogIndex, Vec<Entry>),
     /// What was sent to a node in a lane was probably lost.
     Unreachable(NodeId, Lane),
+    /// Nodes or replicas have changed in the catalogue.
+    Roster,
     /// A checkpoint is done, or is not.
     Checkpointed(ShardId, Result<LogIndex, CheckpointError>),
     /// A data shard has, or has not, logged a portion of its configuration, of a round.

@@ -77,7 +77,7 @@ pub use millrace_replica::{Lane, Role, ShardMessage};
 pub use millrace_storage::{Area, Cluster, Times, TimesSeen};
 pub use network::{Alone, Network, Unreachable};
 pub use options::{
-    ANSWER_WAIT_MAX, MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX,
+    ANSWER_WAIT_MAX, Advertised, MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX,
 };
 pub use partition::partition_for;
 pub use view::{CatalogueView, Object, ObjectKind};

@@ -1,6 +1,8 @@
 //! The metadata shard: applies changes of the catalogue and publishes its view. While it leads, it
 //! orders them, and tells every data shard what it still lacks until all have logged it.
 
+mod placing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,9 +17,11 @@ use super::checkpoint_plan::{self, CheckpointPlan};
 use super::clock::Clock;
 use super::configuring::Round;
 use super::facts::ShardFacts;
+use super::input::Input;
 use super::leaders::Led;
 use super::node::Node;
 use super::outbound::Outbound;
+use super::placement::steering::Steering;
 use super::recovery::Metadata;
 use super::reply::Reply;
 use super::shard_log::{Committed, Lost, NotTaken, ShardLog, Standing};
@@ -37,6 +41,9 @@ pub(super) struct MetadataShard {
     round: u64,
     /// What data shards have done, as far as it was put on its way into the catalogue.
     noted: BTreeMap<ShardId, u64>,
+    /// Nodes or replicas may belong elsewhere than was planned last.
+    replan: bool,
+    steering: Steering,
 }
 
 impl MetadataShard {
@@ -48,7 +55,7 @@ impl MetadataShard {
         log: ShardLog<(CatalogueEntry, Reply<u64>)>,
         now: Instant,
     ) -> Self {
-        let this = Self {
+        let mut this = Self {
             node: Arc::clone(node),
             clock: Clock::new(state.wall, state.elapsed, now),
             state,
@@ -58,6 +65,8 @@ impl MetadataShard {
             rounds: BTreeMap::new(),
             round: 0,
             noted: BTreeMap::new(),
+            replan: false,
+            steering: Steering::default(),
         };
         this.publish();
         this
@@ -78,6 +87,7 @@ impl MetadataShard {
     /// # Errors
     /// Why the shard must not go on.
     pub(super) fn gather(&mut self, now: Instant, out: &mut Outbound) -> Result<(), String> {
+        self.steer(now);
         if let Some(lost) = self.log.gather(out)? {
             self.step_down(lost);
         }
@@ -98,6 +108,7 @@ impl MetadataShard {
         if self.state.catalogue.topology().data_shards() < data_shards {
             self.propose(CatalogueCommand::Init { data_shards }, Reply::none(), now);
         }
+        self.begin_placing(now);
         self.noted.clear();
         for (command, reply) in std::mem::take(&mut self.held) {
             self.propose(command, reply, now);
@@ -159,6 +170,7 @@ impl MetadataShard {
         if changed {
             self.push(now);
         }
+        self.place(now);
         applied
     }
 
@@ -288,16 +300,27 @@ impl MetadataShard {
     }
 
     /// Replaces the view that everybody else has.
-    fn publish(&self) {
+    fn publish(&mut self) {
         let catalogue = &self.state.catalogue;
         let (topology, roster) = (catalogue.topology(), catalogue.roster());
+        let revision = self.node.view.borrow().roster().revision();
+        let is_other = revision != roster.revision();
         self.node
             .view
             .send_modify(|view| *view = Arc::new(view.next(topology, roster)));
+        if is_other {
+            self.replan = true;
+            let inboxes = self.node.inboxes.iter();
+            inboxes.for_each(|inbox| inbox.send(Input::Roster));
+        }
     }
 
     /// Tries again what did not work; called about once a second.
     pub(super) fn housekeeping(&mut self, now: Instant) {
+        self.place(now);
+        if self.steering.is_restless() {
+            self.steering.upset();
+        }
         self.push(now);
     }
 
@@ -308,7 +331,8 @@ impl MetadataShard {
         let mut shards = (1..=topology.data_shards()).map(ShardId::new);
         let mut behind =
             || shards.any(|shard| topology.done(shard) < topology.revision() && can_be_told(shard));
-        self.plan.covered() < self.state.catalogue.applied() || (self.log.leads() && behind())
+        self.plan.covered() < self.state.catalogue.applied()
+            || (self.log.leads() && (self.replan || self.steering.is_restless() || behind()))
     }
 
     /// Starts a checkpoint when it is due, or possible and `wanted`.

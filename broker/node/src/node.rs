@@ -13,7 +13,7 @@ use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_storage::{CheckpointerHandle, DataDir, JournalHandle, NextFile};
 use millrace_types::{ErrorCode, LogId, NodeId, Refusal, ShardId};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::bodies::Bodies;
 use super::figures::Figures;
@@ -58,6 +58,8 @@ pub(super) struct Node {
     /// Where other nodes take calls of clients.
     pub(super) directory: watch::Sender<BTreeMap<NodeId, Arc<str>>>,
     pub(super) view: watch::Sender<Arc<CatalogueView>>,
+    /// Told when a replica of this node was given up because it lost something.
+    pub(super) lost_more: Arc<Notify>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) figures: Figures,
     pub(super) pumps: Pumps,

@@ -58,6 +58,17 @@ pub(super) const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Bytes in flight of one consumer at most, and unless it asks for less.
 pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
 
+/// Where others find a node; what is empty is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertised {
+    /// Other nodes, `HOST:PORT`.
+    pub peer_address: String,
+    /// Clients, `HOST:PORT`.
+    pub client_address: String,
+    /// What fails together with it.
+    pub zone: String,
+}
+
 /// What a node is started with.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -85,6 +96,8 @@ pub struct NodeOptions {
     pub checkpoint_journal_bytes: u64,
     /// Entries after which a shard makes a checkpoint: bounds the time a start takes.
     pub checkpoint_entries: u64,
+    /// Where others find this node.
+    pub advertised: Advertised,
     /// Silence after which a session is detached.
     pub session_ttl: Duration,
     /// A consumer that takes nothing for this long gives back what waits for it.
@@ -109,6 +122,7 @@ impl NodeOptions {
             scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND_DEFAULT,
             checkpoint_journal_bytes: 64 << 20,
             checkpoint_entries: 200_000,
+            advertised: Advertised::default(),
             session_ttl: SESSION_TTL_DEFAULT,
             consumer_stall: STALL_DEFAULT,
             journal: JournalOptions::default(),

@@ -182,6 +182,19 @@ impl Pumps {
         Self::start(node, job);
     }
 
+    /// Runs something for this node that ends with the pumps, if it has not by then.
+    pub(super) fn errand(node: &Arc<Node>, errand: impl Future<Output = ()> + Send + 'static) {
+        let stop = node.pumps.stop.clone();
+        let run = node.pumps.tracker.track_future(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = errand => {}
+            }
+        });
+        node.host.spawn(Box::pin(run));
+    }
+
     /// There is something to do, and nobody does it: an effect was lost, or the last try failed. A
     /// pump at work is left alone, and what keeps one from going on stays known until it does.
     pub(super) fn retry(node: &Arc<Node>, job: Job) {
@@ -266,9 +279,14 @@ impl Pumps {
 
     /// Stops all of them; each ends after the step it is at.
     pub(super) async fn stop(&self) {
-        self.stop.cancel();
+        self.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Lets none go on.
+    pub(super) fn cancel(&self) {
+        self.stop.cancel();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -8,6 +8,7 @@
 //! when everything of earlier terms is applied. Knows nothing of commands.
 
 mod keeping;
+mod members;
 mod talk;
 
 use std::collections::VecDeque;
@@ -61,6 +62,8 @@ pub(super) struct ShardLog<E> {
     /// Whether somebody else may lead than was told last.
     moved: bool,
     keeping: Keeping,
+    /// Members or leadership have changed.
+    regrouped: bool,
 }
 
 struct Waiting<E> {
@@ -135,6 +138,7 @@ impl<E> ShardLog<E> {
             point: None,
             keeping: Keeping::default(),
             moved: true,
+            regrouped: true,
         }
     }
 
@@ -244,6 +248,7 @@ impl<E> ShardLog<E> {
             return None;
         }
         self.standing = elected.map_or(Standing::Follows, Standing::Elected);
+        self.regrouped = true;
         stands.map(|_| self.lose())
     }
 
@@ -272,11 +277,13 @@ impl<E> ShardLog<E> {
         match entry.kind {
             EntryKind::Lead if self.standing == Standing::Elected(term) => {
                 self.standing = Standing::Leads(term);
+                self.regrouped = true;
                 return Some(Committed::Begin { index });
             }
             EntryKind::Lead | EntryKind::Members => {
                 // A member may have become known.
                 self.moved = true;
+                self.regrouped = true;
                 return Some(Committed::Pass { index });
             }
             EntryKind::Command => {}

@@ -11,7 +11,7 @@ use millrace_storage::{
     ReadError, Recovery, Routine, Scrubber, ScrubberHandle, Store,
 };
 use millrace_types::{Founding, SHARDS_MAX, ShardId};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::data_shard::DataShard;
 use super::figures::Figures;
@@ -26,6 +26,7 @@ use super::metadata_shard::MetadataShard;
 use super::network::Network;
 use super::node::{DiskLook, Node, Phase, not_leader, quarantined};
 use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
+use super::placement::registering;
 use super::pumps::Pumps;
 use super::recovery::{self, Apply, Metadata, Opened, Recovered, Unusable};
 use super::shard_log::ShardLog;
@@ -101,6 +102,7 @@ pub(super) fn start(
         leaders: Leaders::new(),
         directory: watch::Sender::default(),
         view: watch::Sender::new(Arc::new(view)),
+        lost_more: Arc::new(Notify::new()),
         phase,
         figures: Figures::default(),
         pumps: Pumps::new(),
@@ -113,6 +115,7 @@ pub(super) fn start(
         effects_lost: std::sync::atomic::AtomicBool::new(false),
     });
     let workers = run_workers(&node, workers_of(&node, found))?;
+    registering::start(&node);
     let mut disk = disk_routines;
     let (scrubber, running) = scrub(&node)?;
     disk.push(running);

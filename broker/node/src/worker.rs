@@ -203,12 +203,23 @@ impl Worker {
                 Input::Unreachable(node, lane) => self.unreachable(node, lane),
                 Input::Loaded(shard, from, entries) => self.loaded(shard, from, entries),
                 Input::Checkpointed(shard, result) => self.checkpointed(shard, result, now),
+                Input::Roster => self.roster_changed(),
                 Input::Checkpoint => self.checkpoint(|_| true, now),
                 Input::Drain(reply) => self.draining = Some(Draining::new(reply, now)),
                 input => self.waiting.push_back(input),
             }
         }
         Flow::On
+    }
+
+    /// Every shard looks at what it should have.
+    fn roster_changed(&mut self) {
+        if let Some(metadata) = &mut self.metadata {
+            metadata.upset();
+        }
+        for shard in self.shards.values_mut() {
+            shard.upset();
+        }
     }
 
     fn checkpointed(
@@ -296,6 +307,7 @@ impl Worker {
             Input::Synced(_)
             | Input::Unreachable(..)
             | Input::Loaded(..)
+            | Input::Roster
             | Input::Checkpointed(..)
             | Input::Checkpoint
             | Input::Room

@@ -175,6 +175,13 @@ impl DataDir {
         (held.state != HeldState::Retired).then_some(held.replica)
     }
 
+    /// The replica of a shard that this node gave up last, and no other has come since.
+    #[must_use]
+    pub fn retired(&self, shard: ShardId) -> Option<ReplicaId> {
+        let held = self.held(shard)?;
+        (held.state == HeldState::Retired).then_some(held.replica)
+    }
+
     /// The shard's first members, when this node's replica is one of them. Whoever has another one
     /// learns from a leader who they are.
     #[must_use]

@@ -32,6 +32,7 @@ impl DataShard {
     /// # Errors
     /// Why the shard must not go on.
     pub(crate) fn gather(&mut self, now: Instant, out: &mut Outbound) -> Result<(), String> {
+        self.steer(now);
         if let Some(lost) = self.log.gather(out)? {
             self.step_down(lost);
         }

@@ -61,9 +61,25 @@ impl DataShard {
         if self.plan.covered() < applied || !self.log.leads() {
             return self.plan.covered() < applied || self.sweep.is_due(applied);
         }
-        !self.connections.is_empty()
+        self.steering.is_restless()
+            || !self.connections.is_empty()
             || self.sweep.is_due(applied)
             || self.shard().partitions().any(retention::has_bounds)
+    }
+
+    /// Nodes or replicas have changed.
+    pub(crate) const fn upset(&mut self) {
+        self.steering.upset();
+    }
+
+    /// Brings the members closer to what they should be, if there is reason to look.
+    pub(super) fn steer(&mut self, now: Instant) {
+        if self.log.regrouped() {
+            self.steering.upset();
+        }
+        if self.steering.is_upset() {
+            self.steering.steer(&self.node, &mut self.log, now);
+        }
     }
 
     /// Looks after connections and retention; called about once a second.
@@ -71,6 +87,9 @@ impl DataShard {
         if !self.log.leads() {
             self.look_around(now);
             return;
+        }
+        if self.steering.is_restless() {
+            self.steering.upset();
         }
         self.check_connections(now);
         self.sweep(now);

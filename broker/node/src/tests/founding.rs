@@ -87,7 +87,8 @@ fn one_of_several_founders_has_its_replicas_with_the_members_of_the_record() {
     for life in 0..2 {
         // The directory knows by itself the second time.
         let founding = (life == 0).then(|| ours.clone());
-        let broker = start(&disk, &host, |options| options.founding = founding).unwrap();
+        let alive = host.life();
+        let broker = start(&disk, &alive, |options| options.founding = founding).unwrap();
         let ours = ours.clone();
         host.run(async move {
             for shard in (0..=3).map(ShardId::new) {
@@ -111,7 +112,7 @@ fn one_of_several_founders_has_its_replicas_with_the_members_of_the_record() {
             assert_eq!(refusals(&broker).await, [ErrorCode::NotLeader; 2]);
             assert_eq!(broker.metadata().await.unwrap().cluster_id, "ours");
         });
-        host.kill();
+        alive.kill();
     }
 }
 
@@ -152,12 +153,13 @@ fn a_node_that_joined_starts_with_nothing_but_a_replica_that_knows_nobody() {
     dir.join(ours, ReplicaId::new(77)).unwrap();
     drop(dir);
     for _ in 0..2 {
-        let broker = start(&disk, &host, |_| {}).unwrap();
+        let alive = host.life();
+        let broker = start(&disk, &alive, |_| {}).unwrap();
         host.run(async move {
             let (members, mark) = replica(&broker, ShardId::METADATA).await;
             assert_eq!((members, mark), (Vec::new(), Some(Mark::default())));
             assert_eq!(refusals(&broker).await, [ErrorCode::NotLeader; 4]);
         });
-        host.kill();
+        alive.kill();
     }
 }

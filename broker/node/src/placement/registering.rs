@@ -1,0 +1,135 @@
+//! Tells the catalogue who this node is, and how the cluster began.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use millrace_engine::catalogue::{Founded, NodeFacts, Registration, Roster, RosterCommand};
+use millrace_storage::DataDir;
+use millrace_types::{FEATURE_LEVEL, NodeId, ReplicaId, ShardId};
+
+use crate::node::Node;
+use crate::pumps::Pumps;
+
+/// A registration that is not in the catalogue after this long is made again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Voters of a data shard, as soon as there are nodes enough, in a cluster that one node founded.
+const REPLICATION_DEFAULT: u32 = 3;
+
+/// Sees to it, from here on, that the catalogue knows this node as it is.
+pub(crate) fn start(node: &Arc<Node>) {
+    Pumps::errand(node, register(Arc::downgrade(node)));
+}
+
+/// Does not keep the node alive while it waits.
+async fn register(weak: Weak<Node>) {
+    let Some(node) = weak.upgrade() else {
+        return;
+    };
+    let (mut view, lost_more) = (node.view.subscribe(), Arc::clone(&node.lost_more));
+    drop(node);
+    while let Some(node) = weak.upgrade() {
+        let lost = lost_more.notified();
+        let roster = Arc::clone(view.borrow_and_update().roster());
+        let Some(registration) = registration(&node, &roster) else {
+            drop(node);
+            tokio::select! {
+                biased;
+                changed = view.changed() => if changed.is_err() { return },
+                () = lost => {}
+            }
+            continue;
+        };
+        let command = RosterCommand::RegisterNode(registration);
+        if let Err(refusal) = node.order_catalogue(command.into()).await {
+            tracing::debug!(%refusal, "this node is not registered yet");
+        }
+        if is_known(&node, view.borrow().roster()) {
+            continue;
+        }
+        let again = node.host.sleep(AGAIN);
+        drop(node);
+        tokio::select! {
+            biased;
+            changed = view.changed() => if changed.is_err() { return },
+            () = again => {}
+        }
+    }
+}
+
+fn is_known(node: &Node, roster: &Roster) -> bool {
+    registration(node, roster).is_none()
+}
+
+/// What the catalogue has to be told, if there is anything.
+fn registration(node: &Node, roster: &Roster) -> Option<Registration> {
+    if !roster.is_founded() {
+        return None;
+    }
+    let own = node.data_dir.node();
+    let facts = facts(node, roster);
+    let lost = lost(node, roster);
+    let known = roster.node(own).is_some_and(|known| {
+        let is_told = |(shard, id): &(ShardId, ReplicaId)| known.lost.get(shard) == Some(id);
+        known.facts == facts && lost.iter().all(is_told)
+    });
+    (!known).then_some(Registration {
+        node: own,
+        facts,
+        lost,
+    })
+}
+
+/// What this node says of itself.
+fn facts(node: &Node, roster: &Roster) -> NodeFacts {
+    let advertised = &node.options.advertised;
+    let known = roster.node(node.data_dir.node());
+    let peer = known.map(|known| known.facts.peer_address.clone());
+    NodeFacts {
+        // Who founds a cluster is in its record.
+        peer_address: match &*advertised.peer_address {
+            "" => peer.unwrap_or_default(),
+            given => given.into(),
+        },
+        client_address: advertised.client_address.clone(),
+        zone: advertised.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        feature_level: FEATURE_LEVEL,
+    }
+}
+
+/// Replicas that were given up here, or are damaged, and that somebody misses.
+fn lost(node: &Node, roster: &Roster) -> Vec<(ShardId, ReplicaId)> {
+    let dir = &node.data_dir;
+    let lost = |shard| {
+        let damaged = || node.slot_at_all(shard).damage().is_some();
+        let damaged = || dir.replica(shard).filter(|_| damaged());
+        Some((shard, dir.retired(shard).or_else(damaged)?))
+    };
+    let named = |(shard, id): &(ShardId, ReplicaId)| {
+        let replicas = roster.shard(*shard);
+        replicas.is_some_and(|replicas| replicas.names(*id))
+    };
+    dir.shards().filter_map(lost).filter(named).collect()
+}
+
+/// How the cluster began, as far as this node was there.
+pub(crate) fn founded(dir: &DataDir) -> Option<Founded> {
+    let founding = dir.cluster()?.founding?;
+    let founders = founding.founders();
+    let members = |shard| -> Vec<(ReplicaId, NodeId)> {
+        // Who founded alone before there were records brought other ids.
+        let here = dir.founding_members(shard);
+        here.unwrap_or_else(|| founding.members(shard))
+    };
+    Some(Founded {
+        replication: match founders {
+            [_] => REPLICATION_DEFAULT,
+            _ => founding.replication(),
+        },
+        nodes: founders
+            .iter()
+            .map(|it| (it.node, it.peer.clone()))
+            .collect(),
+        shards: dir.shards().map(members).collect(),
+    })
+}
