@@ -7,7 +7,7 @@ use millrace_engine::Shard;
 use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
-use millrace_replica::{Entry, Lane, ReadyNumber};
+use millrace_replica::{Entry, Lane};
 use millrace_storage::CheckpointError;
 use millrace_types::{ErrorCode, LogIndex, NodeId, Refusal, ShardId};
 
@@ -15,6 +15,7 @@ use super::api::{Acknowledge, Taken};
 use super::connection::Connection;
 use super::gate::Permit;
 use super::inlet::Arrived;
+use super::outbound::SyncMark;
 use super::reply::Reply;
 use super::waiters::Waiter;
 use super::worker::Facts;
@@ -41,7 +42,7 @@ pub(super) enum Input {
     /// The journal takes records again.
     Room,
     /// These writes of these shards, and all before them, are synced.
-    Synced(Vec<(ShardId, ReadyNumber)>),
+    Synced(Vec<SyncMark>),
     /// Messages of other nodes' replicas.
     Peer(Arrived),
     /// Entries for a follower of a shard, from one on; none when they are gone.

@@ -373,6 +373,11 @@ impl MetadataShard {
         self.log.is_idle() && !self.plan.is_running()
     }
 
+    /// Whether a checkpoint is being made.
+    pub(super) const fn is_checkpointing(&self) -> bool {
+        self.plan.is_running()
+    }
+
     /// Whether anything is on its way to the disk.
     pub(super) fn is_writing(&self) -> bool {
         !self.log.is_idle()

@@ -9,19 +9,30 @@ use std::sync::Arc;
 
 use millrace_replica::{Lane, ReadyNumber, ShardMessage};
 use millrace_storage::{AppendError, JournalRecord, Wanted};
-use millrace_types::{NodeId, ShardId};
+use millrace_types::{NodeId, ReplicaId, ShardId};
 
 use super::inbox::Inbox;
 use super::input::Input;
 use super::loading;
 use super::node::Node;
 
+/// A write of a replica, and all before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SyncMark {
+    /// Whose log it is.
+    pub(super) shard: ShardId,
+    /// Which copy: another one may take its place while this is on its way.
+    pub(super) replica: ReplicaId,
+    /// The write.
+    pub(super) number: ReadyNumber,
+}
+
 /// What is to be written and sent.
 #[derive(Default)]
 pub(super) struct Outbound {
     records: Vec<JournalRecord>,
     /// Of each shard the last of its writes.
-    marks: Vec<(ShardId, ReadyNumber)>,
+    marks: Vec<SyncMark>,
     messages: BTreeMap<(NodeId, Lane), Vec<ShardMessage>>,
     /// To be read.
     loads: Vec<Wanted>,
@@ -29,15 +40,12 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// Adds a write of a shard; those of one shard in the order of their numbers.
-    pub(super) fn push(
-        &mut self,
-        shard: ShardId,
-        number: ReadyNumber,
-        records: impl Iterator<Item = JournalRecord>,
-    ) {
-        match self.marks.iter_mut().find(|(marked, _)| *marked == shard) {
-            Some((_, last)) => *last = number,
-            None => self.marks.push((shard, number)),
+    pub(super) fn push(&mut self, mark: SyncMark, records: impl Iterator<Item = JournalRecord>) {
+        let same =
+            |other: &&mut SyncMark| other.shard == mark.shard && other.replica == mark.replica;
+        match self.marks.iter_mut().find(same) {
+            Some(last) => *last = mark,
+            None => self.marks.push(mark),
         }
         self.records.extend(records);
     }
@@ -54,7 +62,7 @@ impl Outbound {
     }
 
     /// Takes what waits to be written.
-    pub(super) fn take(&mut self) -> (Vec<JournalRecord>, Vec<(ShardId, ReadyNumber)>) {
+    pub(super) fn take(&mut self) -> (Vec<JournalRecord>, Vec<SyncMark>) {
         let records = std::mem::take(&mut self.records);
         (records, std::mem::take(&mut self.marks))
     }

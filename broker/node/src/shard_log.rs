@@ -23,7 +23,7 @@ use millrace_types::{ErrorCode, LogIndex, Refusal, Term};
 use super::leaders::Led;
 use super::node;
 use super::options::RETRY_AFTER_MS;
-use super::outbound::Outbound;
+use super::outbound::{Outbound, SyncMark};
 use super::records;
 use keeping::Keeping;
 pub(super) use keeping::Keeps;
@@ -229,12 +229,13 @@ impl<E> ShardLog<E> {
         if write.install.is_some() {
             return Err("a snapshot came without the state it speaks of".into());
         }
-        let (shard, number) = (self.replica.shard(), write.number);
-        out.push(
+        let (shard, replica) = (self.replica.shard(), self.replica.id());
+        let mark = SyncMark {
             shard,
-            number,
-            records::of_write(shard, self.replica.id(), write),
-        );
+            replica,
+            number: write.number,
+        };
+        out.push(mark, records::of_write(shard, replica, write));
         Ok(())
     }
 
@@ -481,8 +482,8 @@ mod tests {
         let mut out = Outbound::default();
         assert!(log.gather(&mut out).unwrap().is_none());
         let (records, marks) = out.take();
-        for (_, number) in marks {
-            log.synced(number);
+        for mark in marks {
+            log.synced(mark.number);
         }
         assert!(log.gather(&mut out).unwrap().is_none());
         records.len()

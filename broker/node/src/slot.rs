@@ -138,7 +138,6 @@ impl Slot {
 
     /// Puts something in the place of what is there. Called by the shard's worker, or before it
     /// runs.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for replicas that come and go"))]
     pub(super) fn replace(&self, content: Content) {
         let old = std::mem::replace(&mut *self.write(), content);
         if let Content::Replica(hosted) = old {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 
 use millrace_storage::{
     Checkpointer, Damaged, DataDir, Disk, DiskFailure, Expect, Finding, Journal, JournalRecord,
-    ReadError, Recovery, Routine, Scrubber, ScrubberHandle, Store,
+    ReadError, Recovery, Routine, Scrubber, ScrubberHandle, ShardRecovery, Store,
 };
-use millrace_types::{Founding, SHARDS_MAX, ShardId};
+use millrace_types::{Founding, LogIndex, SHARDS_MAX, ShardId};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::data_shard::DataShard;
@@ -150,7 +151,9 @@ fn scrub(node: &Arc<Node>) -> Result<(ScrubberHandle, Box<dyn Join>), StartError
         let why = error.to_string();
         quarantine(shard, &why);
         if let Some(node) = found_by.upgrade() {
-            node.slot_at_all(shard).damaged(store, why);
+            let slot = node.slot_at_all(shard);
+            slot.damaged(store, why);
+            slot.inbox.send(Input::Roster);
         }
     });
     let bytes_per_second = node.options.scrub_bytes_per_second;
@@ -348,6 +351,12 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
         .map(|inbox| Worker::new(node, inbox))
         .collect();
     let count = workers.len();
+    for shard in node.data_dir.shards() {
+        if node.data_dir.replica(shard).is_none() {
+            // Of one that was given up: nobody needs it.
+            node.journal.release(shard, LogIndex::new(u64::MAX));
+        }
+    }
     for (shard, found) in found.data {
         let Ok(found) = found else {
             continue;
@@ -365,6 +374,47 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
         workers[worker_of(shard, count)].metadata = Some(metadata);
     }
     workers
+}
+
+/// A replica that was just opened, ready to be run by its worker.
+pub(super) enum OpenedReplica {
+    /// Of the metadata shard.
+    Metadata(Box<MetadataShard>),
+    /// Of a data shard.
+    Data(Box<DataShard>),
+}
+
+/// Opens a replica that has just been begun; nothing of its shard runs here.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(super) fn open_replica(
+    node: &Arc<Node>,
+    shard: ShardId,
+    now: Instant,
+) -> Result<OpenedReplica, String> {
+    let (dir, slot) = (&node.data_dir, node.slot_at_all(shard));
+    let seed = node.host.random();
+    let seed = seed.map_err(|error| format!("no random bits: {error}"))?;
+    let nothing = ShardRecovery::default();
+    let unusable = |error| match error {
+        Unusable::Shard(why) => why,
+        Unusable::Node(error) => error.to_string(),
+    };
+    if shard == ShardId::METADATA {
+        let recovered = recovery::metadata(dir, &nothing).map_err(unusable)?;
+        let found = recovered.open(dir, shard, &node.options, seed)?;
+        slot.replace(Content::replica(Arc::clone(&found.state.store)));
+        let log = ShardLog::new(found.log);
+        let metadata = MetadataShard::new(node, found.state, found.plan, log, now);
+        return Ok(OpenedReplica::Metadata(Box::new(metadata)));
+    }
+    let recovered = recovery::data(dir, shard, &nothing).map_err(unusable)?;
+    let found = recovered.open(dir, shard, &node.options, seed)?;
+    slot.replace(Content::replica(Arc::clone(&found.state.store)));
+    let log = ShardLog::new(found.log);
+    let data = DataShard::new(node, found.state, found.plan, log, now);
+    Ok(OpenedReplica::Data(Box::new(data)))
 }
 
 fn run_workers(node: &Arc<Node>, workers: Vec<Worker>) -> Result<Vec<Box<dyn Join>>, StartError> {

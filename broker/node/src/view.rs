@@ -28,6 +28,14 @@ impl CatalogueView {
         }
     }
 
+    /// The catalogue is not to be had any more; who the nodes were last is still known.
+    pub(crate) fn lost(why: Refusal, before: &Self) -> Self {
+        Self {
+            roster: Arc::clone(&before.roster),
+            ..Self::unavailable(why)
+        }
+    }
+
     /// What comes after this view.
     pub(crate) fn next(&self, topology: &Topology, roster: &Arc<Roster>) -> Self {
         let is_same = self.revision() == topology.revision();

@@ -5,13 +5,13 @@
 //! While the journal has no room, nothing new is taken; what is committed is applied all the same.
 //! A step is bounded: what is left over is for the next one.
 
+mod hosting;
 mod peers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_replica::ReadyNumber;
 use millrace_storage::{CheckpointError, Next, Routine};
 use millrace_types::{ErrorCode, LogIndex, Refusal, ShardId};
 
@@ -22,10 +22,9 @@ use super::input::Input;
 use super::leaders::Led;
 use super::metadata_shard::MetadataShard;
 use super::node::{Node, quarantined};
-use super::outbound::Outbound;
+use super::outbound::{Outbound, SyncMark};
 use super::reply::Reply;
 use super::turn::Turn;
-use super::view::CatalogueView;
 
 /// How often connections, retention and old journal files are looked after, while there are any.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +55,10 @@ pub(super) struct Worker {
     /// When a shard with other members has its next tick.
     tick_at: Option<Instant>,
     draining: Option<Draining>,
+    /// Shards let go of while a checkpoint of them was being made, which is not done yet.
+    ghosts: BTreeSet<ShardId>,
+    /// Whether what is here may differ from what the catalogue wants here.
+    rehost: bool,
 }
 
 /// Somebody waits until everything that is in flight has finished.
@@ -131,6 +134,8 @@ impl Worker {
             housekeeping_at: None,
             tick_at: None,
             draining: None,
+            ghosts: BTreeSet::new(),
+            rehost: false,
         }
     }
 
@@ -145,6 +150,9 @@ impl Worker {
         }
         if self.out.is_empty() {
             self.take_waiting(now);
+        }
+        if self.rehost {
+            self.rehost(now);
         }
         // These go on: on a full disk, a checkpoint is what gives the journal room again.
         self.on_time(now);
@@ -175,14 +183,18 @@ impl Worker {
         self.quarantine(broken);
     }
 
-    fn synced(&mut self, marks: Vec<(ShardId, ReadyNumber)>) {
-        for (id, number) in marks {
-            if id == ShardId::METADATA {
-                if let Some(metadata) = &mut self.metadata {
-                    metadata.synced(number);
+    fn synced(&mut self, marks: Vec<SyncMark>) {
+        for mark in marks {
+            if mark.shard == ShardId::METADATA {
+                if let Some(metadata) = &mut self.metadata
+                    && metadata.log().id() == mark.replica
+                {
+                    metadata.synced(mark.number);
                 }
-            } else if let Some(shard) = self.shards.get_mut(&id) {
-                shard.synced(number);
+            } else if let Some(shard) = self.shards.get_mut(&mark.shard)
+                && shard.log().id() == mark.replica
+            {
+                shard.synced(mark.number);
             }
         }
     }
@@ -214,6 +226,7 @@ impl Worker {
 
     /// Every shard looks at what it should have.
     fn roster_changed(&mut self) {
+        self.rehost = true;
         if let Some(metadata) = &mut self.metadata {
             metadata.upset();
         }
@@ -228,6 +241,9 @@ impl Worker {
         result: Result<LogIndex, CheckpointError>,
         now: Instant,
     ) {
+        if self.ghosts.remove(&id) {
+            return;
+        }
         if id == ShardId::METADATA {
             if let Some(metadata) = &mut self.metadata {
                 metadata.checkpointed(result, now);
@@ -354,14 +370,11 @@ impl Worker {
             self.node.slot_at_all(id).quarantine(why);
             self.node.leaders.set(id, Led::Nobody);
             if id == ShardId::METADATA {
-                if let Some(mut metadata) = self.metadata.take() {
-                    metadata.close(&refusal);
-                }
-                let view = CatalogueView::unavailable(refusal);
-                self.node.view.send_replace(Arc::new(view));
-            } else if let Some(mut shard) = self.shards.remove(&id) {
-                shard.close(&refusal);
+                self.drop_metadata(&refusal);
+            } else {
+                self.drop_shard(id, &refusal);
             }
+            self.rehost = true;
         }
     }
 
@@ -420,9 +433,12 @@ impl Worker {
             .as_ref()
             .is_some_and(MetadataShard::needs_housekeeping)
             || self.shards.values().any(DataShard::needs_housekeeping)
+            || self.rehost
     }
 
     fn housekeeping(&mut self, now: Instant) {
+        // A read or the scrubber may have found damage.
+        self.rehost = true;
         let journal = self.node.journal.stats();
         let limit = self
             .node

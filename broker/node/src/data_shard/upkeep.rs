@@ -158,6 +158,11 @@ impl DataShard {
         checkpoint_plan::finish(&self.node, self.id, &mut self.plan, result, now);
     }
 
+    /// Whether a checkpoint is being made.
+    pub(crate) const fn is_checkpointing(&self) -> bool {
+        self.plan.is_running()
+    }
+
     /// Whether nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.log.is_idle() && !self.plan.is_running()

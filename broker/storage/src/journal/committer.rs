@@ -120,7 +120,8 @@ impl Committer {
     }
 
     fn release(&mut self) {
-        let released = self.shared.inbox.take_released();
+        let (restarted, released) = self.shared.inbox.take_released();
+        self.writer.live().restart(&restarted);
         if released.is_empty() && !std::mem::take(&mut self.carried) {
             return;
         }

@@ -154,6 +154,12 @@ impl JournalHandle {
         lookup::read(&**self.0.dir.disk(), wanted, &course, &paths)
     }
 
+    /// A new replica of the shard begins: what was released of the one before says nothing about
+    /// it. Called before anything of it is appended.
+    pub fn restart(&self, shard: ShardId) {
+        self.0.inbox.restart(shard);
+    }
+
     /// Counts.
     #[must_use]
     pub fn stats(&self) -> JournalStats {

@@ -3,7 +3,7 @@
 //! Never blocks. Whoever appends asks first whether there is room and, when there is none, to be
 //! told; a request that is handed in anyway is taken, so that none is ever split or lost.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_types::{LogIndex, ShardId};
@@ -28,6 +28,8 @@ struct State {
     requests: VecDeque<Request>,
     queued_bytes: u64,
     released: BTreeMap<ShardId, LogIndex>,
+    /// Of these, what was released before that.
+    restarted: BTreeSet<ShardId>,
     /// To be called when there is room.
     waiting: Vec<Done>,
     phase: Phase,
@@ -135,6 +137,14 @@ impl Inbox {
         self.signal.ring();
     }
 
+    pub(crate) fn restart(&self, shard: ShardId) {
+        let mut state = self.lock();
+        state.released.remove(&shard);
+        state.restarted.insert(shard);
+        drop(state);
+        self.signal.ring();
+    }
+
     /// Whether it takes anything new.
     pub(crate) fn is_open(&self) -> bool {
         self.lock().phase == Phase::Open
@@ -169,9 +179,11 @@ impl Inbox {
         self.lock().queued_bytes
     }
 
-    /// What was released since the last call.
-    pub(crate) fn take_released(&self) -> BTreeMap<ShardId, LogIndex> {
-        std::mem::take(&mut self.lock().released)
+    /// Since the last call: shards that began anew, and what was released after that.
+    pub(crate) fn take_released(&self) -> (BTreeSet<ShardId>, BTreeMap<ShardId, LogIndex>) {
+        let mut state = self.lock();
+        let restarted = std::mem::take(&mut state.restarted);
+        (restarted, std::mem::take(&mut state.released))
     }
 
     /// The next batch.

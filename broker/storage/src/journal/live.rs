@@ -4,7 +4,7 @@
 //! would look like lost batches at the next start. No checkpoint covers a shard's last hard state:
 //! it is written again before the file that has it goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use millrace_types::{LogIndex, ShardId};
@@ -122,6 +122,11 @@ impl Live {
                 held.index_max = held.index_max.min(index);
             }
         }
+    }
+
+    /// Forgets what was released of shards that begin anew.
+    pub(crate) fn restart(&mut self, shards: &BTreeSet<ShardId>) {
+        self.released.retain(|shard, _| !shards.contains(shard));
     }
 
     /// Takes note of checkpoints. Returns the files that hold nothing any more.

@@ -44,6 +44,28 @@ fn released_files_are_used_again() {
 }
 
 #[test]
+fn what_was_released_of_a_replica_says_nothing_about_the_next_one() {
+    let disk = MemoryDisk::new();
+    let (running, _) = start(&open_dir(&disk), small());
+    running.append_durably(vec![entry(2, 500, 10)]);
+    release(&running, 2, u64::MAX);
+    settle(&running);
+    running.journal.restart(ShardId::new(2));
+    // It begins with an older state than the one before had.
+    running.append_durably(vec![entry(2, 400, 10)]);
+    for index in 1..=60 {
+        running.append_durably(vec![entry(1, index, 900)]);
+    }
+    release(&running, 1, 60);
+    settle(&running);
+    assert_eq!(running.journal.stats().pinned_by, [ShardId::new(2)]);
+    release(&running, 2, 400);
+    settle(&running);
+    assert_eq!(running.journal.stats().pinned_by, []);
+    running.shutdown();
+}
+
+#[test]
 fn a_file_that_cannot_be_taken_out_of_use_holds_up_younger_ones() {
     let memory = MemoryDisk::new();
     let disk = FaultyDisk::new(Arc::new(memory.clone()));

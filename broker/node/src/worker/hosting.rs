@@ -1,0 +1,154 @@
+//! Which replicas are on this node, of the shards that this worker owns: a new one is opened when the
+//! catalogue wants it here, one is let go of when the catalogue has no use for it any more, and one
+//! that has lost something is given up as soon as others have the shard.
+//!
+//! Promises: what the disk has of a former replica is never read as the next one's; nothing is let
+//! go of before the catalogue says that nobody wants or has it; what is given up never votes again,
+//! not even after a restart.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_engine::catalogue::Roster;
+use millrace_types::{LogIndex, Refusal, ReplicaId, ShardId};
+
+use super::Worker;
+use crate::data_shard::DataShard;
+use crate::leaders::Led;
+use crate::metadata_shard::MetadataShard;
+use crate::node::not_leader;
+use crate::slot::Content;
+use crate::start::{self, OpenedReplica};
+use crate::view::CatalogueView;
+
+impl Worker {
+    /// Looks at all shards of this worker. What cannot be done yet is looked at again.
+    pub(super) fn rehost(&mut self, now: Instant) {
+        self.rehost = false;
+        let roster = Arc::clone(self.node.view.borrow().roster());
+        if !roster.is_founded() {
+            return;
+        }
+        let shards: Vec<ShardId> = self.node.data_dir.shards().collect();
+        for shard in shards {
+            if Arc::ptr_eq(&self.node.slot_at_all(shard).inbox, &self.inbox) {
+                self.rehost_shard(shard, &roster, now);
+            }
+        }
+    }
+
+    fn rehost_shard(&mut self, shard: ShardId, roster: &Roster, now: Instant) {
+        let dir = &self.node.data_dir;
+        if let Some(held) = dir.replica(shard) {
+            let is_damaged = self.node.slot_at_all(shard).damage().is_some();
+            let is_lost = is_damaged && has_others(roster, shard, held);
+            if !is_lost && !roster.is_gone(shard, held) {
+                return;
+            }
+            if self.is_checkpointing(shard) {
+                // It would write where the next replica begins.
+                self.rehost = true;
+                return;
+            }
+            self.give_up(shard);
+        }
+        let dir = &self.node.data_dir;
+        let wanted = roster.wanted(shard, dir.node());
+        let Some(wanted) = wanted.filter(|wanted| dir.retired(shard) != Some(*wanted)) else {
+            return;
+        };
+        if dir.replica(shard).is_some() {
+            return;
+        }
+        if self.ghosts.contains(&shard) {
+            self.rehost = true;
+            return;
+        }
+        self.open(shard, wanted, now);
+    }
+
+    fn is_checkpointing(&self, shard: ShardId) -> bool {
+        if shard == ShardId::METADATA {
+            let metadata = self.metadata.as_ref();
+            return metadata.is_some_and(MetadataShard::is_checkpointing)
+                || self.ghosts.contains(&shard);
+        }
+        let here = self.shards.get(&shard);
+        here.is_some_and(DataShard::is_checkpointing) || self.ghosts.contains(&shard)
+    }
+
+    /// Never again this replica. Its files stay until there is a next one.
+    fn give_up(&mut self, shard: ShardId) {
+        if let Err(error) = self.node.data_dir.retire(shard) {
+            tracing::error!(%shard, %error, "a replica cannot be given up");
+            self.rehost = true;
+            return;
+        }
+        tracing::info!(%shard, "this node has no replica of the shard any more");
+        let refusal = not_leader(shard, None);
+        if shard == ShardId::METADATA {
+            self.drop_metadata(&refusal);
+        } else {
+            self.drop_shard(shard, &refusal);
+        }
+        self.node.leaders.set(shard, Led::Nobody);
+        self.node.slot_at_all(shard).replace(Content::Absent);
+        self.node.journal.release(shard, LogIndex::new(u64::MAX));
+        self.node.lost_more.notify_one();
+    }
+
+    /// Begins a new replica, with nothing: a leader will tell it everything. Blocks on the disk,
+    /// which happens rarely.
+    fn open(&mut self, shard: ShardId, replica: ReplicaId, now: Instant) {
+        if let Err(error) = self.node.data_dir.hold(shard, replica) {
+            tracing::error!(%shard, %replica, %error, "a new replica cannot be begun");
+            self.rehost = true;
+            return;
+        }
+        self.node.journal.restart(shard);
+        match start::open_replica(&self.node, shard, now) {
+            Ok(OpenedReplica::Metadata(metadata)) => self.metadata = Some(*metadata),
+            Ok(OpenedReplica::Data(data)) => {
+                self.shards.insert(shard, *data);
+            }
+            Err(why) => {
+                start::quarantine(shard, &why);
+                let slot = self.node.slot_at_all(shard);
+                slot.replace(Content::Unusable(why));
+                return;
+            }
+        }
+        tracing::info!(%shard, %replica, "this node has a new replica of the shard");
+    }
+
+    /// Ends a data shard here.
+    pub(super) fn drop_shard(&mut self, shard: ShardId, refusal: &Refusal) {
+        if let Some(mut dropped) = self.shards.remove(&shard) {
+            if dropped.is_checkpointing() {
+                self.ghosts.insert(shard);
+            }
+            dropped.close(refusal);
+        }
+    }
+
+    /// Ends the metadata shard here. Who the others are is remembered: one of them knows more.
+    pub(super) fn drop_metadata(&mut self, refusal: &Refusal) {
+        if let Some(mut dropped) = self.metadata.take() {
+            if dropped.is_checkpointing() {
+                self.ghosts.insert(ShardId::METADATA);
+            }
+            dropped.close(refusal);
+        }
+        let refusal = refusal.clone();
+        self.node
+            .view
+            .send_modify(|view| *view = Arc::new(CatalogueView::lost(refusal, view)));
+    }
+}
+
+/// Whether others have what a replica had: alone, it stays what it is until somebody repairs it.
+fn has_others(roster: &Roster, shard: ShardId, replica: ReplicaId) -> bool {
+    let replicas = roster.shard(shard);
+    let members = replicas.map(|replicas| replicas.actual().members());
+    members.is_some_and(|all| all.iter().any(|member| member.replica != replica))
+}
