@@ -4,6 +4,7 @@
 mod consume;
 mod inspect;
 mod membership;
+mod nodes;
 mod peers;
 mod publish;
 mod read;
@@ -30,6 +31,7 @@ use super::start;
 use super::view::CatalogueView;
 
 pub use membership::{NodeFacts, Registered, Registration};
+pub use nodes::NodeState;
 pub use publish::PublishFuture;
 pub use route::{Map, MapChanges, Peer, Route};
 pub use topology::TopologyDelta;

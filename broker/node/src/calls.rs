@@ -9,11 +9,12 @@ mod answering;
 mod asking;
 #[cfg(test)]
 mod golden;
+pub(super) mod steering;
 
 use bytes::Bytes;
 use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::Command;
-use millrace_types::{LogId, Offset, Refusal, ShardId};
+use millrace_types::{LogId, NodeId, Offset, Refusal, ShardId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,15 @@ pub(super) enum Question {
         shard: ShardId,
         /// Which.
         partitions: Vec<LogId>,
+    },
+    /// How the shards stand that the node leads. Answer: `Vec<ShardStanding>`.
+    Standing,
+    /// Hand a shard over. Answer: `()`, when that has begun.
+    HandOver {
+        /// Which.
+        shard: ShardId,
+        /// To whom.
+        to: NodeId,
     },
 }
 

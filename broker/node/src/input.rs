@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::gate::Permit;
 use super::inlet::Arrived;
 use super::outbound::SyncMark;
+use super::placement::standing::ShardStanding;
 use super::reply::Reply;
 use super::waiters::Waiter;
 use super::worker::Facts;
@@ -57,6 +58,10 @@ pub(super) enum Input {
     Configured(ShardId, u64, Result<(), Refusal>),
     /// Give figures of all shards of the worker.
     Facts(Reply<Facts>),
+    /// Say how the shards stand that are led here.
+    Standing(Reply<Vec<ShardStanding>>),
+    /// Hand a shard over to a node.
+    HandOver(ShardId, NodeId, Reply<()>),
     /// Make a checkpoint of each shard that has anything new.
     Checkpoint,
     /// Tell consumers that the node is going down.

@@ -61,8 +61,8 @@ pub use api::{
     Taken,
 };
 pub use broker::{
-    Broker, Failure, Map, MapChanges, NodeFacts, Peer, PublishFuture, Registered, Registration,
-    Route, TopologyDelta,
+    Broker, Failure, Map, MapChanges, NodeFacts, NodeState, Peer, PublishFuture, Registered,
+    Registration, Route, TopologyDelta,
 };
 pub use consumer::{Consumer, ConsumerEvent, ConsumerEvents, SettleResults};
 pub use facts::{
@@ -71,6 +71,8 @@ pub use facts::{
     SummaryKind, TopicFacts,
 };
 pub use host::{Host, Join, SystemHost};
+/// How nodes and shards are.
+pub use millrace_engine::catalogue::{Hosting, Leading};
 /// What nodes tell each other.
 pub use millrace_replica::{Lane, Role, ShardMessage};
 /// What figures are made of.
@@ -80,4 +82,5 @@ pub use options::{
     ANSWER_WAIT_MAX, Advertised, MESSAGES_MAX, NodeOptions, PUBLISH_WAIT_MAX, StartError, WAIT_MAX,
 };
 pub use partition::partition_for;
+pub use placement::standing::{Blocker, BlockerReason, MemberStanding, ShardStanding};
 pub use view::{CatalogueView, Object, ObjectKind};

@@ -1,9 +1,11 @@
 //! Where replicas belong and how they get there: `plan` decides for the whole cluster on the
 //! metadata shard's leader, `steer` for one shard on its leader; both are pure. `steering` carries
-//! out the latter, `registering` tells the catalogue of this node.
+//! out the latter, `registering` tells the catalogue of this node, `standing` says how shards
+//! are.
 
 pub(super) mod plan;
 pub(super) mod registering;
+pub(super) mod standing;
 pub(super) mod steer;
 pub(super) mod steering;
 #[cfg(test)]

@@ -313,6 +313,8 @@ impl Worker {
             Input::Drive(shard, drive) => self.drive(shard, drive),
             Input::Peer(arrived) => self.step(arrived.from, arrived.messages),
             Input::Facts(reply) => reply.answer(Ok(self.facts())),
+            Input::Standing(reply) => reply.answer(Ok(self.standing())),
+            Input::HandOver(shard, to, reply) => reply.answer(self.hand_over(shard, to)),
             Input::BeginDrain => {
                 for shard in self.shards.values_mut() {
                     shard.tell_drain();

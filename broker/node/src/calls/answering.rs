@@ -46,6 +46,8 @@ impl Node {
                 encoded(self.take_orders(shard, commands).await)
             }
             Question::Catalogue(command) => encoded(self.take_catalogue_order(command).await),
+            Question::Standing => encoded(Ok(self.standing_here().await)),
+            Question::HandOver { shard, to } => encoded(self.take_hand_over(shard, to).await),
             Question::Room { shard, queue } => {
                 let room = self.ask(shard, move |shard| {
                     shard.queue(queue).map(millrace_engine::Queue::room)
@@ -68,6 +70,11 @@ impl Node {
                 encoded(self.cursors_for(shard, partitions).await)
             }
         }
+    }
+
+    async fn take_hand_over(&self, shard: ShardId, to: NodeId) -> Result<(), Refusal> {
+        self.check_leads(shard)?;
+        self.hand_over_here(shard, to).await
     }
 
     /// Refuses what has to be asked of the leader.

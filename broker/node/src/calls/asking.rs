@@ -144,7 +144,7 @@ impl Node {
     }
 
     /// Asks a node about a shard; takes note of who leads it instead, if this node cannot know.
-    async fn ask_of<T: DeserializeOwned>(
+    pub(super) async fn ask_of<T: DeserializeOwned>(
         &self,
         node: NodeId,
         shard: ShardId,

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::{BatchHeader, Command};
 use millrace_engine::outcome::{Outcome, Room};
-use millrace_types::{ErrorCode, LogId, Offset, Refusal, ShardId};
+use millrace_types::{ErrorCode, LogId, LogIndex, Offset, Refusal, ReplicaId, ShardId, Term};
 
 use super::*;
+use crate::placement::standing::{MemberStanding, ShardStanding};
 
 const SHARD: ShardId = ShardId::new(3);
 const LOG: LogId = LogId::new(7);
@@ -52,6 +53,11 @@ fn questions() -> Vec<Question> {
             shard: SHARD,
             partitions: vec![LOG],
         },
+        Question::Standing,
+        Question::HandOver {
+            shard: SHARD,
+            to: NodeId::new(8),
+        },
     ]
 }
 
@@ -81,7 +87,26 @@ fn answers() -> Vec<Bytes> {
             revision: 4,
             lowest: vec![None, Some(Offset::new(2))],
         })),
+        encode_answer(&Ok(vec![standing()])),
     ]
+}
+
+fn standing() -> ShardStanding {
+    ShardStanding {
+        shard: SHARD,
+        leader: Some(NodeId::new(8)),
+        term: Term::new(2),
+        last: LogIndex::new(30),
+        applied: LogIndex::new(29),
+        changing: true,
+        members: vec![MemberStanding {
+            replica: ReplicaId::new(5),
+            node: NodeId::new(8),
+            votes: true,
+            lag: 1,
+            active: true,
+        }],
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What a shard's leader can do about members and leadership.
 
 use millrace_replica::{Change, ChangeError, Members, Progress, TransferError};
-use millrace_types::{LogIndex, ReplicaId, ShardId};
+use millrace_types::{LogIndex, NodeId, Refusal, ReplicaId, ShardId};
 
 use super::ShardLog;
+use crate::calls::steering::no_voter;
+use crate::placement::standing::{MemberStanding, ShardStanding};
 
 impl<E> ShardLog<E> {
     /// Whether members or leadership have changed since the last time.
@@ -44,6 +46,43 @@ impl<E> ShardLog<E> {
         self.replica.change_members(changes)?;
         self.news = true;
         Ok(())
+    }
+
+    /// How the shard stands, as its leader sees it.
+    pub(crate) fn standing_of_shard(&self, own: NodeId) -> Option<ShardStanding> {
+        if !self.leads() {
+            return None;
+        }
+        let (progress, last) = (self.progress(), self.replica.last());
+        let member = |m| MemberStanding::of(m, &progress, self.id(), last);
+        Some(ShardStanding {
+            shard: self.shard(),
+            leader: Some(own),
+            term: self.term(),
+            last,
+            applied: self.applied_to(),
+            changing: self.members().is_joint() || self.replica.heir().is_some(),
+            members: self.members().iter().map(member).collect(),
+        })
+    }
+
+    /// Has a node's replica lead, if it votes. Nothing to do when it does.
+    ///
+    /// # Errors
+    /// `NOT_LEADER`; `INVALID_ARGUMENT` when there is no such voter.
+    pub(crate) fn hand_over_to(&mut self, node: NodeId) -> Result<(), Refusal> {
+        if !self.leads() {
+            return Err(self.not_leader());
+        }
+        let heir = self.members().iter().find(|member| member.node == node);
+        match heir.map(|heir| heir.replica) {
+            Some(heir) if heir == self.id() => Ok(()),
+            Some(heir) => {
+                let handed = self.hand_over(heir);
+                handed.map_err(|_| no_voter(self.shard(), node))
+            }
+            None => Err(no_voter(self.shard(), node)),
+        }
     }
 
     /// Asks another voter to lead.

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_engine::catalogue::Roster;
-use millrace_types::{LogIndex, Refusal, ReplicaId, ShardId};
+use millrace_types::{LogIndex, NodeId, Refusal, ReplicaId, ShardId};
 
 use super::Worker;
 use crate::data_shard::DataShard;
 use crate::leaders::Led;
 use crate::metadata_shard::MetadataShard;
 use crate::node::not_leader;
+use crate::placement::standing::ShardStanding;
 use crate::slot::Content;
 use crate::start::{self, OpenedReplica};
 use crate::view::CatalogueView;
@@ -119,6 +120,32 @@ impl Worker {
             }
         }
         tracing::info!(%shard, %replica, "this node has a new replica of the shard");
+    }
+
+    /// How the shards stand that are led here.
+    pub(super) fn standing(&mut self) -> Vec<ShardStanding> {
+        let own = self.node.data_dir.node();
+        let metadata = self.metadata.iter_mut();
+        let metadata = metadata.filter_map(|shard| shard.log().standing_of_shard(own));
+        let data = self.shards.values_mut();
+        let data = data.filter_map(|shard| shard.log().standing_of_shard(own));
+        metadata.chain(data).collect()
+    }
+
+    /// Has a shard handed over to a node.
+    ///
+    /// # Errors
+    /// When this node does not lead it, or the other has no replica that votes.
+    pub(super) fn hand_over(&mut self, shard: ShardId, to: NodeId) -> Result<(), Refusal> {
+        if shard == ShardId::METADATA {
+            let metadata = self.metadata.as_mut();
+            let metadata = metadata.ok_or_else(|| not_leader(shard, None))?;
+            return metadata.log().hand_over_to(to);
+        }
+        let data = self.shards.get_mut(&shard);
+        data.ok_or_else(|| not_leader(shard, None))?
+            .log()
+            .hand_over_to(to)
     }
 
     /// Ends a data shard here.

@@ -131,7 +131,9 @@ impl Replica {
         progress
     }
 
-    fn heir(&self) -> Option<ReplicaId> {
+    /// To whom leadership is being handed over.
+    #[must_use]
+    pub fn heir(&self) -> Option<ReplicaId> {
         self.node.raft.lead_transferee.map(ReplicaId::new)
     }
 
