@@ -285,6 +285,7 @@ impl Group {
         let progress = |m: &Member| Progress {
             replica: m.replica,
             matched: LogIndex::new(if young.contains(&m.replica) { 0 } else { 9_000 }),
+            has: LogIndex::new(0),
             flow: Flow::Replicating,
             active: is_up(m.node)
                 && roster.node(m.node).and_then(|n| n.lost.get(&shard)) != Some(&m.replica),

@@ -71,6 +71,7 @@ impl Table {
             } else {
                 9_500
             }),
+            has: LogIndex::new(0),
             flow: Flow::Replicating,
             active: !self.silent.contains(&m.node.get()),
         };
