@@ -104,7 +104,7 @@ async fn health_is_told_over_http_and_grpc_until_the_drain() {
     within(stopping).await.unwrap();
 }
 
-async fn http_get(address: std::net::SocketAddr, path: &str) -> String {
+pub(crate) async fn http_get(address: std::net::SocketAddr, path: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");

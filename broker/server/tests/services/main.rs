@@ -16,3 +16,4 @@ mod publish_stream;
 mod receive;
 mod stream;
 mod support;
+mod waiting;
