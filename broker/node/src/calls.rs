@@ -91,6 +91,13 @@ pub(super) enum Question {
         /// To whom.
         to: NodeId,
     },
+    /// Who asks has less free on its disk than it keeps in reserve. Answer: `()`.
+    Short {
+        /// Free.
+        free_bytes: u64,
+        /// The reserve.
+        reserve_bytes: u64,
+    },
 }
 
 /// Answer to `Sends`.

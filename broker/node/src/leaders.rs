@@ -1,7 +1,7 @@
 //! Who leads each shard, as far as this node knows: its own replicas say so. Never an authority:
 //! who is asked and does not lead says that, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_types::{NodeId, ShardId};
 use tokio::sync::watch;
@@ -42,6 +42,16 @@ impl Leaders {
     /// Who leads a shard.
     pub(super) fn get(&self, shard: ShardId) -> Led {
         self.0.borrow().get(&shard).copied().unwrap_or_default()
+    }
+
+    /// Every other node that leads something.
+    pub(super) fn others(&self) -> BTreeSet<NodeId> {
+        let leaders = self.0.borrow();
+        let others = leaders.values().filter_map(|led| match led {
+            Led::There(node) => Some(*node),
+            Led::Here | Led::Nobody => None,
+        });
+        others.collect()
     }
 
     /// All that is known, and a way to wait for the next change.

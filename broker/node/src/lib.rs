@@ -44,6 +44,7 @@ mod retention;
 mod settle;
 mod shard_log;
 mod shard_state;
+mod shortages;
 mod slot;
 mod start;
 mod tag;

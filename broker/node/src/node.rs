@@ -29,6 +29,7 @@ use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
 use super::shard_log::Keeps;
+use super::shortages::Shortages;
 use super::slot::Slot;
 use super::view::CatalogueView;
 
@@ -70,6 +71,8 @@ pub(super) struct Node {
     /// Reads of the journal for followers, at a time.
     pub(super) loads: Semaphore,
     pub(super) disk: DiskLook,
+    /// What others have said of theirs.
+    pub(super) shortages: Shortages,
     /// All effects are lost.
     #[cfg(test)]
     pub(super) effects_lost: std::sync::atomic::AtomicBool,
@@ -169,6 +172,7 @@ impl Node {
         self.check_serving()?;
         let slot = self.slot(shard)?;
         self.check_room()?;
+        self.shortages.check(shard, self.host.now())?;
         slot.gate.enter(shard, bytes)
     }
 

@@ -32,6 +32,7 @@ use super::pumps::Pumps;
 use super::recovery::{self, Apply, Metadata, Opened, Recovered, Unusable};
 use super::shard_log::ShardLog;
 use super::shard_state::ShardState;
+use super::shortages::Shortages;
 use super::slot::{Content, Slot};
 use super::view::CatalogueView;
 use super::worker::Worker;
@@ -111,6 +112,7 @@ pub(super) fn start(
         readers: Arc::new(Semaphore::new(READERS_MAX)),
         loads: Semaphore::new(LOADS_MAX),
         disk: DiskLook::new(host.now()),
+        shortages: Shortages::default(),
         host,
         #[cfg(test)]
         effects_lost: std::sync::atomic::AtomicBool::new(false),

@@ -24,6 +24,7 @@ use super::metadata_shard::MetadataShard;
 use super::node::{Node, quarantined};
 use super::outbound::{Outbound, SyncMark};
 use super::reply::Reply;
+use super::shortages::TOLD_EVERY;
 use super::turn::Turn;
 
 /// How often connections, retention and old journal files are looked after, while there are any.
@@ -54,6 +55,8 @@ pub(super) struct Worker {
     housekeeping_at: Option<Instant>,
     /// When a shard with other members has its next tick.
     tick_at: Option<Instant>,
+    /// When the others are next told, if the disk is short of room.
+    short_at: Option<Instant>,
     draining: Option<Draining>,
     /// Shards let go of while a checkpoint of them was being made, which is not done yet.
     ghosts: BTreeSet<ShardId>,
@@ -133,6 +136,7 @@ impl Worker {
             awaits_room: false,
             housekeeping_at: None,
             tick_at: None,
+            short_at: None,
             draining: None,
             ghosts: BTreeSet::new(),
             rehost: false,
@@ -392,6 +396,14 @@ impl Worker {
             ticked = true;
         }
         self.tick_at = ticked.then(|| now + TICK_EVERY);
+        // One worker speaks for the node: the one that has the metadata shard.
+        let is_due = self.short_at.is_none_or(|at| at <= now);
+        if ticked && is_due && self.metadata.is_some() {
+            self.short_at = Some(now + TOLD_EVERY);
+            if self.node.is_disk_short() {
+                self.node.tell_short();
+            }
+        }
     }
 
     #[cfg(test)]

@@ -31,13 +31,13 @@ pub(crate) fn answer(node: &Arc<Node>, from: NodeId, request: Bytes) -> BoxFutur
             tracing::warn!(%from, bytes, "a question of another node is not understood");
             return Bytes::new();
         };
-        node.answer(question, body).await
+        node.answer(from, question, body).await
     }
     .boxed()
 }
 
 impl Node {
-    async fn answer(&self, question: Question, body: Bytes) -> Bytes {
+    async fn answer(&self, from: NodeId, question: Question, body: Bytes) -> Bytes {
         match question {
             Question::Propose { shard, command } => {
                 encoded(self.take_order(shard, command, body).await)
@@ -68,6 +68,14 @@ impl Node {
             }
             Question::Cursors { shard, partitions } => {
                 encoded(self.cursors_for(shard, partitions).await)
+            }
+            Question::Short {
+                free_bytes,
+                reserve_bytes,
+            } => {
+                let now = self.host.now();
+                self.shortages.note(from, free_bytes, reserve_bytes, now);
+                encoded(Ok(()))
             }
         }
     }

@@ -136,6 +136,25 @@ impl Node {
         self.ask_of(node, shard, &question, &[]).await
     }
 
+    /// Tells everybody who leads something that this node's disk has less than the reserve. Who is
+    /// not reached is told again.
+    pub(crate) fn tell_short(&self) {
+        let (free_bytes, reserve_bytes) = (self.disk_free_bytes(), self.options.disk_reserve_bytes);
+        let question = Question::Short {
+            free_bytes,
+            reserve_bytes,
+        };
+        let request = encode(&question, &[]);
+        for leader in self.leaders.others() {
+            let told = self.network.call(leader, request.clone());
+            self.host.spawn(Box::pin(async move {
+                if let Err(error) = told.await {
+                    tracing::debug!(node = %leader, %error, "a leader was not told");
+                }
+            }));
+        }
+    }
+
     fn leader_of(&self, shard: ShardId) -> Result<NodeId, Refusal> {
         match self.led(shard) {
             Led::There(node) => Ok(node),

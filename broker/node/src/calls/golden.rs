@@ -58,6 +58,10 @@ fn questions() -> Vec<Question> {
             shard: SHARD,
             to: NodeId::new(8),
         },
+        Question::Short {
+            free_bytes: 11,
+            reserve_bytes: 12,
+        },
     ]
 }
 

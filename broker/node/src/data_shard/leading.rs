@@ -38,6 +38,9 @@ impl DataShard {
         }
         if let Some(led) = self.log.moved() {
             self.node.leaders.set(self.id, led);
+            self.node
+                .shortages
+                .set_voters(self.id, self.log.other_voters());
         }
         if self.log.wants_checkpoint() {
             self.checkpoint(true, now);

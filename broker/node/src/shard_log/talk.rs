@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use millrace_replica::{
-    Body, Lane, MEMBERS_MAX, Member, Message, Payload, Replica, ShardMessage, StepError,
+    Body, Lane, MEMBERS_MAX, Member, Message, Payload, Replica, Seat, ShardMessage, StepError,
 };
 use millrace_types::{NodeId, ReplicaId};
 
@@ -77,6 +77,14 @@ impl<E> ShardLog<E> {
             self.replica.unreachable(member.replica);
             self.news = true;
         }
+    }
+
+    /// Nodes with a replica that votes, besides this one.
+    pub(crate) fn other_voters(&self) -> Vec<NodeId> {
+        let own = self.replica.id();
+        let members = self.replica.members().iter();
+        let voters = members.filter(|m| m.seat != Seat::Learner && m.replica != own);
+        voters.map(|member| member.node).collect()
     }
 
     /// Addresses what the replica says.

@@ -2,6 +2,7 @@
 
 mod catching_up;
 mod failover;
+mod full_disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
