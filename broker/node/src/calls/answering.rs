@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use millrace_engine::catalogue::CatalogueCommand;
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
-use millrace_storage::{Limits, ReadError};
-use millrace_types::{ErrorCode, LogId, NodeId, Offset, Refusal, ShardId};
+use millrace_storage::{Limits, ReadError, records};
+use millrace_types::{BATCH_MESSAGES_MAX, ErrorCode, LogId, NodeId, Offset, Refusal, ShardId};
 use serde::Serialize;
 
 use super::{Cursors, Question, Records, asking, decode, encode_answer};
@@ -100,6 +100,7 @@ impl Node {
         command: Command,
         body: Bytes,
     ) -> Result<Outcome, Refusal> {
+        check_body(&command, &body)?;
         self.check_leads(shard)?;
         if !body.is_empty() {
             self.check_serving()?;
@@ -205,6 +206,63 @@ impl Node {
     }
 }
 
+/// The engine and the store take a command's word for what its records are.
+fn check_body(command: &Command, body: &[u8]) -> Result<(), Refusal> {
+    let batch = match command {
+        Command::Transfer { batch, .. } => batch.as_ref(),
+        Command::Publish { batch, .. } | Command::AcceptDead { batch, .. } => Some(batch),
+        _ => None,
+    };
+    let is_sound = match batch {
+        None => body.is_empty(),
+        Some(batch) => {
+            (1..=BATCH_MESSAGES_MAX).contains(&batch.count)
+                && batch.bytes == body.len() as u64
+                && records::check(body, batch.count).is_ok()
+        }
+    };
+    if is_sound {
+        return Ok(());
+    }
+    let message = "the records are not what the command says of them";
+    Err(Refusal::new(ErrorCode::InvalidArgument, message))
+}
+
 fn encoded<T: Serialize>(answer: Result<T, Refusal>) -> Bytes {
     encode_answer(&answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_engine::command::BatchHeader;
+
+    use super::*;
+
+    #[test]
+    fn records_that_are_not_what_their_command_says_are_refused() {
+        let mut body = Vec::new();
+        records::push_record(&mut body, b"letter");
+        let accept = |count, bytes: usize| Command::AcceptDead {
+            queue: LogId::new(1),
+            source: LogId::new(2),
+            number: 1,
+            batch: BatchHeader {
+                count,
+                bytes: bytes as u64,
+            },
+        };
+        let whole = body.len();
+        check_body(&accept(1, whole), &body).unwrap();
+        check_body(&Command::Tick, &[]).unwrap();
+        for (command, body) in [
+            (accept(2, whole), &body[..]),
+            (accept(0, 0), &[]),
+            (accept(1, whole + 1), &body),
+            (accept(1, whole - 1), &body[..whole - 1]),
+            (Command::Tick, &body),
+        ] {
+            let refusal = check_body(&command, body).unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::InvalidArgument);
+        }
+    }
 }
