@@ -1,6 +1,6 @@
 //! A host for tests: one thread, a clock that stands still while anything can run, chance from a
-//! seed. What runs next depends on the seed alone, and everything that runs is written down. Several
-//! nodes can live on it, each with a life of its own that can be ended.
+//! seed. What runs next depends on the seed alone, and everything that runs is written down.
+//! Several nodes can live on it, each with a life of its own that can be ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
