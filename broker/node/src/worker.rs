@@ -5,6 +5,7 @@
 //! While the journal has no room, nothing new is taken; what is committed is applied all the same.
 //! A step is bounded: what is left over is for the next one.
 
+mod draining;
 mod hosting;
 mod peers;
 
@@ -23,9 +24,9 @@ use super::leaders::Led;
 use super::metadata_shard::MetadataShard;
 use super::node::{Node, quarantined};
 use super::outbound::{Outbound, SyncMark};
-use super::reply::Reply;
 use super::shortages::TOLD_EVERY;
 use super::turn::Turn;
+use draining::Draining;
 
 /// How often connections, retention and old journal files are looked after, while there are any.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
@@ -34,13 +35,6 @@ const TICK_EVERY: Duration = Duration::from_millis(100);
 /// A shard that holds on to this many thresholds' worth of journal files makes a checkpoint though
 /// it has written little itself.
 const PINNED_FACTOR: u64 = 4;
-/// How often a worker that drains looks whether the journal gets on.
-const DRAIN_LOOK: Duration = Duration::from_millis(500);
-/// A journal that gets nothing done for this long, on a full disk or a dead one, keeps a node from
-/// draining no longer: time for a checkpoint to give some room back. Nobody was told that what
-/// waits is stored.
-const DRAIN_IN_VAIN: Duration = Duration::from_secs(10);
-
 /// One worker.
 pub(super) struct Worker {
     node: Arc<Node>,
@@ -62,33 +56,6 @@ pub(super) struct Worker {
     ghosts: BTreeSet<ShardId>,
     /// Whether what is here may differ from what the catalogue wants here.
     rehost: bool,
-}
-
-/// Somebody waits until everything that is in flight has finished.
-struct Draining {
-    reply: Reply<()>,
-    look_at: Instant,
-    /// When the journal was last seen to get on, or had nothing to do.
-    moved_at: Instant,
-}
-
-impl Draining {
-    const fn new(reply: Reply<()>, now: Instant) -> Self {
-        Self {
-            reply,
-            look_at: now,
-            moved_at: now,
-        }
-    }
-
-    /// Whether what is in flight has waited for as long as anybody cares.
-    fn is_in_vain(&mut self, in_flight: bool, now: Instant) -> bool {
-        self.look_at = now + DRAIN_LOOK;
-        if !in_flight {
-            self.moved_at = now;
-        }
-        now.saturating_duration_since(self.moved_at) >= DRAIN_IN_VAIN
-    }
 }
 
 /// Whether the worker goes on.
@@ -483,40 +450,6 @@ impl Worker {
         }
         for (id, shard) in &mut self.shards {
             shard.checkpoint(wanted(id), now);
-        }
-    }
-
-    /// Once asked to: lets what is in flight finish, then makes last checkpoints, then answers. A
-    /// checkpoint that cannot be made (the disk is full) is left out: the journal has everything.
-    fn go_on_draining(&mut self, now: Instant) {
-        let Some(mut draining) = self.draining.take() else {
-            return;
-        };
-        if let Some(metadata) = self.metadata.as_mut().filter(|metadata| metadata.is_idle()) {
-            metadata.checkpoint(true, now);
-        }
-        for shard in self.shards.values_mut().filter(|shard| shard.is_idle()) {
-            shard.checkpoint(true, now);
-        }
-        let metadata_done = self
-            .metadata
-            .as_ref()
-            .is_none_or(|metadata| metadata.is_idle() && metadata.is_covered(now));
-        let done = metadata_done
-            && self.waiting.is_empty()
-            && self
-                .shards
-                .values()
-                .all(|shard| shard.is_idle() && shard.is_covered(now));
-        let in_flight = self
-            .metadata
-            .as_ref()
-            .is_some_and(MetadataShard::is_writing)
-            || self.shards.values().any(DataShard::is_writing);
-        if done || draining.is_in_vain(in_flight, now) {
-            draining.reply.answer(Ok(()));
-        } else {
-            self.draining = Some(draining);
         }
     }
 

@@ -1,9 +1,9 @@
 //! What a shard's leader can do about members and leadership.
 
-use millrace_replica::{Change, ChangeError, Members, Progress, TransferError};
+use millrace_replica::{Change, ChangeError, Members, Progress, Seat, TransferError};
 use millrace_types::{LogIndex, NodeId, Refusal, ReplicaId, ShardId};
 
-use super::ShardLog;
+use super::{ShardLog, Standing};
 use crate::calls::steering::no_voter;
 use crate::placement::standing::{MemberStanding, ShardStanding};
 
@@ -83,6 +83,31 @@ impl<E> ShardLog<E> {
             }
             None => Err(no_voter(self.shard(), node)),
         }
+    }
+
+    /// Has another voter lead, the one that has most, if any is there; whether one is about to.
+    pub(crate) fn leave(&mut self) -> bool {
+        if !self.leads() {
+            return false;
+        }
+        if self.replica.heir().is_some() {
+            return true;
+        }
+        let own = self.id();
+        let followers = self.replica.progress().into_iter();
+        let votes = |id| {
+            self.members()
+                .find(id)
+                .is_some_and(|m| m.seat == Seat::Voter)
+        };
+        let there = followers.filter(|p| p.active && p.replica != own && votes(p.replica));
+        let heir = there.max_by_key(|follower| follower.matched);
+        heir.is_some_and(|heir| self.hand_over(heir.replica).is_ok())
+    }
+
+    /// Whether another replica decides, or nobody does.
+    pub(crate) fn follows(&self) -> bool {
+        self.standing() == Standing::Follows
     }
 
     /// Asks another voter to lead.

@@ -118,3 +118,44 @@ fn a_leader_that_nobody_hears_refuses_and_what_it_had_taken_is_unknown() {
         },
     );
 }
+
+#[test]
+fn a_node_that_drains_hands_over_what_it_leads_though_messages_go_on_coming() {
+    live(
+        51,
+        |_| {},
+        |cluster| async move {
+            cluster.declare(vec![queue(QUEUE)]).await;
+            let shard = cluster.shard(QUEUE);
+            let first = cluster.leader(shard, &[0, 1, 2]).await;
+            cluster.publish(first, QUEUE, "before").await.unwrap();
+            let rest: Vec<usize> = (0..3).filter(|node| *node != first).collect();
+            let began = cluster.host.elapsed();
+            let drained = Arc::new(Mutex::new(None));
+            let place = Arc::clone(&drained);
+            let leaving = cluster.clone();
+            cluster.host.spawn(Box::pin(async move {
+                leaving.broker(first).drain().await;
+                *place.lock().unwrap() = Some(leaving.host.elapsed());
+            }));
+
+            let second = cluster.leader(shard, &rest).await;
+
+            let gap = cluster.host.elapsed() - began;
+            assert!(
+                gap < Duration::from_millis(500),
+                "{gap:?}, no election by time"
+            );
+            let mut count = 0;
+            while drained.lock().unwrap().is_none() {
+                cluster.publish(second, QUEUE, "meanwhile").await.unwrap();
+                count += 1;
+                cluster.wait(began, "it has drained").await;
+            }
+            let took = drained.lock().unwrap().unwrap() - began;
+            assert!(took < Duration::from_secs(6), "{took:?}");
+            cluster.kill(first);
+            assert_eq!(cluster.take(second, QUEUE).await.len(), count + 1);
+        },
+    );
+}
