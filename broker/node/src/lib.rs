@@ -30,6 +30,7 @@ mod loading;
 mod logs;
 mod message;
 mod metadata_shard;
+mod neighbours;
 mod network;
 mod node;
 mod options;

@@ -24,6 +24,7 @@ use super::inlet::Inlet;
 use super::input::{Caller, Input, Proposal};
 use super::leaders::{Leaders, Led};
 use super::logs::Logs;
+use super::neighbours::Neighbours;
 use super::network::Network;
 use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
@@ -56,6 +57,7 @@ pub(super) struct Node {
     pub(super) inlets: Vec<Inlet>,
     pub(super) logs: Logs,
     pub(super) leaders: Leaders,
+    pub(super) neighbours: Neighbours,
     /// Where other nodes take calls of clients.
     pub(super) directory: watch::Sender<BTreeMap<NodeId, Arc<str>>>,
     pub(super) view: watch::Sender<Arc<CatalogueView>>,

@@ -11,6 +11,7 @@ use millrace_types::{ErrorCode, LogId, Refusal, ShardId};
 
 use super::api::SettleTag;
 use super::input::{Caller, Proposal};
+use super::leaders::Led;
 use super::node::Node;
 use super::reply::Reply;
 use super::tag::{self, Tag};
@@ -38,11 +39,11 @@ struct Collected<F> {
     done: Option<F>,
 }
 
-/// Proposes all settlements before it returns; `done` is called when all are decided, on whatever
+/// Proposes all settlements before it returns, those of shards that are led elsewhere there; `done` is called when all are decided, on whatever
 /// thread the last answer comes from, and must not block. With `only`, tags of other queues are
 /// `INVALID_TAG`.
 pub(super) fn start(
-    node: &Node,
+    node: &Arc<Node>,
     only: Option<Place>,
     settlements: Vec<SettleTag>,
     done: impl FnOnce(Results) + Send + 'static,
@@ -64,6 +65,15 @@ pub(super) fn start(
             positions,
         } = group;
         let collected = Arc::clone(&collected);
+        if matches!(node.led(shard), Led::There(_)) {
+            let elsewhere = Arc::clone(node);
+            node.host.spawn(Box::pin(async move {
+                let command = Command::Settle { queue, settlements };
+                let outcome = elsewhere.order(shard, command, Bytes::new()).await;
+                collect(&collected, &positions, outcome);
+            }));
+            continue;
+        }
         let reply = Reply::to(move |outcome| collect(&collected, &positions, outcome));
         node.propose(Proposal {
             shard,

@@ -24,6 +24,7 @@ use super::leaders::Leaders;
 use super::loading::LOADS_MAX;
 use super::logs::Logs;
 use super::metadata_shard::MetadataShard;
+use super::neighbours::Neighbours;
 use super::network::Network;
 use super::node::{DiskLook, Node, Phase, not_leader, quarantined};
 use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
@@ -102,6 +103,7 @@ pub(super) fn start(
         network,
         logs: Logs::default(),
         leaders: Leaders::new(),
+        neighbours: Neighbours::default(),
         directory: watch::Sender::default(),
         view: watch::Sender::new(Arc::new(view)),
         lost_more: Arc::new(Notify::new()),

@@ -150,6 +150,15 @@ impl Placed {
         }
     }
 
+    /// The topics that a queue is bound to.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &Address> {
+        let bindings: &[_] = match &*self.spec {
+            DeclaredSpec::Queue(queue) => &queue.bindings,
+            DeclaredSpec::Topic(_) => &[],
+        };
+        bindings.iter().map(|binding| &binding.topic)
+    }
+
     /// The object as it looks under its own address.
     pub(super) fn object(&self) -> Object<'_> {
         let kind = match (&self.placement, &*self.spec) {

@@ -110,6 +110,15 @@ impl Topology {
         self.objects.iter().any(|placed| placed.lane(log).is_some())
     }
 
+    /// The topics that queues are bound to, each with where the queue lives. Looks at everything.
+    pub fn bound(&self) -> impl Iterator<Item = (ShardId, &Address)> {
+        let queues = self.objects.iter().filter_map(|placed| {
+            let (shard, _) = placed.object().queue()?;
+            Some((shard, placed.topics()))
+        });
+        queues.flat_map(|(shard, topics)| topics.map(move |topic| (shard, topic)))
+    }
+
     /// The shard of a log, of an object or of the dead-letter queue of one. Looks at all of them.
     #[must_use]
     pub fn home(&self, log: LogId) -> Option<ShardId> {

@@ -98,6 +98,18 @@ impl Broker {
         self.answers(address, sent, until)
     }
 
+    /// Decides where a batch goes: its shard and partition. Publishing it keeps to that.
+    ///
+    /// # Errors
+    /// `NO_SUCH_QUEUE`, `NO_SUCH_TOPIC`, `NO_SUCH_PARTITION`, `SHARD_UNAVAILABLE`.
+    pub fn aim(&self, address: &Address, batch: &mut Batch) -> Result<(ShardId, u32), Refusal> {
+        let view = self.node.view.borrow().clone();
+        let object = view.require(address)?;
+        let (partition, shard, _) = self.place(address, &object, batch)?;
+        batch.partition = Some(partition);
+        Ok((shard, partition))
+    }
+
     fn answers(
         &self,
         address: &Address,

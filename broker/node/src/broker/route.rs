@@ -2,16 +2,17 @@
 //! those who forward calls, and for clients; the shard itself decides.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_types::{Address, NodeId, Refusal, ShardId};
+use millrace_types::{Address, NodeId, Offset, Refusal, ShardId};
 use tokio::sync::watch;
 
 use super::Broker;
 use crate::leaders::Led;
 use crate::node;
-use crate::tag::Tag;
+use crate::view::CatalogueView;
 
 /// Another node, and where it takes calls of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Route {
 /// Who leads what, and where everybody is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map {
+    /// The cluster.
+    pub cluster_id: String,
     /// This node.
     pub node: NodeId,
     /// Where nodes take calls of clients, as far as it is known.
@@ -58,10 +61,21 @@ impl Broker {
         Ok(self.route_of_shard(shard))
     }
 
-    /// Where the lease of a tag ends; `None` when the tag is none of ours.
-    #[must_use]
-    pub fn route_of_tag(&self, tag: &[u8]) -> Option<Route> {
-        Tag::decode(tag).map(|tag| self.route_of_shard(tag.shard))
+    /// The shard of a queue.
+    ///
+    /// # Errors
+    /// `NO_SUCH_QUEUE`, `WRONG_KIND`, `SHARD_UNAVAILABLE`.
+    pub fn queue_shard(&self, address: &Address) -> Result<ShardId, Refusal> {
+        let view = self.node.view.borrow();
+        view.require_queue(address).map(|(shard, _)| shard)
+    }
+
+    /// The shard of a topic's partition.
+    ///
+    /// # Errors
+    /// `NO_SUCH_TOPIC`, `NO_SUCH_PARTITION`, `WRONG_KIND`, `SHARD_UNAVAILABLE`.
+    pub fn partition_shard(&self, address: &Address, partition: u32) -> Result<ShardId, Refusal> {
+        self.partition(address, partition).map(|(shard, _)| shard)
     }
 
     /// Where a shard is led.
@@ -89,6 +103,23 @@ impl Broker {
         Ok(queue.into_iter().chain(partitions).collect())
     }
 
+    /// Whether a partition of a topic is led here.
+    ///
+    /// # Errors
+    /// As `partition_shard`.
+    pub fn leads(&self, address: &Address, partition: u32) -> Result<bool, Refusal> {
+        let shard = self.partition_shard(address, partition)?;
+        Ok(self.node.led(shard) == Led::Here)
+    }
+
+    /// What is applied here of a partition; `None` without a replica that serves.
+    #[must_use]
+    pub fn held(&self, address: &Address, partition: u32) -> Option<Range<Offset>> {
+        let (shard, log) = self.partition(address, partition).ok()?;
+        let extent = self.node.logs.extent(log)?;
+        self.node.hosts(shard).then(|| extent.borrow().clone())
+    }
+
     /// Who leads what now.
     #[must_use]
     pub fn map(&self) -> Map {
@@ -100,6 +131,7 @@ impl Broker {
             Led::Nobody => None,
         });
         Map {
+            cluster_id: self.node.cluster_id(),
             node: own,
             leaders: leaders.collect(),
             nodes: self.node.client_addresses(),
@@ -140,6 +172,7 @@ impl Broker {
         MapChanges {
             leaders: self.node.leaders.watch(),
             directory: self.node.directory.subscribe(),
+            view: self.node.view.subscribe(),
         }
     }
 
@@ -178,6 +211,7 @@ impl Broker {
 pub struct MapChanges {
     leaders: watch::Receiver<BTreeMap<ShardId, Led>>,
     directory: watch::Receiver<BTreeMap<NodeId, Arc<str>>>,
+    view: watch::Receiver<Arc<CatalogueView>>,
 }
 
 impl MapChanges {
@@ -187,6 +221,7 @@ impl MapChanges {
             biased;
             Ok(()) = self.leaders.changed() => {}
             Ok(()) = self.directory.changed() => {}
+            Ok(()) = self.view.changed() => {}
             else => std::future::pending().await,
         }
     }

@@ -7,9 +7,10 @@ use millrace_engine::outcome::{Outcome, Room};
 use millrace_types::{ErrorCode, LogId, NodeId, Offset, Refusal, ShardId};
 use serde::de::DeserializeOwned;
 
-use super::{CONFIGURE_BYTES_MAX, Question, Records, Sends, decode_answer, encode};
+use super::{CONFIGURE_BYTES_MAX, Cursors, Question, Records, Sends, decode_answer, encode};
 use crate::input::Input;
 use crate::leaders::Led;
+use crate::logs::Extent;
 use crate::network::Unreachable;
 use crate::node::{Node, not_leader};
 use crate::options::RETRY_AFTER_MS;
@@ -153,6 +154,34 @@ impl Node {
                 }
             }));
         }
+    }
+
+    /// How far partitions go that this node has no replica of.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub(crate) async fn extents_there(
+        &self,
+        shard: ShardId,
+        partitions: Vec<LogId>,
+    ) -> Result<Vec<Option<Extent>>, Refusal> {
+        let node = self.leader_of(shard)?;
+        let question = Question::Extents { shard, partitions };
+        self.ask_of(node, shard, &question, &[]).await
+    }
+
+    /// How far the queues of a shard have come that this node has no replica of.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub(crate) async fn cursors_there(
+        &self,
+        shard: ShardId,
+        partitions: Vec<LogId>,
+    ) -> Result<Cursors, Refusal> {
+        let node = self.leader_of(shard)?;
+        let question = Question::Cursors { shard, partitions };
+        self.ask_of(node, shard, &question, &[]).await
     }
 
     fn leader_of(&self, shard: ShardId) -> Result<NodeId, Refusal> {

@@ -50,10 +50,7 @@ impl DataShard {
 
     /// Everything of earlier terms is applied: from here on this replica decides.
     pub(super) fn begin(&mut self, now: Instant) {
-        let (wall, mut elapsed) = (self.state.shard.wall(), self.state.shard.elapsed());
-        if millrace_types::mutant!(FailoverExpiresLeases) {
-            elapsed = elapsed.plus_millis(60_000);
-        }
+        let (wall, elapsed) = (self.state.shard.wall(), self.state.shard.elapsed());
         self.clock = Clock::new(wall, elapsed, now);
         self.tick = false;
         self.trims = 0;
@@ -74,13 +71,8 @@ impl DataShard {
         let refusal = self.log.not_leader();
         let (shard, why) = (self.id, &refusal.message);
         tracing::info!(%shard, %why, "the shard is not led here any more");
-        let unknown = if millrace_types::mutant!(LostLeadNotApplied) {
-            refusal.clone()
-        } else {
-            refusal.clone().unknown()
-        };
         for (_, caller) in lost.0 {
-            caller.refuse(unknown.clone());
+            caller.refuse(refusal.clone().unknown());
         }
         self.close(&refusal);
     }

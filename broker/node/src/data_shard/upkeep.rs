@@ -11,6 +11,7 @@ use super::DataShard;
 use crate::checkpoint_plan;
 use crate::facts::ShardFacts;
 use crate::input::Proposal;
+use crate::neighbours::{Hold, Neighbours};
 use crate::retention;
 
 /// Partitions that retention looks at in one turn, and queues that are bound to them: a fraction of
@@ -64,6 +65,7 @@ impl DataShard {
         self.steering.is_restless()
             || !self.connections.is_empty()
             || self.sweep.is_due(applied)
+            || self.node.neighbours.asks(&self.node)
             || self.shard().partitions().any(retention::has_bounds)
     }
 
@@ -91,6 +93,7 @@ impl DataShard {
         if self.steering.is_restless() {
             self.steering.upset();
         }
+        Neighbours::look(&self.node);
         self.check_connections(now);
         self.sweep(now);
         self.trim(now);
@@ -107,7 +110,10 @@ impl DataShard {
             let log = partition.log();
             left = left.saturating_sub(1 + self.node.logs.bound_len(log));
             last = Some(log).filter(|_| left == 0);
-            let lowest = self.node.logs.lowest_cursor(log);
+            let mut lowest = self.node.logs.lowest_cursor(log);
+            if let Hold::From(cursor) = self.node.neighbours.hold(&self.node, log) {
+                lowest = Some(lowest.map_or(cursor, |lowest| lowest.min(cursor)));
+            }
             if let Some(first) = retention::trim_to(partition, lowest, wall) {
                 trims.push((log, first));
             }
