@@ -57,7 +57,8 @@ enum Verb {
 /// How to reach a server; part of every verb that needs one.
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
-    /// Where the broker listens for clients
+    /// Where the broker listens for clients; of several nodes, with commas between, the next is used
+    /// when one cannot be reached
     #[arg(
         long,
         value_name = "URL",
@@ -65,12 +66,20 @@ pub(crate) struct Connection {
         default_value = "http://127.0.0.1:7070"
     )]
     pub(crate) server: String,
+    /// Send everything to --server, which forwards it, and nothing to other nodes directly: for
+    /// when only that one can be reached, as through kubectl port-forward
+    #[arg(long, env = "MILLRACE_NO_DIRECT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) no_direct: bool,
 }
 
 impl Connection {
     /// A client of that server.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Client::connect(ClientOptions::new(&self.server)).map_err(Failure::usage)
+        let options = ClientOptions {
+            direct: !self.no_direct,
+            ..ClientOptions::new(&self.server)
+        };
+        Client::connect(options).map_err(Failure::usage)
     }
 }
 

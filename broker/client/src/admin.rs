@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use millrace_proto::v1::admin_client::AdminClient;
 use millrace_proto::v1::{
     DescribeRequest, DescribeResponse, ListRequest, Summary, list_request::Kind,
 };
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::routing::Way;
 
 /// The most a server puts on one page.
 const PAGE_ITEMS: u32 = 1000;
@@ -39,8 +39,11 @@ impl Admin {
                 page_size: PAGE_ITEMS,
                 page_token: page_token.clone(),
             };
-            let mut rpc = AdminClient::new(self.client.channel());
-            let page = self.client.call(Duration::ZERO, rpc.list(request)).await?;
+            let ask = |way: Way| {
+                let request = request.clone();
+                async move { way.admin().list(request).await }
+            };
+            let page = self.client.call(None, Duration::ZERO, ask).await?;
             items.extend(page.items);
             if page.next_page_token.is_empty() {
                 return Ok(items);
@@ -60,9 +63,10 @@ impl Admin {
         let request = DescribeRequest {
             address: address.to_owned(),
         };
-        let mut rpc = AdminClient::new(self.client.channel());
-        self.client
-            .call(Duration::ZERO, rpc.describe(request))
-            .await
+        let ask = |way: Way| {
+            let request = request.clone();
+            async move { way.admin().describe(request).await }
+        };
+        self.client.call(None, Duration::ZERO, ask).await
     }
 }

@@ -1,9 +1,9 @@
 //! A connection to one server, made when it is needed. Cheap to clone; clones share it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_proto::v1;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use crate::admin::Admin;
@@ -11,6 +11,7 @@ use crate::consumer::{Consumer, ConsumerOptions};
 use crate::error::{Applied, Error};
 use crate::publisher::{Publisher, PublisherOptions};
 use crate::reader::Reader;
+use crate::routing::{Routing, Way};
 
 /// h2's default of 64 KiB caps a stream at about 1 MB/s over a wide network.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -26,12 +27,16 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where and how to connect.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT`, or several of them with commas between: nodes of one cluster, of which
+    /// the next is used when one cannot be reached.
     pub url: String,
     /// How long making a connection may take.
     pub connect_timeout: Duration,
     /// How long a call with one answer may take, on top of any wait it asks for.
     pub call_timeout: Duration,
+    /// Whether calls go to the nodes that lead what they are about, when those are known and can be
+    /// reached; otherwise all of them go to the server given, which forwards them.
+    pub direct: bool,
 }
 
 impl ClientOptions {
@@ -42,6 +47,16 @@ impl ClientOptions {
             url: url.into(),
             connect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(30),
+            direct: true,
+        }
+    }
+
+    /// The same, but for going to leaders directly: only the server given can be reached.
+    #[must_use]
+    pub fn no_direct(self) -> Self {
+        Self {
+            direct: false,
+            ..self
         }
     }
 }
@@ -55,8 +70,8 @@ impl<U: Into<String>> From<U> for ClientOptions {
 /// A connection to a server.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
     options: ClientOptions,
+    routing: Arc<Routing>,
 }
 
 impl Client {
@@ -66,11 +81,11 @@ impl Client {
     /// The URL is malformed.
     pub fn connect(options: impl Into<ClientOptions>) -> Result<Self, Error> {
         let options = options.into();
-        let channel = endpoint(&options)?.connect_lazy();
-        Ok(Self { channel, options })
+        let routing = Arc::new(Routing::new(&options)?);
+        Ok(Self { options, routing })
     }
 
-    /// The URL of the server.
+    /// The URL of the server that was given, or those of several.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.options.url
@@ -100,34 +115,62 @@ impl Client {
         Admin::new(self.clone())
     }
 
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
+    /// The way to whoever leads a queue, or a partition of a topic.
+    pub(crate) async fn way_to(&self, address: &str, partition: u32) -> Way {
+        self.routing.way_to(address, partition).await
     }
 
-    pub(crate) fn publisher_rpc(&self) -> v1::publisher_client::PublisherClient<Channel> {
-        v1::publisher_client::PublisherClient::new(self.channel())
-            .max_decoding_message_size(REPLY_BYTES_MAX)
+    /// The way to the server that was given.
+    pub(crate) fn given(&self) -> Way {
+        self.routing.given()
     }
 
-    pub(crate) fn consumer_rpc(&self) -> v1::consumer_client::ConsumerClient<Channel> {
-        v1::consumer_client::ConsumerClient::new(self.channel())
-            .max_decoding_message_size(REPLY_BYTES_MAX)
+    /// A stream went well.
+    pub(crate) fn succeeded(&self, way: &Way) {
+        self.routing.succeeded(way);
     }
 
-    pub(crate) fn reader_rpc(&self) -> v1::stream_reader_client::StreamReaderClient<Channel> {
-        v1::stream_reader_client::StreamReaderClient::new(self.channel())
-            .max_decoding_message_size(REPLY_BYTES_MAX)
+    /// A stream failed: the next attempt may go elsewhere.
+    pub(crate) fn failed(&self, way: &Way, error: &Error) {
+        self.routing.failed(way, error);
     }
 
-    /// Waits for the answer of a call, `wait` longer than calls usually may take.
-    pub(crate) async fn call<T>(
+    /// Asks whoever leads a queue or partition, and waits for the answer `wait` longer than calls
+    /// usually may take. Who cannot be reached was asked nothing: then others are asked.
+    pub(crate) async fn call<T, A>(
         &self,
+        about: Option<(&str, u32)>,
         wait: Duration,
-        answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
-    ) -> Result<T, Error> {
+        ask: impl Fn(Way) -> A,
+    ) -> Result<T, Error>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let limit = self.options.call_timeout.saturating_add(wait);
-        match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => Ok(answer?.into_inner()),
+        let asked = async {
+            // Each server that was given, and a leader that was named.
+            let mut others = self.routing.servers();
+            loop {
+                let way = match about {
+                    Some((address, partition)) => self.way_to(address, partition).await,
+                    None => self.given(),
+                };
+                let error = match ask(way.clone()).await {
+                    Ok(answer) => {
+                        self.succeeded(&way);
+                        return Ok(answer.into_inner());
+                    }
+                    Err(status) => Error::from(status),
+                };
+                self.failed(&way, &error);
+                if error.reason != Error::UNREACHABLE || others == 0 {
+                    return Err(error);
+                }
+                others -= 1;
+            }
+        };
+        match tokio::time::timeout(limit, asked).await {
+            Ok(answer) => answer,
             Err(_) => Err(Error::local(
                 Error::CONNECTION_LOST,
                 Code::DeadlineExceeded,
@@ -139,9 +182,12 @@ impl Client {
 }
 
 /// The endpoint of a URL, tuned.
-pub(crate) fn endpoint(options: &ClientOptions) -> Result<Endpoint, Error> {
+///
+/// # Errors
+/// It is malformed.
+pub(crate) fn endpoint(url: &str, connect_timeout: Duration) -> Result<Endpoint, Error> {
     let invalid = |why: String| {
-        let text = format!("server URL {:?}: {why}", options.url);
+        let text = format!("server URL {url:?}: {why}");
         Error::local(
             Error::INVALID_OPTION,
             Code::InvalidArgument,
@@ -149,14 +195,14 @@ pub(crate) fn endpoint(options: &ClientOptions) -> Result<Endpoint, Error> {
             text,
         )
     };
-    let endpoint = Endpoint::from_shared(options.url.clone())
+    let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|_| invalid("not of the form http://HOST:PORT".to_owned()))?;
     let uri = endpoint.uri();
     if uri.scheme_str() != Some("http") || uri.host().is_none() {
         return Err(invalid("not of the form http://HOST:PORT".to_owned()));
     }
     Ok(endpoint
-        .connect_timeout(options.connect_timeout)
+        .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(KEEPALIVE))
         .http2_keep_alive_interval(KEEPALIVE)

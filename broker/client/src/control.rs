@@ -11,6 +11,7 @@ use tonic::{Code, Request};
 
 use crate::client::{Client, ClientOptions, REPLY_BYTES_MAX};
 use crate::error::{Applied, Error};
+use crate::routing::Way;
 
 /// The calls of the control port.
 #[derive(Clone, Debug)]
@@ -48,11 +49,11 @@ impl Control {
     /// # Errors
     /// Nobody answers, or the token is refused.
     pub async fn metadata(&self) -> Result<MetadataResponse, Error> {
-        let request = self.request(MetadataRequest {});
-        let mut rpc = self.rpc();
-        self.client
-            .call(Duration::ZERO, rpc.metadata(request))
-            .await
+        let ask = |way: Way| {
+            let request = self.request(MetadataRequest {});
+            async move { rpc(&way).metadata(request).await }
+        };
+        self.client.call(None, Duration::ZERO, ask).await
     }
 
     /// Changes the topology by a delta; all of it is applied, or nothing.
@@ -64,15 +65,11 @@ impl Control {
         &self,
         delta: ApplyTopologyRequest,
     ) -> Result<ApplyTopologyResponse, Error> {
-        let request = self.request(delta);
-        let mut rpc = self.rpc();
-        self.client
-            .call(Duration::ZERO, rpc.apply_topology(request))
-            .await
-    }
-
-    fn rpc(&self) -> ClusterClient<tonic::transport::Channel> {
-        ClusterClient::new(self.client.channel()).max_decoding_message_size(REPLY_BYTES_MAX)
+        let ask = |way: Way| {
+            let request = self.request(delta.clone());
+            async move { rpc(&way).apply_topology(request).await }
+        };
+        self.client.call(None, Duration::ZERO, ask).await
     }
 
     fn request<T>(&self, body: T) -> Request<T> {
@@ -82,6 +79,10 @@ impl Control {
             .insert("authorization", self.authorization.clone());
         request
     }
+}
+
+fn rpc(way: &Way) -> ClusterClient<tonic::transport::Channel> {
+    ClusterClient::new(way.channel()).max_decoding_message_size(REPLY_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod message;
 mod publisher;
 mod queue;
 mod reader;
+mod routing;
 mod stream;
 mod task;
 

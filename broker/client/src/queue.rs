@@ -10,6 +10,7 @@ use millrace_proto::v1::{
 use crate::client::Client;
 use crate::error::Error;
 use crate::message::{duration, timestamp, wire_duration};
+use crate::routing::Way;
 
 /// How a lease ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -137,8 +138,11 @@ impl Client {
             wait: Some(wire_duration(options.wait)),
             lease: options.lease.map(wire_duration),
         };
-        let mut rpc = self.consumer_rpc();
-        let answer = self.call(options.wait, rpc.receive(request)).await?;
+        let ask = |way: Way| {
+            let request = request.clone();
+            async move { way.consumer().receive(request).await }
+        };
+        let answer = self.call(Some((address, 0)), options.wait, ask).await?;
         Ok(answer.deliveries.into_iter().map(Received::from).collect())
     }
 
@@ -158,8 +162,11 @@ impl Client {
                 .map(|one| wire_settlement(vec![one.tag.clone()], &one.settle))
                 .collect(),
         };
-        let mut rpc = self.consumer_rpc();
-        let answer = self.call(Duration::ZERO, rpc.settle(request)).await?;
+        let ask = |way: Way| {
+            let request = request.clone();
+            async move { way.consumer().settle(request).await }
+        };
+        let answer = self.call(Some((address, 0)), Duration::ZERO, ask).await?;
         let refused = |tag: &Bytes| answer.refused.iter().find(|refused| refused.tag == *tag);
         Ok(settlements
             .iter()
@@ -183,8 +190,11 @@ impl Client {
             from,
             messages_max,
         };
-        let mut rpc = self.consumer_rpc();
-        let answer = self.call(Duration::ZERO, rpc.peek(request)).await?;
+        let ask = |way: Way| {
+            let request = request.clone();
+            async move { way.consumer().peek(request).await }
+        };
+        let answer = self.call(Some((address, 0)), Duration::ZERO, ask).await?;
         let peeked = answer.messages.into_iter().map(|wire| Peeked {
             state: wire.state(),
             message: wire.message.unwrap_or_default(),

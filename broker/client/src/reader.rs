@@ -9,6 +9,7 @@ use millrace_proto::v1::{self, Message, ReadRequest, position};
 use crate::client::Client;
 use crate::error::Error;
 use crate::message::timestamp;
+use crate::routing::Way;
 
 pub use self::subscription::{Event, SubscribeOptions, Subscription};
 
@@ -118,8 +119,12 @@ impl Reader {
             messages_max: options.messages_max,
             bytes_max: options.bytes_max,
         };
-        let mut rpc = self.client.reader_rpc();
-        let answer = self.client.call(Duration::ZERO, rpc.read(request)).await?;
+        let about = Some((self.address.as_str(), options.partition));
+        let ask = |way: Way| {
+            let request = request.clone();
+            async move { way.reader().read(request).await }
+        };
+        let answer = self.client.call(about, Duration::ZERO, ask).await?;
         Ok(ReadAnswer {
             messages: answer
                 .messages

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use millrace_engine::command::{Dedup, DedupId, Settle};
 use millrace_proto::v1;
 use millrace_types::{
-    Applied, DELAY_MS_MAX, ErrorCode, LEASE_MS_MIN, NOTE_BYTES_MAX, Offset, Refusal, Wall,
+    Applied, DELAY_MS_MAX, ErrorCode, LEASE_MS_MIN, NOTE_BYTES_MAX, NodeId, Offset, Refusal, Wall,
 };
 use prost::Message as _;
 
@@ -119,6 +119,30 @@ fn acknowledged(batch: &Acknowledged, offsets: Option<v1::OffsetRange>) -> v1::P
     v1::PublishResult {
         outcome: Some(v1::publish_result::Outcome::Acknowledged(acknowledgement)),
     }
+}
+
+/// What another node says of a batch.
+pub(crate) fn publish_answer(result: v1::PublishResult) -> Result<Acknowledged, Refusal> {
+    use v1::publish_result::Outcome;
+    let acknowledged = match result.outcome {
+        Some(Outcome::Acknowledged(acknowledged)) => acknowledged,
+        Some(Outcome::Refused(error)) => return Err(crate::forward::refusal_of(error)),
+        None => {
+            let text = "another node's answer to a batch says nothing";
+            return Err(Refusal::new(ErrorCode::Internal, text).unknown());
+        }
+    };
+    let offsets = acknowledged.offsets;
+    let offsets = offsets.map(|all| Offset::new(all.first)..Offset::new(all.end));
+    Ok(Acknowledged {
+        partition: acknowledged.partition,
+        taken: match offsets {
+            Some(offsets) if acknowledged.duplicate => Taken::Repeated(offsets),
+            Some(offsets) => Taken::Stored(offsets),
+            None => Taken::Received,
+        },
+        replicas: acknowledged.replicas,
+    })
 }
 
 /// When a publish wants to be answered.
@@ -277,6 +301,23 @@ pub(crate) fn position(field: &str, from: Option<v1::Position>) -> Result<Positi
         At::Offset(offset) => Position::Offset(Offset::new(offset)),
         At::Time(time) => Position::Time(wall(field, time)?),
     })
+}
+
+/// A position as it goes to another node.
+pub(crate) fn wire_position(position: Position) -> v1::Position {
+    use v1::position::{At, Earliest, Latest};
+    let at = match position {
+        Position::Earliest => At::Earliest(Earliest {}),
+        Position::Latest => At::Latest(Latest {}),
+        Position::Offset(offset) => At::Offset(offset.get()),
+        Position::Time(wall) => At::Time(timestamp(wall)),
+    };
+    v1::Position { at: Some(at) }
+}
+
+/// A node's id as clients see it.
+pub(crate) fn node_id(node: NodeId) -> String {
+    format!("{:016x}", node.get())
 }
 
 fn wall(field: &str, time: prost_types::Timestamp) -> Result<Wall, Refusal> {

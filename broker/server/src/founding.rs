@@ -18,9 +18,8 @@ use tokio::time::sleep;
 use tracing::info;
 
 use self::asking::Asking;
-use self::plan::{Answer, Next, Own, PeerState};
+use self::plan::{Next, Own};
 use self::seat::Seat;
-use crate::mesh::Mesh;
 use crate::state::{State, StateCell};
 use crate::tasks::Stop;
 
@@ -61,40 +60,6 @@ pub(crate) async fn announce(
             () = sleep(ANNOUNCE_EVERY) => {}
         }
     }
-}
-
-/// Finds the others again where it was told to look, as long as the catalogue does not say where
-/// they are: those that the record has may have moved since, or be gone.
-pub(crate) async fn look_around(
-    seat: Seat,
-    broker: Broker,
-    asking: Asking,
-    mesh: Mesh,
-    stop: Stop,
-) -> Result<(), Infallible> {
-    let ours = seat.cluster().map(|cluster| cluster.id);
-    let is_ours = |state: &PeerState| match state {
-        PeerState::Member { cluster_id, .. } => Some(cluster_id) == ours.as_ref(),
-        PeerState::Empty { .. } | PeerState::Joining => false,
-    };
-    while !broker.catalogue().borrow().roster().is_founded() {
-        let answers = tokio::select! {
-            biased;
-            () = stop.ended() => return Ok(()),
-            answers = asking.identify(&seat.settings().way) => answers,
-        };
-        let found = answers.into_values().filter_map(|answer| match answer {
-            Answer::Peer(peer) if is_ours(&peer.state) => Some((peer.node, peer.address)),
-            Answer::Peer(_) | Answer::Silence(_) => None,
-        });
-        mesh.reach(&found.collect::<Vec<_>>());
-        tokio::select! {
-            biased;
-            () = stop.ended() => return Ok(()),
-            () = sleep(ANNOUNCE_EVERY) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Waits until the node belongs to a cluster, and does what it can to make it so. Cancel-safe.

@@ -5,6 +5,7 @@ pub mod exit;
 
 mod connections;
 mod convert;
+mod forward;
 mod founding;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]

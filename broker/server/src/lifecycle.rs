@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::connections::Connections;
+use crate::forward::Forward;
 use crate::founding::seat::Seat;
 use crate::http::{self, Pages};
 use crate::listeners;
@@ -124,6 +125,7 @@ impl Server {
         let clients = Tasks::new(Stop::default());
         let context = Context {
             broker: broker.clone(),
+            forward: Forward::new(&broker),
             tasks: clients.clone(),
         };
         let (health, answers) = health_reporter();
@@ -390,6 +392,7 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
         v1::consumer_server::SERVICE_NAME,
         v1::stream_reader_server::SERVICE_NAME,
         v1::admin_server::SERVICE_NAME,
+        v1::routing_server::SERVICE_NAME,
     ] {
         health.set_service_status(service, status).await;
     }

@@ -7,6 +7,7 @@ use millrace_proto::v1::admin_server::AdminServer;
 use millrace_proto::v1::cluster_server::ClusterServer;
 use millrace_proto::v1::consumer_server::ConsumerServer;
 use millrace_proto::v1::publisher_server::PublisherServer;
+use millrace_proto::v1::routing_server::RoutingServer;
 use millrace_proto::v1::stream_reader_server::StreamReaderServer;
 use millrace_types::{ErrorCode, Refusal};
 use tonic::Request;
@@ -18,7 +19,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::founding::seat::Seat;
 use crate::founding::service as founding;
 use crate::mesh::Mesh;
-use crate::services::{Context, admin, cluster, consumer, publisher, stream};
+use crate::services::{Context, admin, cluster, consumer, publisher, routing, stream};
 use crate::start_error::StartError;
 use crate::status::status;
 use crate::token::Guard;
@@ -49,6 +50,7 @@ pub(crate) fn clients(
         .add_service(consumer.max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX))
         .add_service(reader)
         .add_service(admin)
+        .add_service(RoutingServer::new(routing::Service(context.clone())))
         .add_service(health)
         .add_service(reflection))
 }

@@ -10,11 +10,13 @@ pub(crate) mod deadline;
 pub(crate) mod outbox;
 pub(crate) mod plan;
 pub(crate) mod publisher;
+pub(crate) mod routing;
 pub(crate) mod stream;
 
 use millrace_types::{ErrorCode, Refusal};
 use tonic::{Code, Status};
 
+use crate::forward::Forward;
 use crate::status::status;
 use crate::tasks::Tasks;
 use millrace_node::Broker;
@@ -23,6 +25,8 @@ use millrace_node::Broker;
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) broker: Broker,
+    /// The way to where other nodes lead.
+    pub(crate) forward: Forward,
     pub(crate) tasks: Tasks,
 }
 

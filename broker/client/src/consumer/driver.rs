@@ -16,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Applied, Error};
 use crate::queue::{Received, Settle, refusal, wire_settlement};
+use crate::routing::Way;
 use crate::stream::{Duplex, is_final};
 
 /// Settlements of one frame: they share a sync, and more would only delay the first of them.
@@ -132,13 +133,18 @@ impl Driver {
         let mut heard = Instant::now();
         loop {
             self.has_opened = false;
-            let end = match self.open().await {
+            let way = self.client.way_to(&self.address, 0).await;
+            let end = match self.open(&way).await {
                 Ok(stream) => self.serve(stream).await,
                 Err(error) => End::Lost(error),
             };
             if self.has_opened {
                 backoff.reset();
                 heard = Instant::now();
+                self.client.succeeded(&way);
+            }
+            if let End::Lost(error) = &end {
+                self.client.failed(&way, error);
             }
             let error = match end {
                 End::Closed => return,
@@ -179,7 +185,7 @@ impl Driver {
         }
     }
 
-    async fn open(&mut self) -> Result<Stream, Error> {
+    async fn open(&mut self, way: &Way) -> Result<Stream, Error> {
         // What the last stream could still have brought is asked for again.
         self.left = self.left.saturating_add(std::mem::take(&mut self.expected));
         let waiting = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
@@ -200,7 +206,7 @@ impl Driver {
         let first = ConsumeFrame {
             frame: Some(Frame::Open(open)),
         };
-        let mut rpc = self.client.consumer_rpc();
+        let mut rpc = way.consumer();
         Duplex::open(Some(first), async |frames| rpc.consume(frames).await).await
     }
 

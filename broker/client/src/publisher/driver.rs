@@ -19,6 +19,7 @@ use super::{Ack, Durability, PublisherOptions};
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Applied, Error};
+use crate::routing::Way;
 use crate::stream::{Duplex, is_final};
 
 /// Frames whose decision is due: enough to hide the way to the server and its sync, few enough that
@@ -113,17 +114,23 @@ impl Driver {
                     None => return,
                 }
             }
-            let end = match self.open().await {
+            // Of a topic with several leaders, the one that was gone to forwards.
+            let way = self.client.way_to(&self.address, 0).await;
+            let end = match open(&way).await {
                 Ok(stream) => {
                     self.has_decided = false;
                     let end = self.serve(stream).await;
                     if self.has_decided {
                         backoff.reset();
+                        self.client.succeeded(&way);
                     }
                     end
                 }
                 Err(error) => End::Lost(error),
             };
+            if let End::Lost(error) = &end {
+                self.client.failed(&way, error);
+            }
             match end {
                 End::Done => return,
                 End::Drained => self.drained(),
@@ -132,11 +139,6 @@ impl Driver {
             self.wait(&mut backoff).await;
             self.refused = None;
         }
-    }
-
-    async fn open(&self) -> Result<Stream, Error> {
-        let mut rpc = self.client.publisher_rpc();
-        Duplex::open(None, async |frames| rpc.publish_stream(frames).await).await
     }
 
     /// Works on one stream until it ends.
@@ -405,6 +407,11 @@ impl Driver {
         // Whoever dropped the handle does not want to know.
         drop(item.answer.send(outcome));
     }
+}
+
+async fn open(way: &Way) -> Result<Stream, Error> {
+    let mut rpc = way.publisher();
+    Duplex::open(None, async |frames| rpc.publish_stream(frames).await).await
 }
 
 /// What is done with messages that have not waited too long yet.

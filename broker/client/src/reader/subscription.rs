@@ -14,6 +14,7 @@ use super::{PartitionStart, Position, StoredMessage};
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::Error;
+use crate::routing::Way;
 use crate::stream::{Duplex, is_final};
 
 /// How a subscription behaves.
@@ -71,6 +72,8 @@ pub struct Subscription {
     /// Where each partition goes on, as far as it is known.
     next: BTreeMap<u32, u64>,
     stream: Option<Stream>,
+    /// Of the stream, or of the attempt to open one.
+    way: Option<Way>,
     waiting: VecDeque<Event>,
     returned: ConsumeCredit,
     pong_due: bool,
@@ -88,6 +91,7 @@ impl Subscription {
             options,
             next: BTreeMap::new(),
             stream: None,
+            way: None,
             waiting: VecDeque::new(),
             returned: ConsumeCredit::default(),
             pong_due: false,
@@ -110,6 +114,9 @@ impl Subscription {
                 continue;
             };
             self.stream = None;
+            if let Some(way) = self.way.take() {
+                self.client.failed(&way, &error);
+            }
             let away = self.away_since.get_or_insert_with(Instant::now).elapsed();
             let limit = self.options.give_up_after;
             if is_final(&error) || limit.is_some_and(|limit| away >= limit) {
@@ -124,7 +131,12 @@ impl Subscription {
     /// Connects, or says what is due and hears one reply.
     async fn step(&mut self) -> Result<(), Error> {
         let Some(stream) = &mut self.stream else {
-            let stream = self.open().await?;
+            // Partitions that are led elsewhere are read through the one that was gone to.
+            let first = self.options.partitions.first();
+            let first = first.map_or(0, |start| start.partition);
+            let way = self.client.way_to(&self.address, first).await;
+            self.way = Some(way.clone());
+            let stream = self.open(&way).await?;
             self.returned = ConsumeCredit::default();
             self.pong_due = false;
             self.stream = Some(stream);
@@ -144,6 +156,9 @@ impl Subscription {
             Some(reply) => {
                 self.away_since = None;
                 self.backoff.reset();
+                if let Some(way) = &self.way {
+                    self.client.succeeded(way);
+                }
                 self.reply(reply);
             }
             None => match due {
@@ -154,7 +169,7 @@ impl Subscription {
         Ok(())
     }
 
-    async fn open(&self) -> Result<Stream, Error> {
+    async fn open(&self, way: &Way) -> Result<Stream, Error> {
         let open = SubscribeOpen {
             address: self.address.clone(),
             partitions: self.starts().into_iter().map(wire_start).collect(),
@@ -167,7 +182,7 @@ impl Subscription {
         let first = SubscribeFrame {
             frame: Some(Frame::Open(open)),
         };
-        let mut rpc = self.client.reader_rpc();
+        let mut rpc = way.reader();
         Duplex::open(Some(first), async |frames| rpc.subscribe(frames).await).await
     }
 

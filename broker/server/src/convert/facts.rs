@@ -105,7 +105,7 @@ fn partition(facts: &PartitionFacts) -> v1::PartitionInfo {
 pub(crate) fn metadata(metadata: Metadata) -> v1::MetadataResponse {
     v1::MetadataResponse {
         cluster_id: metadata.cluster_id,
-        node_id: format!("{:016x}", metadata.node_id.get()),
+        node_id: super::node_id(metadata.node_id),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         shards: metadata.shards,
         topology: Some(v1::TopologyState {

@@ -79,10 +79,6 @@ pub(super) async fn run(seat: &Seat, broker: &Broker, outside: Outside<'_>) {
     }
     let following = mesh.clone().follow(broker.clone(), peers.stop().clone());
     peers.spawn(Kind::Vital, "peers' addresses", following);
-    let asking = Asking::new(Arc::clone(outside.guard));
-    let (to, stop) = (mesh.clone(), peers.stop().clone());
-    let looking = founding::look_around(seat.clone(), broker.clone(), asking, to, stop);
-    peers.spawn(Kind::Vital, "looking for peers", looking);
     let registration = Registration {
         node: seat.node(),
         facts: seat.settings().facts.clone(),

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::Context;
 use crate::convert::facts;
+use crate::forward::{Origin, Place};
 use crate::status::status;
 use crate::validate::{self, Bounded, invalid};
 use millrace_node::{List, MESSAGES_MAX};
@@ -36,11 +37,46 @@ impl Admin for Service {
         &self,
         request: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
-        let address = validate::address(&request.into_inner().address).map_err(status)?;
-        let described = self.0.broker.describe(&address).await.map_err(status)?;
-        facts::description(described)
-            .map(Response::new)
-            .map_err(status)
+        let origin = Origin::of(request.metadata());
+        let described = self.describe_routed(&origin, request.into_inner()).await;
+        described.map(Response::new).map_err(status)
+    }
+}
+
+impl Service {
+    /// A queue is described where it is led, for who consumes it is known there; a topic by what is
+    /// applied here.
+    async fn describe_routed(
+        &self,
+        origin: &Origin,
+        request: v1::DescribeRequest,
+    ) -> Result<v1::DescribeResponse, Refusal> {
+        let address = validate::address(&request.address)?;
+        let (forward, broker) = (&self.0.forward, &self.0.broker);
+        if !address.is_queue() {
+            return facts::description(broker.describe(&address).await?);
+        }
+        let mut call = forward.call(origin, broker.queue_shard(&address)?);
+        loop {
+            let answer = match call.place().await? {
+                Place::Here => {
+                    let described = broker.describe(&address).await;
+                    described.and_then(facts::description)
+                }
+                Place::There(remote) => {
+                    let answer = remote
+                        .admin()
+                        .describe(origin.request(request.clone()))
+                        .await;
+                    let answer = answer.map(Response::into_inner);
+                    answer.map_err(|status| remote.failed(&status))
+                }
+            };
+            match answer {
+                Err(refusal) if call.again(&refusal).await => {}
+                answer => return answer.map_err(|refusal| call.hinted(refusal)),
+            }
+        }
     }
 }
 

@@ -16,10 +16,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Context;
 use super::outbox::{Replies, outbox};
 use crate::convert;
+use crate::forward::{Origin, Place};
 use crate::status::status;
 use crate::tasks::Kind;
 use crate::validate::{self, Bounded, invalid};
-use millrace_node::{MESSAGES_MAX, Peek, Receive, SettleTag, WAIT_MAX};
+use millrace_node::{Delivered, MESSAGES_MAX, Peek, PeekAnswer, Receive, SettleTag, WAIT_MAX};
 
 /// Bytes of one answer unless its first message alone is larger: what clients with gRPC's default
 /// limit of 4 MiB can take, and no more than a moment's memory.
@@ -43,11 +44,12 @@ impl Consumer for Service {
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         self.0.admit()?;
         let (outbox, replies) = outbox();
+        let origin = Origin::of(request.metadata());
         let (context, frames) = (self.0.clone(), request.into_inner());
         self.0
             .tasks
             .spawn(Kind::Stream, "consume stream", async move {
-                session::serve(context, frames, outbox).await;
+                session::serve(context, origin, frames, outbox).await;
                 Ok::<(), Refusal>(())
             });
         Ok(Response::new(replies))
@@ -58,11 +60,10 @@ impl Consumer for Service {
         request: Request<v1::ReceiveRequest>,
     ) -> Result<Response<v1::ReceiveResponse>, Status> {
         self.0.admit()?;
-        let receive = receive(&request.into_inner()).map_err(status)?;
-        let delivered = self.0.broker.receive(receive).await.map_err(status)?;
-        let deliveries = delivered.into_iter().map(convert::delivery);
-        let deliveries = deliveries.collect::<Result<_, _>>().map_err(status)?;
-        Ok(Response::new(v1::ReceiveResponse { deliveries }))
+        let origin = Origin::of(request.metadata());
+        let request = request.into_inner();
+        let answer = self.receive_routed(&origin, request).await;
+        answer.map(Response::new).map_err(status)
     }
 
     async fn settle(
@@ -91,14 +92,79 @@ impl Consumer for Service {
         request: Request<v1::PeekRequest>,
     ) -> Result<Response<v1::PeekResponse>, Status> {
         self.0.admit()?;
-        let peek = peek(&request.into_inner()).map_err(status)?;
-        let answer = self.0.broker.peek(peek).await.map_err(status)?;
-        let messages = answer.messages.into_iter().map(convert::peeked);
-        Ok(Response::new(v1::PeekResponse {
-            messages: messages.collect::<Result<_, _>>().map_err(status)?,
-            next: answer.next.map(Offset::get),
-        }))
+        let origin = Origin::of(request.metadata());
+        let request = request.into_inner();
+        let answer = self.peek_routed(&origin, request).await;
+        answer.map(Response::new).map_err(status)
     }
+}
+
+impl Service {
+    /// Takes messages where the queue is led.
+    async fn receive_routed(
+        &self,
+        origin: &Origin,
+        request: v1::ReceiveRequest,
+    ) -> Result<v1::ReceiveResponse, Refusal> {
+        let wanted = receive(&request)?;
+        let (forward, broker) = (&self.0.forward, &self.0.broker);
+        let mut call = forward.call(origin, broker.queue_shard(&wanted.address)?);
+        loop {
+            let answer = match call.place().await? {
+                Place::Here => broker.receive(wanted.clone()).await.and_then(received),
+                Place::There(remote) => {
+                    let mut consumer = remote.consumer();
+                    let answer = consumer.receive(origin.request(request.clone())).await;
+                    let answer = answer.map(Response::into_inner);
+                    answer.map_err(|status| remote.failed(&status))
+                }
+            };
+            match answer {
+                Err(refusal) if call.again(&refusal).await => {}
+                answer => return answer.map_err(|refusal| call.hinted(refusal)),
+            }
+        }
+    }
+
+    /// Looks where the queue is led.
+    async fn peek_routed(
+        &self,
+        origin: &Origin,
+        request: v1::PeekRequest,
+    ) -> Result<v1::PeekResponse, Refusal> {
+        let wanted = peek(&request)?;
+        let (forward, broker) = (&self.0.forward, &self.0.broker);
+        let mut call = forward.call(origin, broker.queue_shard(&wanted.address)?);
+        loop {
+            let answer = match call.place().await? {
+                Place::Here => broker.peek(wanted.clone()).await.and_then(peeked),
+                Place::There(remote) => {
+                    let mut consumer = remote.consumer();
+                    let answer = consumer.peek(origin.request(request.clone())).await;
+                    let answer = answer.map(Response::into_inner);
+                    answer.map_err(|status| remote.failed(&status))
+                }
+            };
+            match answer {
+                Err(refusal) if call.again(&refusal).await => {}
+                answer => return answer.map_err(|refusal| call.hinted(refusal)),
+            }
+        }
+    }
+}
+
+fn received(delivered: Vec<Delivered>) -> Result<v1::ReceiveResponse, Refusal> {
+    let deliveries = delivered.into_iter().map(convert::delivery);
+    let deliveries = deliveries.collect::<Result<_, _>>()?;
+    Ok(v1::ReceiveResponse { deliveries })
+}
+
+fn peeked(answer: PeekAnswer) -> Result<v1::PeekResponse, Refusal> {
+    let messages = answer.messages.into_iter().map(convert::peeked);
+    Ok(v1::PeekResponse {
+        messages: messages.collect::<Result<_, _>>()?,
+        next: answer.next.map(Offset::get),
+    })
 }
 
 fn receive(request: &v1::ReceiveRequest) -> Result<Receive, Refusal> {

@@ -13,13 +13,14 @@ use prost::Message as _;
 use prost::encoding::encoded_len_varint;
 
 use crate::convert;
+use crate::forward::publish::Entry;
 use crate::validate;
 use millrace_node::{Acknowledged, Batch, CatalogueView, partition_for};
 
 /// What to send to the broker, and what each entry waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    batches: Vec<Batch>,
+    batches: Vec<Entry>,
     slots: Vec<Slot>,
 }
 
@@ -40,18 +41,18 @@ enum Slot {
 struct Target {
     /// `None`: a queue.
     partitions: Option<u32>,
+    /// Where messages without a key go, if the client says so.
+    unkeyed: Option<u32>,
     message_bytes_max: u32,
 }
 
 impl Plan {
     /// Plans the entries of one request or frame: either messages or batches.
-    pub(crate) fn new(
-        view: &CatalogueView,
-        address: &Address,
-        messages: &[v1::Message],
-        batches: &[v1::RecordBatch],
-    ) -> Self {
-        match target(view, address) {
+    pub(crate) fn new(view: &CatalogueView, address: &Address, frame: &v1::PublishFrame) -> Self {
+        let v1::PublishFrame {
+            messages, batches, ..
+        } = frame;
+        match target(view, address, frame.partition) {
             Ok(target) if batches.is_empty() => Self::of_messages(target, messages),
             Ok(target) => Self::of_batches(target, batches),
             Err(refusal) => Self::refusing(messages.len() + batches.len(), &refusal),
@@ -70,7 +71,7 @@ impl Plan {
     }
 
     /// The batches to publish, in order.
-    pub(crate) fn take_batches(&mut self) -> Vec<Batch> {
+    pub(crate) fn take_batches(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.batches)
     }
 
@@ -94,7 +95,11 @@ impl Plan {
                 Err(refusal) => Slot::Refused(refusal),
             });
         }
-        plan.batches = open.into_iter().map(Open::finish).collect();
+        let made = open.into_iter().map(|open| Entry {
+            batch: open.finish(),
+            wire: None,
+        });
+        plan.batches = made.collect();
         plan
     }
 
@@ -103,12 +108,14 @@ impl Plan {
         for (n, batch) in batches.iter().enumerate() {
             let slot = match target.check(&format!("batches[{n}]"), batch) {
                 Ok(checked) => {
-                    plan.batches.push(Batch {
+                    let wire = Some(batch.clone());
+                    let batch = Batch {
                         partition: checked.partition,
                         count: batch.count,
                         records: batch.records.clone(),
                         dedup: checked.dedup,
-                    });
+                    };
+                    plan.batches.push(Entry { batch, wire });
                     Slot::Batch(plan.batches.len() - 1)
                 }
                 Err(refusal) => Slot::Refused(refusal),
@@ -120,7 +127,11 @@ impl Plan {
 }
 
 /// The catalogue's word on a target of publishes.
-fn target(view: &CatalogueView, address: &Address) -> Result<Target, Refusal> {
+fn target(
+    view: &CatalogueView,
+    address: &Address,
+    unkeyed: Option<u32>,
+) -> Result<Target, Refusal> {
     if let Address::DeadLetter { .. } = address {
         let text = format!("{address} is filled by the broker alone; publish to its queue");
         return Err(Refusal::new(ErrorCode::WrongKind, text).with("address", address.to_string()));
@@ -128,6 +139,7 @@ fn target(view: &CatalogueView, address: &Address) -> Result<Target, Refusal> {
     let object = view.require(address)?;
     Ok(Target {
         partitions: object.partition_count(),
+        unkeyed,
         message_bytes_max: object.message_bytes_max,
     })
 }
@@ -135,8 +147,11 @@ fn target(view: &CatalogueView, address: &Address) -> Result<Target, Refusal> {
 impl Target {
     /// `None`: the broker may choose.
     fn partition_of(&self, key: &str) -> Option<u32> {
-        let partitions = self.partitions?;
-        (!key.is_empty()).then(|| partition_for(key, partitions))
+        match self.partitions {
+            Some(partitions) if !key.is_empty() => Some(partition_for(key, partitions)),
+            Some(_) => self.unkeyed,
+            None => None,
+        }
     }
 
     /// Checks a client's batch and finds the one partition its keys agree on.

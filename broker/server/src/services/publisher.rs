@@ -10,7 +10,7 @@ use futures::stream::FuturesOrdered;
 use millrace_proto::v1;
 use millrace_proto::v1::publish_reply::Reply;
 use millrace_proto::v1::publisher_server::Publisher;
-use millrace_types::{Address, ErrorCode, Refusal};
+use millrace_types::{Address, Applied, ErrorCode, Refusal};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::credit::{Account, Amount, Idle};
@@ -19,6 +19,9 @@ use super::outbox::{Gone, Outbox, Replies, outbox};
 use super::plan::Plan;
 use super::{Context, draining};
 use crate::convert;
+use crate::forward::Origin;
+use crate::forward::lanes::{self, Lanes};
+use crate::forward::publish::{self, Entry, Target};
 use crate::status::status;
 use crate::tasks::Kind;
 use crate::validate;
@@ -46,12 +49,14 @@ impl Publisher for Service {
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         self.0.admit()?;
+        let origin = Origin::of(request.metadata());
         let pace = Pace::of_call(deadline::of(request.metadata()));
         let v1::PublishRequest {
             address,
             messages,
             batches,
             acknowledge,
+            partition,
         } = request.into_inner();
         let frame = v1::PublishFrame {
             sequence: 0,
@@ -59,11 +64,17 @@ impl Publisher for Service {
             messages,
             batches,
             acknowledge,
+            partition,
         };
         shape(&frame).map_err(status)?;
         let address = validate::address(&frame.address).map_err(status)?;
-        let sending = send(self.0.clone(), Ok(address), frame, pace);
-        let results = sending.await.await;
+        let results = match planned(&self.0, Ok(address), frame, pace) {
+            Ok((plan, target, batches)) => {
+                let answers = publish::call(&self.0, &origin, &target, batches).await;
+                plan.results(&answers)
+            }
+            Err(results) => results,
+        };
         Ok(Response::new(v1::PublishResponse { results }))
     }
 
@@ -74,7 +85,9 @@ impl Publisher for Service {
         self.0.admit()?;
         let (outbox, replies) = outbox();
         let (account, grant) = Account::open();
+        let origin = Origin::of(request.metadata());
         let stream = Stream {
+            lanes: Lanes::new(&self.0, origin),
             context: self.0.clone(),
             outbox,
             account,
@@ -148,50 +161,78 @@ impl Pace {
 /// A call is answered when one of so many parts of its time is left.
 const ANSWER_PARTS: u32 = 10;
 
-/// A decision under way: one result for each entry.
-type Decision = Pin<Box<dyn Future<Output = Vec<v1::PublishResult>> + Send>>;
+/// A decision under way: one result for each entry, and why the stream cannot go on after it, for
+/// what follows would overtake something.
+type Decision = Pin<Box<dyn Future<Output = (Vec<v1::PublishResult>, Option<Refusal>)> + Send>>;
 
-/// Sends a frame's batches to the broker, at the broker's pace, and gives the decision to come:
-/// frames sent one after the other keep their order without waiting for each other's decision.
-async fn send(
-    context: Context,
+/// What to send where, if anything; otherwise one result for each entry.
+fn planned(
+    context: &Context,
     address: Result<Address, Refusal>,
     frame: v1::PublishFrame,
     pace: Pace,
-) -> Decision {
-    let v1::PublishFrame {
-        messages,
-        batches,
-        acknowledge,
-        ..
-    } = frame;
-    let entries = messages.len() + batches.len();
-    let acknowledge = convert::acknowledge(acknowledge);
-    let target = address.and_then(|address| Ok((address, acknowledge?)));
-    let (address, acknowledge, mut plan) = match target {
-        Ok((address, acknowledge)) => {
-            let view = context.broker.catalogue();
-            let view = view.borrow().clone();
-            let plan = Plan::new(&view, &address, &messages, &batches);
-            (address, acknowledge, plan)
-        }
-        Err(refusal) => {
-            let results = Plan::refusing(entries, &refusal).results(&[]);
-            return Box::pin(async move { results });
-        }
+) -> Result<(Plan, Target, Vec<Entry>), Vec<v1::PublishResult>> {
+    let entries = frame.messages.len() + frame.batches.len();
+    let checked = convert::acknowledge(frame.acknowledge);
+    let checked = address.and_then(|address| Ok((address, checked?)));
+    let (address, acknowledge) = match checked {
+        Ok(checked) => checked,
+        Err(refusal) => return Err(Plan::refusing(entries, &refusal).results(&[])),
     };
+    let view = context.broker.catalogue();
+    let view = view.borrow().clone();
+    let mut plan = Plan::new(&view, &address, &frame);
     let batches = plan.take_batches();
     if batches.is_empty() {
-        return Box::pin(async move { plan.results(&[]) });
+        return Err(plan.results(&[]));
     }
     let options = PublishOptions {
         patience: pace.patience,
         answer_within: pace.answer_within,
         acknowledge,
     };
-    let paced = context.broker.publish_paced(&address, batches, options);
-    let answers = paced.await;
-    Box::pin(async move { plan.results(&answers.await) })
+    let target = Target {
+        address,
+        options,
+        acknowledge: frame.acknowledge,
+    };
+    Ok((plan, target, batches))
+}
+
+/// Sends a frame's batches where they are led, at the pace there, and gives the decision to come:
+/// frames sent one after the other keep their order without waiting for each other's decision.
+async fn send(
+    context: Context,
+    lanes: Lanes,
+    address: Result<Address, Refusal>,
+    frame: v1::PublishFrame,
+) -> Decision {
+    match planned(&context, address, frame, Pace::OF_STREAM) {
+        Ok((plan, target, batches)) => {
+            let answers = lanes.send(target, batches).await;
+            Box::pin(async move {
+                let answers = answers.await;
+                let broken = answers.iter().find(|answer| lanes::breaks(answer));
+                let broken = broken.and_then(|answer| answer.as_ref().err().cloned());
+                (plan.results(&answers), broken)
+            })
+        }
+        Err(results) => Box::pin(async move { (results, None) }),
+    }
+}
+
+/// Why a stream ends of which something was not stored: what was not decided was not taken.
+fn cut(why: &Refusal) -> Refusal {
+    let text = format!(
+        "the stream ends, so that nothing overtakes: {}",
+        why.message
+    );
+    Refusal {
+        code: ErrorCode::NotLeader,
+        message: text,
+        applied: Applied::No,
+        ..why.clone()
+    }
 }
 
 /// The frame that waits to be sent, once it is; never if none does. Cancel-safe.
@@ -204,6 +245,7 @@ async fn sending(frame: &mut Option<Pin<Box<dyn Future<Output = Sent> + Send>>>)
 
 /// One client's pipelined stream.
 struct Stream {
+    lanes: Lanes,
     context: Context,
     outbox: Outbox<v1::PublishReply>,
     account: Account,
@@ -225,6 +267,7 @@ struct Sent {
 struct Decided {
     sequence: u64,
     results: Vec<v1::PublishResult>,
+    broken: Option<Refusal>,
     cost: Amount,
 }
 
@@ -265,7 +308,11 @@ impl Stream {
                     self.send(Reply::Drain(v1::Drain { reason })).await?;
                 }
                 Some(decided) = self.pending.next(), if !self.pending.is_empty() => {
+                    let broken = decided.broken.clone();
                     self.tell(decided).await?;
+                    if let (None, Some(why)) = (&end, broken) {
+                        end = Some(Err(cut(&why)));
+                    }
                 }
                 sent = sending(&mut self.sending) => self.sent(sent),
                 frame = frames.message(), if listening => end = self.take(frame),
@@ -291,9 +338,9 @@ impl Stream {
         let sequence = frame.sequence;
         self.sequence = sequence;
         let address = validate::address(&frame.address);
-        let context = self.context.clone();
+        let (context, lanes) = (self.context.clone(), self.lanes.clone());
         self.sending = Some(Box::pin(async move {
-            let decision = send(context, address, frame, Pace::OF_STREAM).await;
+            let decision = send(context, lanes, address, frame).await;
             Sent {
                 sequence,
                 decision,
@@ -311,10 +358,11 @@ impl Stream {
             cost,
         } = sent;
         self.pending.push_back(Box::pin(async move {
-            let results = decision.await;
+            let (results, broken) = decision.await;
             Decided {
                 sequence,
                 results,
+                broken,
                 cost,
             }
         }));
@@ -339,6 +387,7 @@ impl Stream {
             sequence,
             results,
             cost,
+            broken: _,
         } = decided;
         let decision = v1::PublishDecision { sequence, results };
         self.send(Reply::Decision(decision)).await?;

@@ -1,6 +1,7 @@
 //! `StreamReader`: replays topics. Reading takes nothing away and keeps nothing: a subscription's
 //! place is the client's to remember.
 
+mod reading;
 mod subscription;
 
 use millrace_proto::v1;
@@ -12,6 +13,7 @@ use super::Context;
 use super::consumer::answer_bytes;
 use super::outbox::{Replies, outbox};
 use crate::convert;
+use crate::forward::Origin;
 use crate::status::status;
 use crate::tasks::Kind;
 use crate::validate::{self, Bounded};
@@ -35,16 +37,10 @@ impl StreamReader for Service {
         request: Request<v1::ReadRequest>,
     ) -> Result<Response<v1::ReadResponse>, Status> {
         self.0.admit()?;
-        let read = read(request.into_inner()).map_err(status)?;
-        let partition = read.partition;
-        let answer = self.0.broker.read(read).await.map_err(status)?;
-        let records = answer.records.into_iter();
-        let messages = records.map(|record| convert::stream_message(partition, record));
-        Ok(Response::new(v1::ReadResponse {
-            messages: messages.collect::<Result<_, _>>().map_err(status)?,
-            next: answer.next.get(),
-            available: Some(convert::offsets(&answer.available)),
-        }))
+        let origin = Origin::of(request.metadata());
+        let wanted = read(request.into_inner()).map_err(status)?;
+        let answer = reading::read(&self.0, &origin, wanted).await;
+        answer.map(Response::new).map_err(status)
     }
 
     async fn subscribe(
@@ -53,11 +49,12 @@ impl StreamReader for Service {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         self.0.admit()?;
         let (outbox, replies) = outbox();
+        let origin = Origin::of(request.metadata());
         let (context, frames) = (self.0.clone(), request.into_inner());
         self.0
             .tasks
             .spawn(Kind::Stream, "subscription", async move {
-                subscription::serve(context, frames, outbox).await;
+                subscription::serve(context, origin, frames, outbox).await;
                 Ok::<(), Refusal>(())
             });
         Ok(Response::new(replies))

@@ -193,6 +193,7 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
             ..v1::RecordBatch::default()
         }],
         acknowledge: v1::Acknowledge::OnReceipt.into(),
+        partition: Some(1),
     };
     let settle = v1::SettleRequest {
         settlements: vec![v1::Settlement {

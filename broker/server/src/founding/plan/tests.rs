@@ -32,11 +32,8 @@ fn empty(node: u64) -> Answer {
 }
 
 fn peer(node: u64, state: PeerState) -> Answer {
-    Answer::Peer(Peer {
-        node: NodeId::new(node),
-        address: String::new(),
-        state,
-    })
+    let node = NodeId::new(node);
+    Answer::Peer(Peer { node, state })
 }
 
 fn member(node: u64, founding: &Founding) -> Answer {

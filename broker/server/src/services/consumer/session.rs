@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use super::{ANSWER_BYTES_MAX, TAGS_MAX, split};
 use crate::convert;
+use crate::forward::{Origin, Place, consume};
 use crate::services::outbox::{Gone, Outbox};
 use crate::services::{Context, draining, unreadable};
 use crate::validate::{self, invalid, length};
@@ -33,46 +34,80 @@ const SETTLES_MAX: usize = 1_000;
 
 type Ended = Result<Result<(), Refusal>, Gone>;
 
-/// Serves a stream to its end.
+/// Serves a stream to its end, where its queue is led.
 pub(super) async fn serve(
     context: Context,
+    origin: Origin,
     mut frames: Streaming<v1::ConsumeFrame>,
     outbox: Outbox<v1::ConsumeReply>,
 ) {
-    let ended = match open(&context, &mut frames).await {
-        Ok((consumer, events)) => {
-            let session = Session {
-                context,
-                consumer,
-                outbox: &outbox,
-                settles: HashMap::new(),
-                sequence: 0,
-                heard: Instant::now(),
-                input: Input::Open,
-            };
-            session.run(events, frames).await
-        }
+    let broker = context.broker.clone();
+    let ended = match first(&mut frames).await {
+        Ok(open) => route(context, &origin, open, (frames, &outbox)).await,
         Err(refusal) => Ok(Err(refusal)),
     };
     if let Ok(Err(refusal)) = ended {
-        outbox.fail(refusal).await;
+        outbox.fail(broker.hint(refusal)).await;
     }
 }
 
-async fn open(
-    context: &Context,
-    frames: &mut Streaming<v1::ConsumeFrame>,
-) -> Result<(Consumer, ConsumerEvents), Refusal> {
+async fn first(frames: &mut Streaming<v1::ConsumeFrame>) -> Result<v1::ConsumeOpen, Refusal> {
     let late = |_| invalid("open", format!("did not come within {OPEN_WITHIN:?}"));
     let first = timeout(OPEN_WITHIN, frames.message()).await.map_err(late)?;
     let first = first.map_err(|status| unreadable(&status))?;
-    let Some(Frame::Open(open)) = first.and_then(|frame| frame.frame) else {
-        return Err(invalid(
+    match first.and_then(|frame| frame.frame) {
+        Some(Frame::Open(open)) => Ok(open),
+        _ => Err(invalid(
             "open",
             "is missing: it is the first frame of a stream",
-        ));
+        )),
+    }
+}
+
+/// Opens the session here, or passes the stream on; again, while nobody leads the queue.
+async fn route(
+    context: Context,
+    origin: &Origin,
+    open: v1::ConsumeOpen,
+    (mut frames, outbox): (Streaming<v1::ConsumeFrame>, &Outbox<v1::ConsumeReply>),
+) -> Ended {
+    let shard = match request(open.clone()).and_then(|it| context.broker.queue_shard(&it.address)) {
+        Ok(shard) => shard,
+        Err(refusal) => return Ok(Err(refusal)),
     };
-    context.broker.open_consumer(request(open)?).await
+    let (forward, stop) = (context.forward.clone(), context.tasks.stop().clone());
+    let mut attempts = forward.call(origin, shard);
+    loop {
+        let refusal = match attempts.place().await {
+            Ok(Place::Here) => match request(open.clone()) {
+                Ok(request) => match context.broker.open_consumer(request).await {
+                    Ok((consumer, events)) => {
+                        return Session::new(context, consumer, outbox)
+                            .run(events, frames)
+                            .await;
+                    }
+                    Err(refusal) => refusal,
+                },
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+            Ok(Place::There(remote)) => {
+                let client = consume::Client {
+                    open: open.clone(),
+                    frames: &mut frames,
+                    outbox,
+                };
+                match consume::serve(&remote, origin, client, &stop).await {
+                    consume::Ended::NotOpened(refusal) => refusal,
+                    consume::Ended::Closed(ended) => return Ok(ended),
+                    consume::Ended::Gone => return Err(Gone),
+                }
+            }
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if !attempts.again(&refusal).await {
+            return Ok(Err(refusal));
+        }
+    }
 }
 
 fn request(open: v1::ConsumeOpen) -> Result<OpenConsumer, Refusal> {
@@ -139,7 +174,19 @@ enum Input {
     Closed,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(context: Context, consumer: Consumer, outbox: &'a Outbox<v1::ConsumeReply>) -> Self {
+        Self {
+            context,
+            consumer,
+            outbox,
+            settles: HashMap::new(),
+            sequence: 0,
+            heard: Instant::now(),
+            input: Input::Open,
+        }
+    }
+
     async fn run(
         mut self,
         mut events: ConsumerEvents,

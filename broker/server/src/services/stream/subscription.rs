@@ -16,17 +16,20 @@ use millrace_proto::v1;
 use millrace_proto::v1::subscribe_frame::Frame;
 use millrace_proto::v1::subscribe_reply::Reply;
 use millrace_types::{Address, ErrorCode, Offset, Refusal};
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
+use super::reading;
 use crate::convert;
+use crate::forward::Origin;
 use crate::services::consumer::ANSWER_BYTES_MAX;
 use crate::services::consumer::session::pings;
 use crate::services::outbox::{Gone, Outbox};
 use crate::services::{Context, draining, unreadable};
 use crate::validate::{self, invalid};
-use millrace_node::{CatalogueView, Credit, Position, Read, ReadAnswer};
+use millrace_node::{CatalogueView, Credit, Position, Read};
 
 /// A client that opens a stream and says nothing.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -38,10 +41,11 @@ type Ended = Result<Result<(), Refusal>, Gone>;
 /// Serves a stream to its end.
 pub(super) async fn serve(
     context: Context,
+    origin: Origin,
     mut frames: Streaming<v1::SubscribeFrame>,
     outbox: Outbox<v1::SubscribeReply>,
 ) {
-    let ended = match open(context, &mut frames, &outbox).await {
+    let ended = match open(context, origin, &mut frames, &outbox).await {
         Ok((subscription, opened)) => subscription.run(opened, frames).await,
         Err(refusal) => Ok(Err(refusal)),
     };
@@ -52,6 +56,7 @@ pub(super) async fn serve(
 
 async fn open<'a>(
     context: Context,
+    origin: Origin,
     frames: &mut Streaming<v1::SubscribeFrame>,
     outbox: &'a Outbox<v1::SubscribeReply>,
 ) -> Result<(Subscription<'a>, v1::SubscribeOpened), Refusal> {
@@ -70,6 +75,7 @@ async fn open<'a>(
     let starts = starts(&open, partitions)?;
     let mut subscription = Subscription {
         context,
+        origin,
         outbox,
         address,
         catalogue,
@@ -138,6 +144,7 @@ fn starts(open: &v1::SubscribeOpen, partitions: u32) -> Result<Vec<(u32, Positio
 
 struct Subscription<'a> {
     context: Context,
+    origin: Origin,
     outbox: &'a Outbox<v1::SubscribeReply>,
     address: Arc<Address>,
     catalogue: watch::Receiver<Arc<CatalogueView>>,
@@ -194,8 +201,9 @@ impl Balance {
 impl Subscription<'_> {
     /// Takes a partition on; gives the first offset that will be sent.
     async fn start(&mut self, partition: u32, from: Position) -> Result<Offset, Refusal> {
-        // Reading one message is how a position becomes an offset.
-        let answer = self.read(partition, from, (1, 1)).await?;
+        // Reading one message is how a position becomes an offset; which one, the leader knows.
+        let wanted = self.wanted(partition, from, (1, 1));
+        let answer = reading::read(&self.context, &self.origin, wanted).await?;
         let start = first(&answer);
         // A place asked for by its offset is kept, so that a gap before the oldest is reported.
         let place = match from {
@@ -296,7 +304,8 @@ impl Subscription<'_> {
             return Ok(Ok(()));
         };
         let place = self.places.get(&partition).copied().unwrap_or_default();
-        let answer = match self.read(partition, Position::Offset(place), limits).await {
+        let wanted = self.wanted(partition, Position::Offset(place), limits);
+        let answer = match reading::read_on(&self.context, &self.origin, wanted).await {
             Ok(answer) => answer,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -309,53 +318,42 @@ impl Subscription<'_> {
             };
             self.send(Reply::Gap(gap)).await?;
         }
-        self.places.insert(partition, answer.next);
-        if answer.records.is_empty() {
-            self.waiting.push(self.more(partition, answer.next));
+        let next = Offset::new(answer.next);
+        self.places.insert(partition, next);
+        if answer.messages.is_empty() {
+            self.waiting.push(self.more(partition, next));
             return Ok(Ok(()));
         }
         self.due.push_back(partition);
-        let bytes = answer
-            .records
-            .iter()
-            .map(|record| record.message.len())
-            .sum();
-        self.credit.spend(answer.records.len(), bytes);
-        let records = answer.records.into_iter();
-        let messages = records.map(|record| convert::stream_message(partition, record));
-        match messages.collect() {
-            Ok(messages) => {
-                self.send(Reply::Messages(v1::StreamMessages { messages }))
-                    .await?;
-                Ok(Ok(()))
-            }
-            Err(refusal) => Ok(Err(refusal)),
-        }
+        let messages = answer.messages;
+        let stored = messages.iter().filter_map(|one| one.message.as_ref());
+        let bytes = stored.map(v1::Message::encoded_len).sum();
+        self.credit.spend(messages.len(), bytes);
+        let messages = v1::StreamMessages { messages };
+        self.send(Reply::Messages(messages)).await.map(Ok)
     }
 
     fn more(&self, partition: u32, beyond: Offset) -> Waiting {
-        let (broker, address) = (self.context.broker.clone(), Arc::clone(&self.address));
+        let (context, address) = (self.context.clone(), Arc::clone(&self.address));
         Box::pin(async move {
-            let more = broker.wait_for(&address, partition, beyond).await;
+            let more = reading::more(&context, &address, partition, beyond).await;
             (partition, more)
         })
     }
 
-    // `&mut`: what waits in `waiting` is not `Sync`.
-    async fn read(
-        &mut self,
+    fn wanted(
+        &self,
         partition: u32,
         from: Position,
         (messages_max, bytes_max): (u32, u64),
-    ) -> Result<ReadAnswer, Refusal> {
-        let read = Read {
+    ) -> Read {
+        Read {
             address: (*self.address).clone(),
             partition,
             from,
             messages_max,
             bytes_max,
-        };
-        self.context.broker.read(read).await
+        }
     }
 
     async fn send(&mut self, reply: Reply) -> Result<(), Gone> {
@@ -366,9 +364,7 @@ impl Subscription<'_> {
 }
 
 /// The first offset an answer covers.
-fn first(answer: &ReadAnswer) -> Offset {
-    answer
-        .records
-        .first()
-        .map_or(answer.next, |record| record.offset)
+fn first(answer: &v1::ReadResponse) -> Offset {
+    let first = answer.messages.first();
+    Offset::new(first.map_or(answer.next, |message| message.offset))
 }

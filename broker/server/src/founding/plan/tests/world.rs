@@ -132,11 +132,8 @@ impl World {
             },
             (None, Way::Join(_)) => PeerState::Joining,
         };
-        Answer::Peer(Peer {
-            node: *node,
-            address: address(place),
-            state,
-        })
+        let node = *node;
+        Answer::Peer(Peer { node, state })
     }
 
     /// A record reaches a place; whether it is taken.

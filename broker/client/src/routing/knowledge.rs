@@ -1,0 +1,196 @@
+//! What a client knows of its cluster: nodes, leaders, where queues and topics live, and which nodes
+//! could not be reached lately. Bounded; pure but for the connections it keeps.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use millrace_proto::v1::RoutingState;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+/// Queues and topics whose shards are remembered: more than most clients use; the others are asked
+/// for again.
+const PLACES_MAX: usize = 10_000;
+/// A node that could not be reached is left alone for this long, and for twice as long each time
+/// after that,
+const SHUN_MIN: Duration = Duration::from_secs(1);
+/// up to this.
+const SHUN_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Knowledge {
+    /// The node behind the server that was given.
+    own: String,
+    nodes: BTreeMap<String, Node>,
+    leaders: BTreeMap<u32, String>,
+    /// By address: of a queue its shard, of a topic those of its partitions.
+    places: BTreeMap<String, Vec<u32>>,
+}
+
+#[derive(Debug)]
+struct Node {
+    client: String,
+    /// Made when it is needed.
+    channel: Option<Channel>,
+    shunned: Option<Shunned>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shunned {
+    until: Instant,
+    next: Duration,
+}
+
+impl Knowledge {
+    /// Takes over what a node says; connections to those that are where they were stay.
+    pub(super) fn update(&mut self, state: RoutingState) {
+        self.own = state.node_id;
+        let mut old = std::mem::take(&mut self.nodes);
+        for node in state.nodes {
+            let (id, client) = (node.node_id, node.client_address);
+            let kept = old.remove(&id).filter(|known| known.client == client);
+            let known = kept.unwrap_or(Node {
+                client,
+                channel: None,
+                shunned: None,
+            });
+            self.nodes.insert(id, known);
+        }
+        let leaders = state.leaders.into_iter();
+        self.leaders = leaders
+            .map(|leader| (leader.shard, leader.node_id))
+            .collect();
+    }
+
+    /// Whether anybody but the server that was given could lead.
+    pub(super) fn has_several_nodes(&self) -> bool {
+        self.nodes.keys().any(|node| *node != self.own)
+    }
+
+    /// The shard of a queue, or of a partition of a topic, if it is remembered.
+    pub(super) fn place(&self, address: &str, partition: u32) -> Option<u32> {
+        let shards = self.places.get(address)?;
+        let at = usize::try_from(partition).ok()?;
+        shards.get(at).copied()
+    }
+
+    pub(super) fn set_places(&mut self, address: &str, shards: Vec<u32>) {
+        if self.places.len() >= PLACES_MAX {
+            self.places.clear();
+        }
+        self.places.insert(address.to_owned(), shards);
+    }
+
+    /// Something was not where it was.
+    pub(super) fn forget_places(&mut self) {
+        self.places.clear();
+    }
+
+    /// Who leads a shard and where it is, if it is another node than the one that was given and may
+    /// be tried.
+    pub(super) fn leader(&self, shard: u32, now: Instant) -> Option<(String, String)> {
+        let leader = self
+            .leaders
+            .get(&shard)
+            .filter(|leader| **leader != self.own)?;
+        let node = self.nodes.get(leader)?;
+        let shunned = node.shunned.is_some_and(|shunned| now < shunned.until);
+        (!shunned).then(|| (leader.clone(), node.client.clone()))
+    }
+
+    /// The connection to a node, made now if there is none.
+    pub(super) fn channel<E>(
+        &mut self,
+        node: &str,
+        client: &str,
+        connect: impl FnOnce() -> Result<Channel, E>,
+    ) -> Option<Channel> {
+        let node = self
+            .nodes
+            .get_mut(node)
+            .filter(|node| node.client == client)?;
+        if node.channel.is_none() {
+            node.channel = connect().ok();
+        }
+        node.channel.clone()
+    }
+
+    /// A node could not be reached: it is left alone for a while.
+    pub(super) fn shun(&mut self, node: &str, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            let length = node.shunned.map_or(SHUN_MIN, |shunned| shunned.next);
+            node.shunned = Some(Shunned {
+                until: now + length,
+                next: (length * 2).min(SHUN_MAX),
+            });
+        }
+    }
+
+    /// A node answers.
+    pub(super) fn reached(&mut self, node: &str) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.shunned = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_proto::v1::{RoutingNode, ShardLeader};
+
+    use super::*;
+
+    fn state(leader: &str) -> RoutingState {
+        let node = |id: &str| RoutingNode {
+            node_id: id.into(),
+            client_address: format!("{id}:7070"),
+        };
+        RoutingState {
+            node_id: "a".into(),
+            nodes: vec![node("a"), node("b")],
+            leaders: vec![ShardLeader {
+                shard: 3,
+                node_id: leader.into(),
+            }],
+            ..RoutingState::default()
+        }
+    }
+
+    #[test]
+    fn only_a_leader_elsewhere_is_gone_to_directly() {
+        let (mut known, now) = (Knowledge::default(), Instant::now());
+        known.update(state("b"));
+        assert!(known.has_several_nodes());
+        assert_eq!(known.leader(3, now), Some(("b".into(), "b:7070".into())));
+        assert_eq!(known.leader(4, now), None);
+        known.update(state("a"));
+        assert_eq!(known.leader(3, now), None);
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_reached_is_left_alone_for_longer_each_time() {
+        let (mut known, now) = (Knowledge::default(), Instant::now());
+        known.update(state("b"));
+        known.shun("b", now);
+        assert_eq!(known.leader(3, now), None);
+        let later = now + SHUN_MIN;
+        assert!(known.leader(3, later).is_some());
+        known.shun("b", later);
+        // What others say of leaders changes nothing about that.
+        known.update(state("b"));
+        assert_eq!(known.leader(3, later + SHUN_MIN), None);
+        assert!(known.leader(3, later + 2 * SHUN_MIN).is_some());
+        known.reached("b");
+        assert!(known.leader(3, later).is_some());
+    }
+
+    #[test]
+    fn places_are_remembered_up_to_a_limit() {
+        let mut known = Knowledge::default();
+        known.set_places("topic/a/t", vec![1, 2]);
+        assert_eq!(known.place("topic/a/t", 1), Some(2));
+        assert_eq!(known.place("topic/a/t", 2), None);
+        (0..PLACES_MAX).for_each(|n| known.set_places(&format!("queue/a/q{n}"), vec![1]));
+        assert!(known.places.len() <= PLACES_MAX);
+    }
+}
