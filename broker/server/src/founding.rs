@@ -18,8 +18,9 @@ use tokio::time::sleep;
 use tracing::info;
 
 use self::asking::Asking;
-use self::plan::{Next, Own};
+use self::plan::{Answer, Next, Own, PeerState};
 use self::seat::Seat;
+use crate::mesh::Mesh;
 use crate::state::{State, StateCell};
 use crate::tasks::Stop;
 
@@ -27,39 +28,41 @@ use crate::tasks::Stop;
 /// next to nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-/// Between two attempts of a node that runs to say where it is: nobody leads for a while, or many
-/// have started at once.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+/// Between two rounds of a node that looks for the others again.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
 
-/// Has the catalogue know where this node is since its start, as soon as somebody leads it.
-pub(crate) async fn announce(
+/// Finds the others again where it was told to look, as long as the catalogue does not say where
+/// they are: those that the record has may have moved since, or be gone.
+pub(crate) async fn look_around(
+    seat: Seat,
     broker: Broker,
-    registration: Registration,
+    asking: Asking,
+    mesh: Mesh,
     stop: Stop,
 ) -> Result<(), Infallible> {
-    let mut told = None;
-    loop {
-        let refusal = tokio::select! {
+    let ours = seat.cluster().map(|cluster| cluster.id);
+    let is_ours = |state: &PeerState| match state {
+        PeerState::Member { cluster_id, .. } => Some(cluster_id) == ours.as_ref(),
+        PeerState::Empty { .. } | PeerState::Joining => false,
+    };
+    while !broker.catalogue().borrow().roster().is_founded() {
+        let answers = tokio::select! {
             biased;
             () = stop.ended() => return Ok(()),
-            registered = broker.register(registration.clone()) => match registered {
-                Ok(_) => return Ok(()),
-                Err(refusal) => refusal,
-            },
+            answers = asking.identify(&seat.settings().way) => answers,
         };
-        if told.as_ref() != Some(&refusal.code) {
-            info!(
-                why = refusal.message,
-                "the cluster does not know yet where this node is"
-            );
-            told = Some(refusal.code);
-        }
+        let found = answers.into_values().filter_map(|answer| match answer {
+            Answer::Peer(peer) if is_ours(&peer.state) => Some((peer.node, peer.address)),
+            Answer::Peer(_) | Answer::Silence(_) => None,
+        });
+        mesh.reach(&found.collect::<Vec<_>>());
         tokio::select! {
             biased;
             () = stop.ended() => return Ok(()),
-            () = sleep(ANNOUNCE_EVERY) => {}
+            () = sleep(LOOK_AROUND_EVERY) => {}
         }
     }
+    Ok(())
 }
 
 /// Waits until the node belongs to a cluster, and does what it can to make it so. Cancel-safe.

@@ -34,7 +34,7 @@ use crate::state::{State, StateCell};
 use crate::tasks::{Kind, Stop, Tasks};
 use crate::token::{Guard, TokenFile};
 use crate::topology_file::TopologyFile;
-use millrace_node::{Broker, NodeOptions};
+use millrace_node::{Broker, CatalogueView, NodeOptions};
 
 /// How long streams have to say goodbye once their time is up: one write each.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -145,7 +145,9 @@ impl Server {
             peers,
             pages,
         };
-        running.ready(config.ready_file.as_deref()).await?;
+        if seat.is_none() || running.has_catalogue().await {
+            running.ready(config.ready_file.as_deref()).await?;
+        }
         Ok(running)
     }
 }
@@ -195,6 +197,25 @@ impl Running {
         self.pages.stop().end();
         let _left = timeout(END_WITHIN, self.pages.join()).await;
         info!("stopped");
+    }
+
+    /// Waits until this node knows what is declared and where: without that, it could only turn
+    /// everybody away. False when the node fails before that, which `failed` tells of.
+    async fn has_catalogue(&self) -> bool {
+        let mut views = self.broker.catalogue();
+        let is_known = |view: &Arc<CatalogueView>| view.roster().is_founded();
+        if is_known(&views.borrow()) {
+            return true;
+        }
+        let reason = "waits for the catalogue: this node has no copy of it yet";
+        self.state.set(State::Waiting(reason.to_owned()));
+        info!("{reason}");
+        tokio::select! {
+            biased;
+            _reason = self.failed() => false,
+            // The sender lives as long as the broker.
+            known = async { views.wait_for(is_known).await.is_ok() } => known,
+        }
     }
 
     async fn ready(&self, ready_file: Option<&Path>) -> Result<(), StartError> {
@@ -305,9 +326,11 @@ async fn open(
             Some(seat)
         }
     };
-    if let Some(cluster) = seat.as_ref().and_then(Seat::cluster) {
+    if let Some(seat) = &seat {
+        options.advertised = seat.settings().advertised();
         // Others have said so, or did when it was founded.
-        options.shards = cluster.shards;
+        let shards = seat.cluster().map(|cluster| cluster.shards);
+        options.shards = shards.unwrap_or(options.shards);
     }
     outside.state.set(State::Starting);
     let broker = start(options, outside.mesh).await?;

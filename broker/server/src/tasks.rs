@@ -103,10 +103,12 @@ impl Tasks {
     /// Waits until a vital task has failed; never resolves otherwise. Cancel-safe.
     pub(crate) async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let failed = failure.wait_for(Option::is_some).await;
+        let reason = failed.ok().map(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason.unwrap_or_default(),
             // We hold the sender, so it cannot be gone.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -16,7 +16,7 @@ use millrace_proto::v1::TopologyObject;
 use millrace_types::{ErrorCode, Refusal, TEXT_BYTES_MAX};
 use prost::Message as _;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::convert::topology;
 use crate::tasks::Stop;
@@ -150,11 +150,13 @@ impl TopologyFile {
     async fn bring(self, broker: &Broker) -> Result<(), Refusal> {
         let view = broker.catalogue().borrow().clone();
         let (upserts, removals) = changes(&view, self.objects)?;
-        info!(
-            upserts = upserts.len(),
-            removals = removals.len(),
-            "applying the topology file"
-        );
+        if !upserts.is_empty() || !removals.is_empty() {
+            debug!(
+                upserts = upserts.len(),
+                removals = removals.len(),
+                "the topology file says something else"
+            );
+        }
         let mut revision = view.revision();
         for delta in deltas(upserts, removals) {
             let base_revision = revision;
@@ -163,6 +165,9 @@ impl TopologyFile {
                 ..delta
             };
             revision = broker.apply_topology(delta).await?;
+        }
+        if revision > view.revision() {
+            info!(revision, "the topology file is applied");
         }
         wait_applied(broker, revision).await;
         Ok(())

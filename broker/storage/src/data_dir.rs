@@ -2,8 +2,8 @@
 //!
 //! Decides which node the files belong to (minted at the first start), to which cluster (founded or
 //! joined once, never changed), and which replica of each shard is here. Each change is durable
-//! before it is made. Holds an exclusive lock as long as any clone lives, so that journal and stores
-//! keep it too.
+//! before it is made. Holds an exclusive lock as long as any clone lives, so that journal and
+//! stores keep it too.
 //!
 //! ```text
 //! DIR/lock      DIR/identity  DIR/reserve

@@ -68,6 +68,12 @@ pub enum Mutant {
     InstallBeforeSync,
     /// A checkpoint forgets which dedup ids were given.
     DedupForgotten,
+    /// A leader takes its own disk for a majority.
+    CommittedAlone,
+    /// Who proposed and lost the lead is told that nothing was applied.
+    LostLeadNotApplied,
+    /// A new leader counts the time in which nobody led.
+    FailoverExpiresLeases,
 }
 
 impl Mutant {
@@ -105,6 +111,15 @@ impl Mutant {
         Self::StaleRead,
         Self::SnapshotOverNewerLog,
         Self::IdUsedAgain,
+    ];
+    /// Those that it takes several whole nodes to find.
+    pub const CLUSTER: [Self; 6] = [
+        Self::CommittedAlone,
+        Self::LostLeadNotApplied,
+        Self::FailoverExpiresLeases,
+        Self::AcceptedBeforeSync,
+        Self::CommitNotWritten,
+        Self::AppliedBeforeSync,
     ];
 }
 

@@ -337,6 +337,13 @@ impl Facts {
         })
     }
 
+    /// Whether who reads may be shown what was there a while ago: a node that does not lead shows
+    /// what it has applied.
+    #[must_use]
+    pub(crate) const fn may_be_stale(&self) -> bool {
+        self.is_cluster
+    }
+
     /// Every queue shape an object may have had from a time on.
     pub(crate) fn queues(&self, object: usize, from_ms: u64) -> impl Iterator<Item = &QueueShape> {
         self.shapes(object, from_ms)

@@ -1,7 +1,7 @@
 //! Proof that the simulation bites: every known bug is switched on and has to be found within its
 //! bound. A bug that is not found means that the simulation looks away.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -9,12 +9,16 @@ use millrace_types::mutant::{Mutant, switch_on};
 
 use crate::campaign;
 use crate::guard;
+use crate::plan::generate;
 use crate::watch::Violation;
 
 /// Seeds within which every bug has to be found.
 const SEEDS_MAX: u64 = 400;
 /// The same where it takes a bit that flips in a certain place, or a crash at a certain moment.
 const SEEDS_MAX_RARE: u64 = 4_000;
+
+/// Seeds among which those are that a bug is looked for in.
+const SEEDS_LOOKED_AT: u64 = 100_000;
 
 const fn bound(mutant: Mutant) -> u64 {
     match mutant {
@@ -27,11 +31,16 @@ const fn bound(mutant: Mutant) -> u64 {
 #[must_use]
 pub fn run(jobs: usize) -> bool {
     guard::install();
-    let mut missed = 0;
-    for mutant in Mutant::ALL {
+    let any: fn(u64) -> bool = |_| true;
+    let alone = Mutant::ALL.iter().map(|mutant| (*mutant, any));
+    let cluster: fn(u64) -> bool = generate::has_several_nodes;
+    let several = Mutant::CLUSTER.iter().map(|mutant| (*mutant, cluster));
+    let (mut found, mut missed) = (0, 0);
+    for (mutant, seeds) in alone.chain(several) {
         let bound = bound(mutant);
-        match find(mutant, bound, jobs) {
+        match find(mutant, bound, jobs, seeds) {
             Some((seeds, violation)) => {
+                found += 1;
                 let Violation { invariant, what } = violation;
                 println!("mutant {mutant:?}: found by {invariant} after {seeds} seeds ({what})");
             }
@@ -41,30 +50,39 @@ pub fn run(jobs: usize) -> bool {
             }
         }
     }
-    let found = Mutant::ALL.len() - missed;
     println!("mutants: {found} found, {missed} missed");
     missed == 0
 }
 
-/// How many seeds it took, counting from the first, and what was violated.
-fn find(mutant: Mutant, bound: u64, jobs: usize) -> Option<(u64, Violation)> {
-    let (next, done) = (AtomicU64::new(0), AtomicBool::new(false));
+/// How many seeds of those it took, counting from the first, and what was violated.
+fn find(
+    mutant: Mutant,
+    bound: u64,
+    jobs: usize,
+    seeds: fn(u64) -> bool,
+) -> Option<(u64, Violation)> {
+    let bound = usize::try_from(bound).unwrap_or(usize::MAX);
+    let seeds: Vec<u64> = (0..SEEDS_LOOKED_AT)
+        .filter(|seed| seeds(*seed))
+        .take(bound)
+        .collect();
+    let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let found: Mutex<Option<(u64, Violation)>> = Mutex::new(None);
     thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 switch_on(Some(mutant));
                 while !done.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= bound {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(seed) = seeds.get(place).copied() else {
                         return;
-                    }
+                    };
                     if let Some(violation) = campaign::one(seed, false).violation {
                         done.store(true, Ordering::Relaxed);
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                        let earlier = found.as_ref().is_some_and(|(at, _)| *at <= seed);
+                        let earlier = found.as_ref().is_some_and(|(at, _)| *at <= place as u64);
                         if !earlier {
-                            *found = Some((seed + 1, violation));
+                            *found = Some((place as u64 + 1, violation));
                         }
                     }
                 }

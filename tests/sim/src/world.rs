@@ -1,5 +1,5 @@
-//! Runs a plan: lives of nodes one after the other, a network between them, and clients who come and
-//! go with them. At the end faults stop, and everything that was promised has to happen within
+//! Runs a plan: lives of nodes one after the other, a network between them, and clients who come
+//! and go with them. At the end faults stop, and everything that was promised has to happen within
 //! bounded time.
 
 mod ask;

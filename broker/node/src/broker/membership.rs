@@ -38,17 +38,6 @@ impl Broker {
         self.node.data_dir.cluster().ok_or_else(none)
     }
 
-    /// Replicas of this node that must be replaced: they have lost something.
-    #[must_use]
-    pub fn lost(&self) -> Vec<(ShardId, ReplicaId)> {
-        let dir = &self.node.data_dir;
-        let shards = dir.shards().zip(&self.node.slots);
-        let damaged = shards.filter(|(_, slot)| slot.damage().is_some());
-        damaged
-            .filter_map(|(shard, _)| Some((shard, dir.replica(shard)?)))
-            .collect()
-    }
-
     /// Writes down what a node says of itself, wherever the catalogue is led. A new node belongs to
     /// the cluster when this is answered: until it has a replica of the metadata shard, it is
     /// refused and should ask again.

@@ -245,6 +245,10 @@ impl Replica {
         if millrace_types::mutant!(AppliedBeforeSync) {
             self.node.on_persist_ready(number);
         }
+        if millrace_types::mutant!(CommittedAlone) && self.leads() {
+            let synced = self.node.raft.raft_log.persisted;
+            self.node.raft.raft_log.commit_to(synced);
+        }
         if millrace_types::mutant!(CommitOfOldTerm) && self.leads() {
             let (index, _) = self.node.raft.mut_prs().maximal_committed_index();
             let last = self.node.raft.raft_log.last_index();

@@ -76,6 +76,7 @@ pub(crate) fn peer(answer: wire::IdentifyResponse) -> Result<Peer, Refusal> {
     };
     Ok(Peer {
         node: node(answer.node_id)?,
+        address: answer.peer_address,
         state,
     })
 }

@@ -49,6 +49,8 @@ pub(crate) enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
+    /// Where it says others find it.
+    pub(crate) address: String,
     pub(crate) state: PeerState,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use millrace_engine::catalogue::REPLICATION_MAX;
-use millrace_node::NodeFacts;
+use millrace_node::{Advertised, NodeFacts};
 use millrace_types::{ADDRESS_BYTES_MAX, FEATURE_LEVEL, FOUNDERS_MAX};
 
 use super::plan::{Terms, Way};
@@ -129,6 +129,15 @@ impl Settings {
             feature_level: FEATURE_LEVEL,
         };
         Ok(Self { facts, way, terms })
+    }
+
+    /// Where others find the node.
+    pub(crate) fn advertised(&self) -> Advertised {
+        Advertised {
+            peer_address: self.facts.peer_address.clone(),
+            client_address: self.facts.client_address.clone(),
+            zone: self.facts.zone.clone(),
+        }
     }
 }
 

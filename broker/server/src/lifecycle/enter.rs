@@ -6,7 +6,7 @@
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
-use millrace_node::{Broker, Registration};
+use millrace_node::Broker;
 use millrace_storage::{DataDir, Disk, Expect, RealDisk};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -70,7 +70,7 @@ pub(super) async fn enter(
     Ok(())
 }
 
-/// The broker runs: connects it with the others, and has it say where it is.
+/// The broker runs: connects it with the others.
 pub(super) async fn run(seat: &Seat, broker: &Broker, outside: Outside<'_>) {
     let Outside { mesh, peers, .. } = outside;
     seat.run(broker.clone()).await;
@@ -79,13 +79,10 @@ pub(super) async fn run(seat: &Seat, broker: &Broker, outside: Outside<'_>) {
     }
     let following = mesh.clone().follow(broker.clone(), peers.stop().clone());
     peers.spawn(Kind::Vital, "peers' addresses", following);
-    let registration = Registration {
-        node: seat.node(),
-        facts: seat.settings().facts.clone(),
-        lost: broker.lost(),
-    };
-    let announcing = founding::announce(broker.clone(), registration, peers.stop().clone());
-    peers.spawn(Kind::Vital, "registration", announcing);
+    let asking = Asking::new(Arc::clone(outside.guard));
+    let (to, stop) = (mesh.clone(), peers.stop().clone());
+    let looking = founding::look_around(seat.clone(), broker.clone(), asking, to, stop);
+    peers.spawn(Kind::Vital, "looking for peers", looking);
 }
 
 async fn open(config: &Config) -> Result<DataDir, StartError> {

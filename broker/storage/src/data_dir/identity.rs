@@ -155,3 +155,18 @@ pub(crate) fn file_of(dir: &super::DataDir) -> Vec<u8> {
     ]
     .concat()
 }
+
+/// An identity file with any payload.
+#[cfg(test)]
+pub(crate) fn file_with(version: u32, payload: &[u8]) -> Vec<u8> {
+    let payload = Bytes::copy_from_slice(payload);
+    let kind = Kind {
+        version,
+        ..IDENTITY
+    };
+    [
+        envelope::header(kind, std::slice::from_ref(&payload)),
+        payload,
+    ]
+    .concat()
+}

@@ -383,3 +383,41 @@ fn a_crash_while_founding_leaves_the_directory_before_or_after() {
         dir.found(&founding).unwrap();
     }
 }
+
+proptest::proptest! {
+    /// The checksum says that it was written so, not by whom.
+    #[test]
+    fn whatever_an_identity_says_is_taken_or_refused(
+        version in 1_u32..=2,
+        cuts in proptest::collection::vec((0_usize..200, proptest::num::u8::ANY), 0..4),
+        noise in proptest::collection::vec(proptest::num::u8::ANY, 0..80),
+        from_noise in proptest::bool::ANY,
+    ) {
+        let disk = MemoryDisk::new();
+        let dir = open_only(&disk);
+        dir.found(&founding_with(dir.node(), "ours")).unwrap();
+        let mut payload = identity::file_of(&dir).split_off(24);
+        if from_noise {
+            payload = noise;
+        }
+        for (at, byte) in cuts {
+            if let Some(place) = payload.get_mut(at) {
+                *place = byte;
+            }
+        }
+        let disk = MemoryDisk::new();
+        disk.create_dir_all(&data_path()).unwrap();
+        let file = disk.open(&data_path().join("identity"), OpenMode::CreateNew).unwrap();
+        let bytes = identity::file_with(version, &payload);
+        file.write_all_at(&[io::IoSlice::new(&bytes)], 0).unwrap();
+        match DataDir::open(Arc::new(disk), &data_path(), random()) {
+            Err(OpenError::Corrupt { .. }) => {}
+            Err(error) => proptest::prop_assert!(false, "{error:?}"),
+            Ok(dir) => {
+                for shard in dir.shards() {
+                    let _members = (dir.replica(shard), dir.founding_members(shard));
+                }
+            }
+        }
+    }
+}

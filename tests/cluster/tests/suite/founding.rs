@@ -244,7 +244,10 @@ pub(crate) async fn a_record_that_was_sent_to_some_reaches_those_who_come_later(
     let mut without = record.clone();
     let own = three.identify(0).await?.node_id;
     without.founders.retain(|founder| founder.node_id != own);
-    let refused = three.bootstrap(0, &without).await?.unwrap_err();
+    let refused = three
+        .bootstrap(0, &without)
+        .await?
+        .expect_err("it is not in it");
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_has(refused.message(), "is not among the founders");
     assert_eq!(three.identify(0).await?.state(), State::Joining);
@@ -258,7 +261,10 @@ pub(crate) async fn a_record_that_was_sent_to_some_reaches_those_who_come_later(
     assert_eq!(three.bootstrap(0, &record).await??, own);
     let mut other = record.clone();
     other.cluster_id = "theirs".into();
-    let refused = three.bootstrap(1, &other).await?.unwrap_err();
+    let refused = three
+        .bootstrap(1, &other)
+        .await?
+        .expect_err("it has another one");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_has(refused.message(), "belongs to cluster ours already");
     three.carries("two of three").await?;

@@ -1,6 +1,6 @@
-//! What one client sends to one queue or partition over one node is stored in the order it was sent,
-//! and what anybody sends after something was acknowledged is stored behind that; one call hands
-//! out messages that nobody had before in the order of their offsets.
+//! What one client sends to one queue or partition over one node is stored in the order it was
+//! sent, and what anybody sends after something was acknowledged is stored behind that; one call
+//! hands out messages that nobody had before in the order of their offsets.
 
 use std::collections::BTreeMap;
 

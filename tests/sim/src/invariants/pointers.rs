@@ -1,7 +1,7 @@
 //! The order of a shard's pointers: a checkpoint covers nothing that was not applied, applied is
 //! only what is committed and synced, and there is no more of those than the log has. Checkpoint,
-//! applied and term never go back, crash or not: they had been synced. Of several replicas, one that
-//! has just started may not know what of its log is committed, and has that to apply again.
+//! applied and term never go back, crash or not: they had been synced. Of several replicas, one
+//! that has just started may not know what of its log is committed, and has that to apply again.
 
 use std::collections::BTreeMap;
 

@@ -123,13 +123,17 @@ impl Cut {
     }
 }
 
+/// Whether a seed has several nodes.
+pub(super) fn has_several_nodes(seed: u64) -> bool {
+    CLUSTERS.contains(&(mix(seed ^ SALT) % 100))
+}
+
 /// Makes a plan one of several nodes, if its seed is one of those.
 pub(super) fn spread(plan: &mut Plan) {
-    let bits = mix(plan.seed ^ SALT);
-    if !CLUSTERS.contains(&(bits % 100)) {
+    if !has_several_nodes(plan.seed) {
         return;
     }
-    let mut random = Random::new(bits);
+    let mut random = Random::new(mix(plan.seed ^ SALT));
     let nodes = *random.pick(&[3, 3, 3, 3]);
     plan.cluster = Cluster {
         drifts: (0..nodes).map(|_| drift(&mut random)).collect(),

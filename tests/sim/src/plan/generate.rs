@@ -59,6 +59,12 @@ pub fn plan(seed: u64) -> Plan {
     plan
 }
 
+/// Whether the plan of a seed has several nodes.
+#[must_use]
+pub fn has_several_nodes(seed: u64) -> bool {
+    cluster::has_several_nodes(seed)
+}
+
 fn node(random: &mut Random) -> NodeShape {
     NodeShape {
         shards: *random.pick(&[2, 2, 3, 4]),

@@ -96,6 +96,7 @@ impl World<'_> {
         }
         self.wait(LOOK_EVERY_MS)?;
         self.stop_at_violation()?;
+        self.settle_down()?;
         self.scrub()?;
         if self.has_catalogue_said() {
             return Err(Over);

@@ -32,8 +32,11 @@ fn empty(node: u64) -> Answer {
 }
 
 fn peer(node: u64, state: PeerState) -> Answer {
-    let node = NodeId::new(node);
-    Answer::Peer(Peer { node, state })
+    Answer::Peer(Peer {
+        node: NodeId::new(node),
+        address: String::new(),
+        state,
+    })
 }
 
 fn member(node: u64, founding: &Founding) -> Answer {

@@ -132,8 +132,11 @@ impl World {
             },
             (None, Way::Join(_)) => PeerState::Joining,
         };
-        let node = *node;
-        Answer::Peer(Peer { node, state })
+        Answer::Peer(Peer {
+            node: *node,
+            address: address(place),
+            state,
+        })
     }
 
     /// A record reaches a place; whether it is taken.
