@@ -1,5 +1,5 @@
-//! Where the entries of a shard are in the journal's files: roughly, so that it costs little memory,
-//! and without reading.
+//! Where the entries of a shard are in the journal's files: roughly, so that it costs little
+//! memory, and without reading.
 //!
 //! A mark says from which batch on an index can be found. An index that is written again (another
 //! leader had something else there) leaves what was there before behind: what counts is told by the
