@@ -1,4 +1,5 @@
-//! `millrace publish`: sends one message or every line of stdin, once, across restarts of the broker.
+//! `millrace publish`: sends one message or every line of stdin, once, across restarts of the
+//! broker.
 
 use std::time::Duration;
 

@@ -100,7 +100,7 @@ pub(crate) struct Time {
 
 impl Time {
     fn is_over(self, at: Elapsed) -> bool {
-        self.now.millis_since(at) >= self.window_ms
+        at.plus_millis(self.window_ms) <= self.now
     }
 }
 

@@ -12,9 +12,11 @@
 //! | cursors of a queue | `BINDINGS_MAX` topics, `PARTITIONS_MAX` each | refused when declared |
 //! | messages of a partition | declared retention, twice it while a queue lags | trimmed |
 //! | removed queues that know what arrived | `SOURCES_MAX` each, until forgotten | |
-//! | dedup ids of a queue or partition | `DEDUP_IDS_MAX`; of a producer, `PRODUCER_BATCHES_MAX` | `LIMIT_REACHED` |
+//! | dedup ids of a queue or partition | `DEDUP_IDS_MAX` | `LIMIT_REACHED` |
+//! | undecided batches of a producer | `PRODUCER_BATCHES_MAX` | `LIMIT_REACHED` |
 //! | dedup ids of a shard | `DEDUP_IDS_OF_SHARD_MAX` | `LIMIT_REACHED` |
-//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, `DETACHED_MAX`, `FORGOTTEN_MAX` | the next goes on |
+//! | work of one command | `EXPIRIES_MAX`, `DELIVERIES_MAX`, `DETACHED_MAX` | the next goes on |
+//! | dedup ids that one command forgets | `FORGOTTEN_MAX` | the next goes on |
 
 use millrace_types::{
     BINDINGS_MAX, CONDITION_VALUE_BYTES_MAX, CONDITIONS_MAX, Count, HEADER_NAME_BYTES_MAX,

@@ -7,6 +7,7 @@
 
 mod answering;
 mod asking;
+mod current;
 #[cfg(test)]
 mod golden;
 pub(super) mod steering;
@@ -97,6 +98,11 @@ pub(super) enum Question {
         free_bytes: u64,
         /// The reserve.
         reserve_bytes: u64,
+    },
+    /// What has to be applied by who answers questions about a shard now. Answer: `u64`, an index.
+    ReadIndex {
+        /// Which.
+        shard: ShardId,
     },
 }
 

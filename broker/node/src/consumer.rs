@@ -149,7 +149,8 @@ impl Consumer {
         let pending = self
             .node
             .start(self.connection.shard, command, Bytes::new());
-        pending.answer().await.map(|_| ())
+        let closed = self.node.in_time(Duration::ZERO, pending.answer()).await;
+        closed.map(|_| ())
     }
 }
 

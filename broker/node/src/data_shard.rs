@@ -5,6 +5,7 @@
 mod connections;
 mod leading;
 mod proposing;
+mod reading;
 mod sweep;
 mod upkeep;
 mod waking;
@@ -35,6 +36,7 @@ use super::shard_state::ShardState;
 use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
 use connections::Begun;
+use reading::Reading;
 use sweep::Sweep;
 use waking::Waking;
 
@@ -61,6 +63,7 @@ pub(super) struct DataShard {
     noted: Elapsed,
     waking: Waking,
     steering: Steering,
+    reading: Reading,
 }
 
 impl DataShard {
@@ -92,6 +95,7 @@ impl DataShard {
             noted: shard_time,
             waking: Waking::default(),
             steering: Steering::default(),
+            reading: Reading::default(),
             state,
         };
         let partitions = this

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_types::{ErrorCode, Refusal, ShardId};
 
-use super::options::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, RETRY_AFTER_MS};
+use super::options::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, LOBBY_BYTES_MAX, RETRY_AFTER_MS};
 
 /// What publishers have under way in one shard.
 #[derive(Debug, Default)]
@@ -58,6 +58,36 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.entries.fetch_sub(1, Ordering::Relaxed);
         self.gate.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Where publishes wait that have no room yet: what they hold meanwhile is bounded, too.
+#[derive(Debug, Default)]
+pub(super) struct Lobby {
+    bytes: AtomicU64,
+}
+
+/// A place in the lobby; dropping it makes room for another.
+#[derive(Debug)]
+pub(super) struct Seat {
+    lobby: Arc<Lobby>,
+    bytes: u64,
+}
+
+impl Lobby {
+    /// A place for a publish of this size, if there is one: who gets none does not wait.
+    pub(super) fn enter(self: &Arc<Self>, bytes: u64) -> Option<Seat> {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let lobby = Arc::clone(self);
+        let seat = Seat { lobby, bytes };
+        // One that finds nobody else inside always passes, whatever its size.
+        (before == 0 || before.saturating_add(bytes) <= LOBBY_BYTES_MAX).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.lobby.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -117,6 +147,19 @@ mod tests {
         drop(gate.enter(SHARD, 1).unwrap());
         assert_eq!(gate.bytes.load(Ordering::Relaxed), 0);
         assert_eq!(gate.entries.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn those_who_wait_are_bounded_and_make_room_for_others() {
+        let lobby = Arc::new(Lobby::default());
+        let first = lobby.enter(LOBBY_BYTES_MAX).unwrap();
+        assert!(lobby.enter(1).is_none());
+        drop(first);
+        let larger = lobby.enter(LOBBY_BYTES_MAX + 1).unwrap();
+        assert!(lobby.enter(1).is_none());
+        drop(larger);
+        assert!(lobby.enter(1).is_some());
+        assert_eq!(lobby.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(super) enum Input {
     ProposeCatalogue(CatalogueCommand, Reply<u64>),
     /// Answer a question.
     Ask(ShardId, Question),
+    /// Answer a question by what is committed now; refused where the shard is not led.
+    AskCurrent(ShardId, Question),
+    /// Answer a question when this is applied.
+    AskApplied(ShardId, LogIndex, Question),
     /// A connection ended.
     Detach(Arc<Connection>),
     /// A paused connection takes messages again.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millrace_engine::Shard;
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::bodies::Bodies;
 use super::figures::Figures;
-use super::gate::{self, Permit};
+use super::gate::{self, Lobby, Permit};
 use super::host::Host;
 use super::inbox::Inbox;
 use super::inlet::Inlet;
@@ -26,7 +26,7 @@ use super::leaders::{Leaders, Led};
 use super::logs::Logs;
 use super::neighbours::Neighbours;
 use super::network::Network;
-use super::options::{CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
+use super::options::{ANSWER_WAIT_MAX, CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
 use super::shard_log::Keeps;
@@ -68,6 +68,8 @@ pub(super) struct Node {
     pub(super) pumps: Pumps,
     /// Whose turn it is among the partitions of topics; one for all, as only the spread counts.
     pub(super) spread: AtomicU32,
+    /// Publishes that wait for room.
+    pub(super) lobby: Arc<Lobby>,
     /// Reads that hit the disk, at a time.
     pub(super) readers: Arc<Semaphore>,
     /// Reads of the journal for followers, at a time.
@@ -263,6 +265,23 @@ impl Node {
         pending
     }
 
+    /// Waits for an answer as long as any call may take. Who waits in vain does not know.
+    ///
+    /// # Errors
+    /// The refusal that comes, or `SHARD_UNAVAILABLE` when nothing does.
+    pub(super) async fn in_time<T>(
+        &self,
+        wait: Duration,
+        answer: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let late = self.host.sleep(wait.saturating_add(ANSWER_WAIT_MAX));
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = late => Err(unanswered()),
+        }
+    }
+
     /// Asks a data shard; the question must be short.
     ///
     /// # Errors
@@ -398,6 +417,14 @@ pub(super) fn fail(phase: &watch::Sender<Phase>, reason: String) {
         *phase = Phase::Failed(reason);
         true
     });
+}
+
+/// What a client is told that waits no longer.
+pub(super) fn unanswered() -> Refusal {
+    let text = "no answer came in the time that a call may take";
+    Refusal::new(ErrorCode::ShardUnavailable, text)
+        .retry_after_millis(RETRY_AFTER_MS)
+        .unknown()
 }
 
 /// What a client is told when the node takes nothing new.

@@ -19,6 +19,9 @@ pub(super) const WAITING_RECEIVES_MAX: usize = 1_000;
 pub(super) const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// The same in entries: bounds what one sync has to apply.
 pub(super) const IN_FLIGHT_ENTRIES_MAX: u64 = 10_000;
+/// Publishes that wait for room, in bytes, over all calls and streams: four of the largest frames,
+/// thousands of small ones. Beyond, what finds no room is refused at once.
+pub(super) const LOBBY_BYTES_MAX: u64 = 68 << 20;
 /// A client that is told to come back does so after about two syncs of a slow disk.
 pub(super) const RETRY_AFTER_MS: u64 = 50;
 /// A publish that finds no room waits this long at most before it is refused: longer than a
@@ -27,6 +30,11 @@ pub const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A publish that was let in is answered within this at most, and be it that its outcome is
 /// unknown: longer than an election and a full disk's checkpoint take.
 pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Who asks what a shard holds now is answered, or refused, within this: an election's time, with
+/// some for the way.
+pub(super) const READ_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// Questions of one shard that wait for its leader: each holds a call's memory.
+pub(super) const READERS_WAITING_MAX: usize = 10_000;
 /// How often it looks.
 pub(super) const PUBLISH_LOOK: Duration = Duration::from_millis(10);
 /// Parts of the memory for bodies, of four, from which on publishes are slowed down,

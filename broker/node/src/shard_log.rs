@@ -15,7 +15,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use millrace_replica::{
-    Entry, EntryKind, Point, ProposeError, ReadyNumber, Replica, Role, Seat, Status, Write,
+    Entry, EntryKind, NotLeader, Point, ProposeError, Read, ReadToken, ReadyNumber, Replica, Role,
+    Seat, Status, Write,
 };
 use millrace_storage::Wanted;
 use millrace_types::{ErrorCode, LogIndex, Refusal, Term};
@@ -53,6 +54,8 @@ pub(super) struct ShardLog<E> {
     /// The last one that was handed out of those.
     handed: LogIndex,
     strangers: Strangers,
+    /// Answers to who reads, not told.
+    reads: Vec<Read>,
     /// Whether the replica has to be asked what to do.
     news: bool,
     /// A follower needs a checkpoint.
@@ -133,6 +136,7 @@ impl<E> ShardLog<E> {
             waiting: VecDeque::new(),
             bytes: 0,
             committed: VecDeque::new(),
+            reads: Vec::new(),
             news: true,
             wanted: false,
             point: None,
@@ -188,6 +192,21 @@ impl<E> ShardLog<E> {
         }
     }
 
+    /// Asks from which index on the state has everything that was acknowledged until now; the
+    /// answer is among `take_reads`.
+    ///
+    /// # Errors
+    /// When this replica does not lead, or too many wait.
+    pub(super) fn read_index(&mut self, token: ReadToken) -> Result<(), NotLeader> {
+        self.news = true;
+        self.replica.read_index(token)
+    }
+
+    /// Answers to `read_index`.
+    pub(super) fn take_reads(&mut self) -> Vec<Read> {
+        std::mem::take(&mut self.reads)
+    }
+
     /// The disk has everything up to here.
     pub(super) fn synced(&mut self, number: ReadyNumber) {
         self.replica.synced(number);
@@ -220,6 +239,7 @@ impl<E> ShardLog<E> {
                 indexes: load.from..load.to,
                 bytes_max: load.bytes_max,
             }));
+            self.reads.extend(ready.reads);
             self.wanted |= ready.wants_snapshot;
         }
         Ok(lost)

@@ -111,6 +111,7 @@ pub(super) fn start(
         figures: Figures::default(),
         pumps: Pumps::new(),
         spread: AtomicU32::new(0),
+        lobby: Arc::default(),
         readers: Arc::new(Semaphore::new(READERS_MAX)),
         loads: Semaphore::new(LOADS_MAX),
         disk: DiskLook::new(host.now()),

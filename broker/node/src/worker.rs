@@ -189,6 +189,14 @@ impl Worker {
                 Input::Roster => self.roster_changed(),
                 Input::Checkpoint => self.checkpoint(|_| true, now),
                 Input::Drain(reply) => self.draining = Some(Draining::new(reply, now)),
+                Input::AskCurrent(id, question) => match self.shards.get_mut(&id) {
+                    Some(shard) => shard.ask_current(question),
+                    None => question(Err(not_here(id))),
+                },
+                Input::AskApplied(id, index, question) => match self.shards.get_mut(&id) {
+                    Some(shard) => shard.ask_applied(index, question),
+                    None => question(Err(not_here(id))),
+                },
                 input => self.waiting.push_back(input),
             }
         }
@@ -294,6 +302,8 @@ impl Worker {
             }
             // Done when the inbox is emptied.
             Input::Synced(_)
+            | Input::AskCurrent(..)
+            | Input::AskApplied(..)
             | Input::Unreachable(..)
             | Input::Loaded(..)
             | Input::Roster

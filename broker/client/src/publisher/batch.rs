@@ -1,8 +1,8 @@
 //! Makes frames of waiting messages: everything that waits becomes as few batches as possible.
 //!
 //! A batch of a topic has messages of one key only, because the key chooses the partition. A large
-//! message, one with a dedup id of its own, and one that may have got its batch refused, go alone. A
-//! batch that is sent again is what it was: the server knows it by its number.
+//! message, one with a dedup id of its own, and one that may have got its batch refused, go alone.
+//! A batch that is sent again is what it was: the server knows it by its number.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -516,7 +516,11 @@ proptest! {
             ticked.pass(pause);
             lazy.now += pause;
             let command = match step {
-                Step::Publish(count) => Command::Publish { log: QUEUE, batch: batch(count), dedup: None },
+                Step::Publish(count) => Command::Publish {
+                    log: QUEUE,
+                    batch: batch(count),
+                    dedup: None,
+                },
                 Step::Open { session, window } => Command::OpenSession {
                     session: SessionId::new(session),
                     queue: QUEUE,

@@ -1,6 +1,7 @@
 //! Taking messages from queues: single calls, sessions, and ending leases.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_engine::command::{Command, Held, Settle, Settlement, Window};
@@ -69,10 +70,10 @@ impl Broker {
             body,
             caller,
         });
-        let deliveries = match answer.await {
-            Ok(answer) => answer.map_err(|refusal| self.unconfigured(&receive.address, refusal))?,
-            Err(_) => return Err(self.gone()),
-        };
+        let answer = async { answer.await.unwrap_or_else(|_| Err(self.gone())) };
+        let deliveries = self.node.in_time(receive.wait.min(WAIT_MAX), answer).await;
+        let deliveries =
+            deliveries.map_err(|refusal| self.unconfigured(&receive.address, refusal))?;
         let leased = Leased {
             node: Arc::clone(&self.node),
             shard,
@@ -140,7 +141,8 @@ impl Broker {
         for (unseen, delay_ms) in [(&left_out, 0), (&unread, UNREADABLE_DELAY_MS)] {
             if let Some(command) = leased.release(unseen, delay_ms) {
                 // Refused or not: what happens then is what happens without it.
-                let _ends_anyway = self.node.start(shard, command, Bytes::new()).answer().await;
+                let given_back = self.node.start(shard, command, Bytes::new()).answer();
+                let _ends_anyway = self.node.in_time(Duration::ZERO, given_back).await;
             }
         }
         leased.deliveries.clear();
@@ -171,9 +173,10 @@ impl Broker {
             // A caller that has gone away does not want to know.
             sender.send(results).ok();
         });
-        match results.await {
+        let results = async { results.await.map_err(|_| self.gone()) };
+        match self.node.in_time(Duration::ZERO, results).await {
             Ok(results) => results,
-            Err(_) => (0..count).map(|_| Err(self.gone())).collect(),
+            Err(refusal) => (0..count).map(|_| Err(refusal.clone())).collect(),
         }
     }
 
@@ -242,10 +245,8 @@ impl Broker {
             body,
             caller,
         });
-        pending
-            .answer()
-            .await
-            .map_err(|refusal| self.unconfigured(&open.address, refusal))?;
+        let opened = self.node.in_time(Duration::ZERO, pending.answer()).await;
+        opened.map_err(|refusal| self.unconfigured(&open.address, refusal))?;
         Ok(halves)
     }
 
@@ -257,7 +258,7 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let of = self
             .node
-            .ask(shard, move |shard| shard.session(session))
+            .ask_current(shard, move |shard| shard.session(session))
             .await?;
         if of == Some(queue) {
             return Ok(());
@@ -279,7 +280,7 @@ impl Broker {
         let from = peek.from;
         let views = self
             .node
-            .ask(shard, move |shard| {
+            .ask_current(shard, move |shard| {
                 let queue = shard.queue(log)?;
                 Some(queue.unsettled(from).take(count + 1).collect::<Vec<_>>())
             })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use millrace_engine::outcome::{QueueStats, SessionView};
 use millrace_storage::{Area, TimesSeen, Traffic};
 use millrace_types::{Address, ErrorCode, LogId, LogIndex, Offset, Refusal, ShardId};
@@ -26,6 +27,18 @@ const LOGS_SLICE: usize = 1_000;
 enum LogFacts {
     Queue(QueueStats),
     Partition(PartitionFacts),
+}
+
+/// Figures by log.
+type LogFactsOf = BTreeMap<LogId, LogFacts>;
+
+/// What figures are true of.
+#[derive(Clone, Copy)]
+enum AsOf {
+    /// Everything that was acknowledged before.
+    Now,
+    /// What is applied here, perhaps a moment behind: good enough for metrics.
+    Applied,
 }
 
 impl Broker {
@@ -83,32 +96,59 @@ impl Broker {
             let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
             logs.extend(dead.iter().flat_map(places));
         }
-        let facts = self.log_facts(logs).await;
+        let facts = self.log_facts(logs, AsOf::Now).await;
         page.iter()
             .map(|(address, object)| summary(view, address, object, &facts))
             .collect()
     }
 
-    /// Figures of logs; those of shards that do not serve are missing.
-    async fn log_facts(&self, logs: Vec<(ShardId, LogId)>) -> BTreeMap<LogId, LogFacts> {
+    /// Figures of logs; those of shards that cannot be asked are missing.
+    async fn log_facts(&self, logs: Vec<(ShardId, LogId)>, as_of: AsOf) -> LogFactsOf {
+        let asked = self.facts_by_shard(logs, as_of).await;
+        asked
+            .into_iter()
+            .flat_map(Result::unwrap_or_default)
+            .collect()
+    }
+
+    /// The same, all at once, with why a shard cannot be asked.
+    async fn facts_by_shard(
+        &self,
+        logs: Vec<(ShardId, LogId)>,
+        as_of: AsOf,
+    ) -> Vec<Result<LogFactsOf, Refusal>> {
         let mut by_shard: BTreeMap<ShardId, Vec<LogId>> = BTreeMap::new();
         for (shard, log) in logs {
             by_shard.entry(shard).or_default().push(log);
         }
+        let shards = by_shard.into_iter();
+        join_all(shards.map(|(id, logs)| self.facts_of(id, logs, as_of))).await
+    }
+
+    async fn facts_of(
+        &self,
+        id: ShardId,
+        logs: Vec<LogId>,
+        as_of: AsOf,
+    ) -> Result<LogFactsOf, Refusal> {
         let mut facts = BTreeMap::new();
-        for (id, logs) in by_shard {
-            // A slice at a time, so that those who publish are not held up.
-            for slice in logs.chunks(LOGS_SLICE) {
-                let slice = slice.to_vec();
-                let found = self.node.ask(id, move |shard| {
-                    let facts = |log| Some((log, log_facts(shard, log)?));
-                    slice.into_iter().filter_map(facts).collect()
-                });
-                let found: Vec<(LogId, LogFacts)> = found.await.unwrap_or_default();
-                facts.extend(found);
-            }
+        if !self.node.hosts(id) {
+            // What is elsewhere, or damaged, is missing: no other node is asked for figures.
+            return Ok(facts);
         }
-        facts
+        // A slice at a time, so that those who publish are not held up.
+        for slice in logs.chunks(LOGS_SLICE) {
+            let slice = slice.to_vec();
+            let question = move |shard: &millrace_engine::Shard| -> Vec<(LogId, LogFacts)> {
+                let facts = |log| Some((log, log_facts(shard, log)?));
+                slice.into_iter().filter_map(facts).collect()
+            };
+            facts.extend(match as_of {
+                AsOf::Now => self.node.ask_current(id, question).await?,
+                AsOf::Applied => self.node.ask(id, question).await?,
+            });
+        }
+        Ok(facts)
     }
 
     /// One queue or topic in full.
@@ -121,7 +161,10 @@ impl Broker {
         let mut logs = places(&object);
         let dead = address.dead_letter().and_then(|dead| view.lookup(&dead));
         logs.extend(dead.iter().flat_map(places));
-        let facts = self.log_facts(logs).await;
+        let mut facts = BTreeMap::new();
+        for asked in self.facts_by_shard(logs, AsOf::Now).await {
+            facts.extend(asked?);
+        }
         let mut description = Description {
             summary: summary(&view, address, &object, &facts),
             wire: object.wire.clone(),
@@ -152,7 +195,7 @@ impl Broker {
         log: LogId,
         description: &mut Description,
     ) -> Result<(), Refusal> {
-        let found = self.node.ask(shard, move |shard| {
+        let found = self.node.ask_current(shard, move |shard| {
             let queue = shard.queue(log)?;
             let sessions: Vec<SessionView> = queue.sessions().collect();
             let cursors: BTreeMap<LogId, Offset> = queue.cursors().collect();
@@ -268,7 +311,7 @@ impl Broker {
         }
         let all = queues.iter().chain(&topics);
         let logs = all.flat_map(|(_, object)| places(object)).collect();
-        let facts = self.log_facts(logs).await;
+        let facts = self.log_facts(logs, AsOf::Applied).await;
         for (address, object) in queues.into_iter().chain(topics) {
             match summary(&view, &address, &object, &facts).kind {
                 Some(SummaryKind::Queue(queue)) => {

@@ -17,9 +17,8 @@ use super::Broker;
 use crate::api::{Acknowledge, Acknowledged, Batch, PublishOptions};
 use crate::gate::Permit;
 use crate::input::{Caller, Proposal, Published, Publishing};
-use crate::options::{
-    ANSWER_WAIT_MAX, CROWDED_WAIT, PUBLISH_LOOK, PUBLISH_WAIT_MAX, RETRY_AFTER_MS,
-};
+use crate::node::unanswered;
+use crate::options::{ANSWER_WAIT_MAX, CROWDED_WAIT, PUBLISH_LOOK, PUBLISH_WAIT_MAX};
 use crate::reply::{Pending, Reply};
 use crate::view::{CatalogueView, Object, ObjectKind};
 
@@ -79,7 +78,11 @@ impl Broker {
         let view = self.node.view.borrow().clone();
         let host = &self.node.host;
         let start = host.now();
-        let until = start + options.patience.min(PUBLISH_WAIT_MAX);
+        let bytes = batches.iter().map(|batch| batch.records.len() as u64);
+        let seat = self.node.lobby.enter(bytes.sum());
+        // Who has no place to wait in does not.
+        let patience = seat.as_ref().map_or(Duration::ZERO, |_| options.patience);
+        let until = start + patience.min(PUBLISH_WAIT_MAX);
         let slowed = (start + CROWDED_WAIT).min(until);
         while host.now() < slowed && self.node.is_crowded() {
             host.sleep(PUBLISH_LOOK).await;
@@ -94,6 +97,7 @@ impl Broker {
                 Err(refusal) => Err(refusal),
             });
         }
+        drop(seat);
         let until = start + options.answer_within.min(ANSWER_WAIT_MAX);
         self.answers(address, sent, until)
     }
@@ -139,9 +143,9 @@ impl Broker {
                     answer = sent.pending.answer() => answer,
                     () = &mut late, if !is_late => {
                         is_late = true;
-                        Err(unanswered(&address))
+                        Err(unanswered())
                     }
-                    () = std::future::ready(()), if is_late => Err(unanswered(&address)),
+                    () = std::future::ready(()), if is_late => Err(unanswered()),
                 };
                 results.push(broker.acknowledged(&address, partition, answer));
             }
@@ -287,15 +291,6 @@ fn partition_of(id: &DedupId, partitions: u32) -> u32 {
         } => producer.spread().wrapping_add(*sequence),
     };
     u32::try_from(place % u64::from(partitions)).unwrap_or(0)
-}
-
-/// What a client is told that waits no longer.
-fn unanswered(address: &Address) -> Refusal {
-    let message = format!("publishing to {address} was not answered in time");
-    Refusal::new(ErrorCode::ShardUnavailable, message)
-        .with("address", address.to_string())
-        .retry_after_millis(RETRY_AFTER_MS)
-        .unknown()
 }
 
 /// Checks the batch's split into messages and their sizes.

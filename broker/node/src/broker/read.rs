@@ -88,10 +88,17 @@ impl Broker {
         (shard, log): (ShardId, LogId),
         extent: &Extent,
     ) -> Result<Offset, Refusal> {
+        // What is applied here is committed, but it may not be all: an end has to be asked for.
+        let end = || {
+            self.node.ask_current(shard, move |shard| {
+                shard.partition(log).map(millrace_engine::Partition::end)
+            })
+        };
         match read.from {
             Position::Earliest => Ok(extent.start),
-            Position::Latest => Ok(extent.end),
+            Position::Latest => Ok(end().await?.unwrap_or(extent.end)),
             Position::Offset(offset) if offset <= extent.end => Ok(offset.max(extent.start)),
+            Position::Offset(offset) if end().await?.is_some_and(|end| offset <= end) => Ok(offset),
             Position::Offset(offset) => Err(Refusal::new(
                 ErrorCode::OffsetOutOfRange,
                 format!(
@@ -103,7 +110,7 @@ impl Broker {
             .with("limit", extent.end.to_string())
             .with("actual", offset.to_string())),
             Position::Time(wall) => {
-                let found = self.node.ask(shard, move |shard| {
+                let found = self.node.ask_current(shard, move |shard| {
                     shard
                         .partition(log)
                         .map(|partition| partition.offset_at(wall))

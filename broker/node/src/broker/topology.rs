@@ -1,5 +1,7 @@
 //! What is declared: changing it, and telling how far that has come.
 
+use std::time::Duration;
+
 use millrace_engine::catalogue::{self, CatalogueCommand, Declared, Object, Removed, Topology};
 use millrace_types::{Address, ErrorCode, Refusal};
 
@@ -41,7 +43,8 @@ impl Broker {
             upserts: delta.upserts,
             removals: delta.removals,
         };
-        self.node.order_catalogue(command).await
+        let ordered = self.node.order_catalogue(command);
+        self.node.in_time(Duration::ZERO, ordered).await
     }
 
     /// Who this cluster is and which topology it has.

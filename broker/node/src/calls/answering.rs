@@ -77,6 +77,7 @@ impl Node {
                 self.shortages.note(from, free_bytes, reserve_bytes, now);
                 encoded(Ok(()))
             }
+            Question::ReadIndex { shard } => encoded(self.read_index(shard).await),
         }
     }
 
@@ -86,7 +87,7 @@ impl Node {
     }
 
     /// Refuses what has to be asked of the leader.
-    fn check_leads(&self, shard: ShardId) -> Result<(), Refusal> {
+    pub(super) fn check_leads(&self, shard: ShardId) -> Result<(), Refusal> {
         match self.led(shard) {
             Led::Here => Ok(()),
             Led::There(node) => Err(not_leader(shard, Some(node))),

@@ -62,6 +62,7 @@ fn questions() -> Vec<Question> {
             free_bytes: 11,
             reserve_bytes: 12,
         },
+        Question::ReadIndex { shard: SHARD },
     ]
 }
 

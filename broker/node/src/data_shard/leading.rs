@@ -33,9 +33,12 @@ impl DataShard {
     /// Why the shard must not go on.
     pub(crate) fn gather(&mut self, now: Instant, out: &mut Outbound) -> Result<(), String> {
         self.steer(now);
+        self.ask_for_reads();
         if let Some(lost) = self.log.gather(out)? {
             self.step_down(lost);
         }
+        let reads = self.log.take_reads();
+        self.answer_reads(reads);
         if let Some(led) = self.log.moved() {
             self.node.leaders.set(self.id, led);
             self.node
@@ -79,6 +82,7 @@ impl DataShard {
 
     /// Ends everything that waits or is connected.
     pub(crate) fn close(&mut self, refusal: &Refusal) {
+        self.end_reads(refusal);
         for proposal in std::mem::take(&mut self.held) {
             proposal.caller.refuse(refusal.clone());
         }
