@@ -56,6 +56,33 @@ fn with_token<T>(body: T) -> Request<T> {
     request
 }
 
+/// Everybody but other nodes is told to come back.
+async fn turns_clients_away(clients: SocketAddr, control: SocketAddr) {
+    let mut health = HealthClient::new(channel(clients.to_string()).await);
+    let asked = health.check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(asked.into_inner().status(), ServingStatus::NotServing);
+    let mut publisher = PublisherClient::new(channel(clients.to_string()).await);
+    let request = publish_request("queue/test/q", vec![message("early")]);
+    let unavailable = |result| assert_refused(result, Code::Unavailable, "SHARD_UNAVAILABLE");
+    let refusal = unavailable(publisher.publish(request).await.map(drop));
+    assert!(refusal.retry_after.is_some());
+    let mut cluster = ClusterClient::new(channel(control.to_string()).await);
+    let metadata = cluster.metadata(with_token(v1::MetadataRequest {})).await;
+    unavailable(metadata.map(drop));
+}
+
+async fn is_open_to_those_with_the_token(ports: [SocketAddr; 2]) {
+    for port in ports {
+        let mut membership = MembershipClient::new(channel(port.to_string()).await);
+        let stranger = membership.identify(IdentifyRequest {}).await.unwrap_err();
+        assert_eq!(stranger.code(), Code::Unauthenticated);
+        let bootstrap = membership.bootstrap(BootstrapRequest::default()).await;
+        assert_eq!(bootstrap.unwrap_err().code(), Code::Unauthenticated);
+        let asked = membership.identify(with_token(IdentifyRequest {})).await;
+        assert_eq!(asked.unwrap().into_inner().state(), State::Joining);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_cluster_says_what_it_waits_for_and_takes_a_record_from_who_may_send_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -79,28 +106,8 @@ async fn a_node_without_a_cluster_says_what_it_waits_for_and_takes_a_record_from
     let alive = http_get(metrics, "/livez").await;
     assert!(alive.starts_with("HTTP/1.1 200"), "{alive}");
 
-    let mut health = HealthClient::new(channel(clients.to_string()).await);
-    let asked = health.check(HealthCheckRequest::default()).await.unwrap();
-    assert_eq!(asked.into_inner().status(), ServingStatus::NotServing);
-    let mut publisher = PublisherClient::new(channel(clients.to_string()).await);
-    let request = publish_request("queue/test/q", vec![message("early")]);
-    let unavailable = |result| assert_refused(result, Code::Unavailable, "SHARD_UNAVAILABLE");
-    let refusal = unavailable(publisher.publish(request).await.map(drop));
-    assert!(refusal.retry_after.is_some());
-    let mut cluster = ClusterClient::new(channel(control.to_string()).await);
-    let metadata = cluster.metadata(with_token(v1::MetadataRequest {})).await;
-    unavailable(metadata.map(drop));
-
-    for port in [peers, control] {
-        let mut membership = MembershipClient::new(channel(port.to_string()).await);
-        let stranger = membership.identify(IdentifyRequest {}).await.unwrap_err();
-        assert_eq!(stranger.code(), Code::Unauthenticated);
-        let bootstrap = membership.bootstrap(BootstrapRequest::default()).await;
-        assert_eq!(bootstrap.unwrap_err().code(), Code::Unauthenticated);
-        let asked = membership.identify(with_token(IdentifyRequest {})).await;
-        assert_eq!(asked.unwrap().into_inner().state(), State::Joining);
-    }
-
+    turns_clients_away(clients, control).await;
+    is_open_to_those_with_the_token([peers, control]).await;
     let mut membership = MembershipClient::new(channel(control.to_string()).await);
     let nothing = with_token(BootstrapRequest::default());
     let nothing = membership.bootstrap(nothing).await.unwrap_err();
@@ -109,7 +116,8 @@ async fn a_node_without_a_cluster_says_what_it_waits_for_and_takes_a_record_from
         node_id: 1,
         ..Default::default()
     });
-    unavailable(membership.register(other).await.map(drop));
+    let early = membership.register(other).await.map(drop);
+    assert_refused(early, Code::Unavailable, "SHARD_UNAVAILABLE");
     let asked = membership.identify(with_token(IdentifyRequest {})).await;
     let founder = Founder {
         node_id: asked.unwrap().into_inner().node_id,
