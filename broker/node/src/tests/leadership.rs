@@ -477,3 +477,34 @@ fn a_call_is_routed_to_who_leads_if_it_is_known_where_that_is() {
         assert_eq!(route(&pair), Route::Here);
     });
 }
+
+#[test]
+fn nobody_speaks_for_a_replica_of_another_node() {
+    live(|pair| async move {
+        pair.join().await;
+        let (shard, own) = (pair.shard, pair.own);
+        let status = pair.ask(|replica| replica.status()).await;
+        let term = Term::new(status.term.get() + 5);
+        let heartbeat = move |from| ShardMessage {
+            shard,
+            body: Body::Raft(PeerMessage {
+                from,
+                to: own,
+                term,
+                payload: Payload::Heartbeat {
+                    commit: millrace_types::LogIndex::default(),
+                    round: millrace_replica::Round::default(),
+                },
+            }),
+        };
+        let told = |node, message| pair.broker.received(node, Lane::Votes, vec![message]);
+
+        told(NodeId::new(1), heartbeat(OTHER)).await;
+        assert_eq!(pair.ask(|replica| replica.status()).await, status);
+
+        // From where it is, it counts.
+        told(OTHER_NODE, heartbeat(OTHER)).await;
+        let after = pair.ask(|replica| replica.status()).await;
+        assert_eq!((after.term, after.leader), (term, Some(OTHER)));
+    });
+}
