@@ -175,8 +175,7 @@ impl Node {
     pub(super) fn admit(&self, shard: ShardId, bytes: u64) -> Result<Permit, Refusal> {
         self.check_serving()?;
         let slot = self.slot(shard)?;
-        self.check_room()?;
-        self.shortages.check(shard, self.host.now())?;
+        self.check_room_of(shard)?;
         slot.gate.enter(shard, bytes)
     }
 
@@ -187,6 +186,15 @@ impl Node {
     pub(super) fn check_room(&self) -> Result<(), Refusal> {
         gate::check_disk(self.disk_free_bytes(), self.options.disk_reserve_bytes)?;
         gate::check_memory(self.resident_bytes(), self.options.memory_bytes_max)
+    }
+
+    /// Whether there is, here and with everybody who votes in a shard, if it is led here.
+    ///
+    /// # Errors
+    /// As `check_room`.
+    pub(super) fn check_room_of(&self, shard: ShardId) -> Result<(), Refusal> {
+        self.check_room()?;
+        self.shortages.check(shard, self.host.now())
     }
 
     /// Whether bodies take so much memory that publishes are to be slowed down.

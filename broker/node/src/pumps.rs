@@ -246,9 +246,9 @@ impl Pumps {
             .collect()
     }
 
-    /// Waits while the node has no room for more messages in memory or on disk.
-    async fn wait_for_room(node: &Node) {
-        while node.check_room().is_err() {
+    /// Waits while there is no room for more messages of a shard in memory or on a disk.
+    async fn wait_for_room(node: &Node, shard: ShardId) {
+        while node.check_room_of(shard).is_err() {
             // Nobody says when a disk has room again.
             node.host.sleep(ROOM_LOOK).await;
         }

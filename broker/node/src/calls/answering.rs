@@ -105,7 +105,7 @@ impl Node {
         self.check_leads(shard)?;
         if !body.is_empty() {
             self.check_serving()?;
-            self.check_room()?;
+            self.check_room_of(shard)?;
         }
         // What came with the question must not stay in memory as long as one of its messages.
         let body = Bytes::copy_from_slice(&body);

@@ -173,7 +173,7 @@ async fn send(node: &Node, place: (ShardId, LogId), outbox: &Outbox) -> Result<(
     };
     let (records, count) = encode(outbox, bodies, room)?;
     let number = outbox.letters.first().map_or(0, |letter| letter.number);
-    Pumps::wait_for_room(node).await;
+    Pumps::wait_for_room(node, home).await;
     let next = accept(node, home, target, queue, (number, count, records)).await?;
     let command = Command::ConfirmDead {
         queue,

@@ -320,7 +320,7 @@ impl Lane<'_> {
             batch,
         };
         if count > 0 {
-            Pumps::wait_for_room(self.node).await;
+            Pumps::wait_for_room(self.node, self.shard).await;
         }
         let pending = self
             .node
