@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use millrace_client::{Client, ClientOptions};
 
 use crate::exit::Failure;
-use crate::{consume, describe, list, peek, publish, read, serve, topology};
+use crate::{consume, describe, list, nodes, peek, publish, read, serve, topology};
 
 /// Told at the end of the help of every verb that talks to a server, since scripts branch on them.
 const EXIT_CODES: &str = "\
@@ -16,7 +16,7 @@ Exit codes:
   1  some messages were refused or not settled, or documents are invalid
   2  wrong usage
   3  the server cannot be reached
-  4  no such queue, topic or partition
+  4  no such queue, topic, partition or node
   5  nothing came for as long as --wait allows, and --count was not reached";
 
 /// A message broker that lives in Kubernetes as natively as a Deployment does.
@@ -49,6 +49,33 @@ enum Verb {
     /// List queues and topics
     #[command(after_help = EXIT_CODES)]
     List(list::Args),
+    /// List the nodes of the cluster
+    #[command(after_help = EXIT_CODES)]
+    Nodes(nodes::ListArgs),
+    /// List the shards, who leads them and how far their replicas are
+    #[command(after_help = EXIT_CODES)]
+    Shards(nodes::ListArgs),
+    /// Have a node hand over what it leads, and wait until it can be stopped
+    #[command(after_help = EXIT_CODES)]
+    Drain(nodes::DrainArgs),
+    /// Let a node lead again
+    #[command(after_help = EXIT_CODES)]
+    Undrain(nodes::NodeArgs),
+    /// Have a node's replicas moved to others, and keep it from getting new ones
+    #[command(after_help = EXIT_CODES)]
+    Cordon(nodes::NodeArgs),
+    /// Let a node have replicas again
+    #[command(after_help = EXIT_CODES)]
+    Uncordon(nodes::NodeArgs),
+    /// Strike a node off that has no replicas any more
+    #[command(after_help = EXIT_CODES)]
+    Forget(nodes::NodeArgs),
+    /// Have another node lead a shard
+    #[command(after_help = EXIT_CODES)]
+    Transfer(nodes::TransferArgs),
+    /// Move a replica of a shard to another node
+    #[command(after_help = EXIT_CODES)]
+    Move(nodes::MoveArgs),
     /// Work with topology files
     #[command(subcommand)]
     Topology(topology::Verb),
@@ -138,6 +165,15 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
             Verb::Peek(args) => peek::run(args).await,
             Verb::Describe(args) => describe::run(args).await,
             Verb::List(args) => list::run(args).await,
+            Verb::Nodes(args) => nodes::nodes(args).await,
+            Verb::Shards(args) => nodes::shards(args).await,
+            Verb::Drain(args) => nodes::drain(args).await,
+            Verb::Undrain(args) => nodes::undrain(args).await,
+            Verb::Cordon(args) => nodes::cordon(args).await,
+            Verb::Uncordon(args) => nodes::uncordon(args).await,
+            Verb::Forget(args) => nodes::forget(args).await,
+            Verb::Transfer(args) => nodes::transfer(args).await,
+            Verb::Move(args) => nodes::move_replica(args).await,
             Verb::Serve(_) | Verb::Topology(_) => Ok(()),
         }
     });

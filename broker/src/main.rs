@@ -9,6 +9,7 @@ mod input;
 mod interrupt;
 mod json;
 mod list;
+mod nodes;
 mod output;
 mod peek;
 mod publish;

@@ -285,8 +285,97 @@ fn refusal(code: Code, reason: &str) -> tonic::Status {
     tonic::Status::with_details(code, reason, rich.encode_to_vec().into())
 }
 
+/// The operator does not steer nodes yet.
+fn not_faked() -> tonic::Status {
+    tonic::Status::unimplemented("not faked")
+}
+
 #[tonic::async_trait]
 impl Cluster for Broker {
+    async fn nodes(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodesRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::NodesResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn shards(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::ShardsRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::ShardsResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn can_stop(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodeRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::BlockersResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn caught_up(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodeRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::BlockersResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn drain_node(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodeRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn undrain_node(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodeRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn cordon_node(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodeRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn uncordon_node(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodeRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn forget_node(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::NodeRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn transfer_leader(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::TransferLeaderRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn move_replica(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::MoveReplicaRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
+    async fn set_replication(
+        &self,
+        _request: tonic::Request<millrace_proto::v1::SetReplicationRequest>,
+    ) -> Result<tonic::Response<millrace_proto::v1::OrderedResponse>, tonic::Status> {
+        Err(not_faked())
+    }
+
     async fn metadata(
         &self,
         request: tonic::Request<MetadataRequest>,

@@ -3,6 +3,7 @@
 
 pub(crate) mod facts;
 pub(crate) mod membership;
+pub(crate) mod nodes;
 pub(crate) mod topology;
 
 use std::ops::Range;

@@ -7,12 +7,13 @@ use std::{env, fs, io};
 use prost::Message as _;
 
 /// For clients and the operator.
-const PUBLIC: [&str; 9] = [
+const PUBLIC: [&str; 10] = [
     "millrace/v1/admin.proto",
     "millrace/v1/cluster.proto",
     "millrace/v1/consumer.proto",
     "millrace/v1/error.proto",
     "millrace/v1/message.proto",
+    "millrace/v1/nodes.proto",
     "millrace/v1/publisher.proto",
     "millrace/v1/routing.proto",
     "millrace/v1/stream.proto",

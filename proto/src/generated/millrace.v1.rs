@@ -1037,6 +1037,176 @@ impl Durability {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodesResponse {
+    /// By id.
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<Node>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Node {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Where other nodes find it.
+    #[prost(string, tag = "2")]
+    pub peer_address: ::prost::alloc::string::String,
+    /// Where clients find it; empty when nobody said.
+    #[prost(string, tag = "3")]
+    pub client_address: ::prost::alloc::string::String,
+    /// What fails together with it; empty when nobody said.
+    #[prost(string, tag = "4")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(enumeration = "NodeHosting", tag = "6")]
+    pub hosting: i32,
+    /// It leads nothing, and is handed nothing.
+    #[prost(bool, tag = "7")]
+    pub drained: bool,
+    /// It has answered just now.
+    #[prost(bool, tag = "8")]
+    pub answers: bool,
+    /// Shards it leads.
+    #[prost(uint32, tag = "9")]
+    pub leads: u32,
+    /// Replicas on it.
+    #[prost(uint32, tag = "10")]
+    pub replicas: u32,
+    /// Replicas on it that have lost something and are to be replaced.
+    #[prost(uint32, tag = "11")]
+    pub lost: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShardsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShardsResponse {
+    /// By number; 0 is the metadata shard.
+    #[prost(message, repeated, tag = "1")]
+    pub shards: ::prost::alloc::vec::Vec<Shard>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Shard {
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// The node that leads it; empty when nobody said that it does.
+    #[prost(string, tag = "2")]
+    pub leader: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    /// The last entry of the leader's log.
+    #[prost(uint64, tag = "4")]
+    pub last: u64,
+    /// What the leader has applied.
+    #[prost(uint64, tag = "5")]
+    pub applied: u64,
+    /// A change of members or a hand-over is under way.
+    #[prost(bool, tag = "6")]
+    pub changing: bool,
+    /// By replica id.
+    #[prost(message, repeated, tag = "7")]
+    pub members: ::prost::alloc::vec::Vec<ShardMember>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShardMember {
+    #[prost(uint64, tag = "1")]
+    pub replica: u64,
+    #[prost(string, tag = "2")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Otherwise it learns: it gets everything, and counts for nothing.
+    #[prost(bool, tag = "3")]
+    pub votes: bool,
+    /// Entries that it is behind.
+    #[prost(uint64, tag = "4")]
+    pub lag: u64,
+    /// It was heard of lately and gets entries as they come.
+    #[prost(bool, tag = "5")]
+    pub active: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeRequest {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+}
+/// What is in the way; empty when nothing is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BlockersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub blockers: ::prost::alloc::vec::Vec<Blocker>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Blocker {
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// `NoLeader`, `Leads`, `WouldLoseMajority`, `ReplicaBehind`, `Changing`, `Missing`.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
+/// It is written down. What follows takes its time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderedResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TransferLeaderRequest {
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// Who is to lead.
+    #[prost(string, tag = "2")]
+    pub node_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MoveReplicaRequest {
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    #[prost(string, tag = "2")]
+    pub from_node_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub to_node_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetReplicationRequest {
+    /// Voters of a data shard when there are nodes enough: 1 to 5.
+    #[prost(uint32, tag = "1")]
+    pub replication: u32,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NodeHosting {
+    Unspecified = 0,
+    /// It may have replicas.
+    Open = 1,
+    /// It gets no new ones and loses those it has.
+    Cordoned = 2,
+    /// Another node has its address: its disk is gone, its replicas are replaced.
+    Replaced = 3,
+}
+impl NodeHosting {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NODE_HOSTING_UNSPECIFIED",
+            Self::Open => "NODE_HOSTING_OPEN",
+            Self::Cordoned => "NODE_HOSTING_CORDONED",
+            Self::Replaced => "NODE_HOSTING_REPLACED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NODE_HOSTING_UNSPECIFIED" => Some(Self::Unspecified),
+            "NODE_HOSTING_OPEN" => Some(Self::Open),
+            "NODE_HOSTING_CORDONED" => Some(Self::Cordoned),
+            "NODE_HOSTING_REPLACED" => Some(Self::Replaced),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MetadataRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetadataResponse {
@@ -1255,6 +1425,300 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("millrace.v1.Cluster", "ApplyTopology"));
             self.inner.unary(req, path, codec).await
         }
+        /// All nodes. Any node answers this and what follows: it asks the others.
+        pub async fn nodes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodesRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/Nodes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("millrace.v1.Cluster", "Nodes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// All shards, and how far their replicas are.
+        pub async fn shards(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShardsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShardsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/Shards",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "Shards"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What keeps a node from stopping without anybody noticing.
+        pub async fn can_stop(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BlockersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/CanStop",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "CanStop"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a node still lacks of what it should have.
+        pub async fn caught_up(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BlockersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/CaughtUp",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "CaughtUp"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a node hand over what it leads, and keeps it from leading. The same again does nothing;
+        /// CanStop tells when it is done.
+        pub async fn drain_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/DrainNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "DrainNode"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a node lead again.
+        pub async fn undrain_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/UndrainNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "UndrainNode"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a node's replicas moved to others, and keeps it from getting new ones.
+        pub async fn cordon_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/CordonNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "CordonNode"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a node have replicas again.
+        pub async fn uncordon_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/UncordonNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "UncordonNode"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Strikes a node off that has no replicas any more.
+        pub async fn forget_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/ForgetNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "ForgetNode"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has another node lead a shard, and prefers it from here on.
+        pub async fn transfer_leader(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TransferLeaderRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/TransferLeader",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "TransferLeader"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Moves a replica of a data shard to another node.
+        pub async fn move_replica(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MoveReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/MoveReplica",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "MoveReplica"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// How many replicas of a data shard vote.
+        pub async fn set_replication(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetReplicationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.Cluster/SetReplication",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.Cluster", "SetReplication"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1287,6 +1751,73 @@ pub mod cluster_server {
             tonic::Response<super::ApplyTopologyResponse>,
             tonic::Status,
         >;
+        /// All nodes. Any node answers this and what follows: it asks the others.
+        async fn nodes(
+            &self,
+            request: tonic::Request<super::NodesRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodesResponse>, tonic::Status>;
+        /// All shards, and how far their replicas are.
+        async fn shards(
+            &self,
+            request: tonic::Request<super::ShardsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShardsResponse>, tonic::Status>;
+        /// What keeps a node from stopping without anybody noticing.
+        async fn can_stop(
+            &self,
+            request: tonic::Request<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BlockersResponse>,
+            tonic::Status,
+        >;
+        /// What a node still lacks of what it should have.
+        async fn caught_up(
+            &self,
+            request: tonic::Request<super::NodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BlockersResponse>,
+            tonic::Status,
+        >;
+        /// Has a node hand over what it leads, and keeps it from leading. The same again does nothing;
+        /// CanStop tells when it is done.
+        async fn drain_node(
+            &self,
+            request: tonic::Request<super::NodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
+        /// Lets a node lead again.
+        async fn undrain_node(
+            &self,
+            request: tonic::Request<super::NodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
+        /// Has a node's replicas moved to others, and keeps it from getting new ones.
+        async fn cordon_node(
+            &self,
+            request: tonic::Request<super::NodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
+        /// Lets a node have replicas again.
+        async fn uncordon_node(
+            &self,
+            request: tonic::Request<super::NodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
+        /// Strikes a node off that has no replicas any more.
+        async fn forget_node(
+            &self,
+            request: tonic::Request<super::NodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
+        /// Has another node lead a shard, and prefers it from here on.
+        async fn transfer_leader(
+            &self,
+            request: tonic::Request<super::TransferLeaderRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
+        /// Moves a replica of a data shard to another node.
+        async fn move_replica(
+            &self,
+            request: tonic::Request<super::MoveReplicaRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
+        /// How many replicas of a data shard vote.
+        async fn set_replication(
+            &self,
+            request: tonic::Request<super::SetReplicationRequest>,
+        ) -> std::result::Result<tonic::Response<super::OrderedResponse>, tonic::Status>;
     }
     /// For the operator; on the control port, with the control token.
     #[derive(Debug)]
@@ -1438,6 +1969,528 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyTopologySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/Nodes" => {
+                    #[allow(non_camel_case_types)]
+                    struct NodesSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodesRequest>
+                    for NodesSvc<T> {
+                        type Response = super::NodesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::nodes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NodesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/Shards" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShardsSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::ShardsRequest>
+                    for ShardsSvc<T> {
+                        type Response = super::ShardsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShardsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::shards(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShardsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/CanStop" => {
+                    #[allow(non_camel_case_types)]
+                    struct CanStopSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodeRequest>
+                    for CanStopSvc<T> {
+                        type Response = super::BlockersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::can_stop(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CanStopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/CaughtUp" => {
+                    #[allow(non_camel_case_types)]
+                    struct CaughtUpSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodeRequest>
+                    for CaughtUpSvc<T> {
+                        type Response = super::BlockersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::caught_up(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CaughtUpSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/DrainNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainNodeSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodeRequest>
+                    for DrainNodeSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::drain_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainNodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/UndrainNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct UndrainNodeSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodeRequest>
+                    for UndrainNodeSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::undrain_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UndrainNodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/CordonNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct CordonNodeSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodeRequest>
+                    for CordonNodeSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::cordon_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CordonNodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/UncordonNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct UncordonNodeSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodeRequest>
+                    for UncordonNodeSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::uncordon_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UncordonNodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/ForgetNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForgetNodeSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::NodeRequest>
+                    for ForgetNodeSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::forget_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForgetNodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/TransferLeader" => {
+                    #[allow(non_camel_case_types)]
+                    struct TransferLeaderSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::TransferLeaderRequest>
+                    for TransferLeaderSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TransferLeaderRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::transfer_leader(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TransferLeaderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/MoveReplica" => {
+                    #[allow(non_camel_case_types)]
+                    struct MoveReplicaSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::MoveReplicaRequest>
+                    for MoveReplicaSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MoveReplicaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::move_replica(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MoveReplicaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.Cluster/SetReplication" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetReplicationSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::SetReplicationRequest>
+                    for SetReplicationSvc<T> {
+                        type Response = super::OrderedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetReplicationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::set_replication(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetReplicationSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

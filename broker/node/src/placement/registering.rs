@@ -79,19 +79,20 @@ fn registration(node: &Node, roster: &Roster) -> Option<Registration> {
     })
 }
 
-/// What this node says of itself.
+/// What this node says of itself. What it was not told stays as somebody else has said it: the
+/// record of the founding, or whoever knows its addresses.
 fn facts(node: &Node, roster: &Roster) -> NodeFacts {
     let advertised = &node.options.advertised;
     let known = roster.node(node.data_dir.node());
-    let peer = known.map(|known| known.facts.peer_address.clone());
+    let known = known.map(|known| known.facts.clone()).unwrap_or_default();
+    let or = |given: &str, known: String| match given {
+        "" => known,
+        given => given.into(),
+    };
     NodeFacts {
-        // Who founds a cluster is in its record.
-        peer_address: match &*advertised.peer_address {
-            "" => peer.unwrap_or_default(),
-            given => given.into(),
-        },
-        client_address: advertised.client_address.clone(),
-        zone: advertised.zone.clone(),
+        peer_address: or(&advertised.peer_address, known.peer_address),
+        client_address: or(&advertised.client_address, known.client_address),
+        zone: or(&advertised.zone, known.zone),
         version: env!("CARGO_PKG_VERSION").into(),
         feature_level: FEATURE_LEVEL,
     }
