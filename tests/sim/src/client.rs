@@ -76,6 +76,8 @@ impl Lasting {
     pub(crate) fn forget_calls(&self, node: usize) {
         let mut numbers = self.numbers();
         numbers.declaring = numbers.declaring.filter(|at| *at != node);
+        drop(numbers);
+        self.send_again(node);
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {

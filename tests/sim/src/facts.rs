@@ -27,6 +27,10 @@ pub(crate) struct Batch {
     pub order: u64,
     /// and after how many events.
     pub asked: u64,
+    /// Whether it has an id by which it may be sent again when nobody knows what became of it,
+    pub has_id: bool,
+    /// and how often it has been sent without being refused.
+    pub attempts: u32,
     /// When it was sent.
     pub sent_ms: u64,
     /// The time of day then.

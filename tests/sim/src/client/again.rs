@@ -29,6 +29,19 @@ pub(crate) struct Again {
 pub(super) struct Calls {
     due: BTreeMap<(Duration, u64), Again>,
     number: u64,
+    /// Batches on their way that may be sent again if nobody answers.
+    open: BTreeMap<usize, Sent>,
+}
+
+/// A batch on its way.
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    /// Place of the object.
+    pub to: usize,
+    /// Of a topic.
+    pub partition: u32,
+    /// The node that was given it.
+    pub node: usize,
 }
 
 impl Lasting {
@@ -50,6 +63,31 @@ impl Lasting {
     /// When the next one is due.
     pub(crate) fn next_call(&self) -> Option<Duration> {
         self.calls().due.keys().next().map(|(at, _)| *at)
+    }
+
+    /// A batch is on its way that may be sent again.
+    pub(super) fn sent(&self, batch: usize, sent: Sent) {
+        self.calls().open.insert(batch, sent);
+    }
+
+    /// It was answered.
+    pub(super) fn answered(&self, batch: usize) {
+        self.calls().open.remove(&batch);
+    }
+
+    /// Nobody will answer what a node was given that is gone.
+    pub(super) fn send_again(&self, node: usize) {
+        let now_ms = self.watch.with(|state| state.facts.now_ms);
+        let open = std::mem::take(&mut self.calls().open);
+        let at = Duration::from_millis(now_ms + PAUSE_MS);
+        for (batch, sent) in open {
+            if sent.node == node {
+                let call = move |client: &Client| client.send_again(sent, batch);
+                self.again(at, None, Box::new(call));
+            } else {
+                self.sent(batch, sent);
+            }
+        }
     }
 
     /// No call will be made any more.

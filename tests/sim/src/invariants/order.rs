@@ -43,6 +43,10 @@ impl Invariant for Order {
 
 impl Order {
     fn published(&mut self, facts: &Facts, batch: &Batch, first: u64) -> Result<(), String> {
+        if batch.attempts > 1 {
+            // Any of them may have been the one.
+            return Ok(());
+        }
         let (log, order) = (batch.log, batch.order);
         let sent = self.sent.entry((log, batch.node)).or_default();
         sent.insert(order, first);
