@@ -8,6 +8,7 @@
 mod admin;
 mod consume;
 mod control;
+mod elsewhere;
 mod errors;
 mod garbage;
 mod lifecycle;
