@@ -189,14 +189,6 @@ impl Worker {
                 Input::Roster => self.roster_changed(),
                 Input::Checkpoint => self.checkpoint(|_| true, now),
                 Input::Drain(reply) => self.draining = Some(Draining::new(reply, now)),
-                Input::AskCurrent(id, question) => match self.shards.get_mut(&id) {
-                    Some(shard) => shard.ask_current(question),
-                    None => question(Err(not_here(id))),
-                },
-                Input::AskApplied(id, index, question) => match self.shards.get_mut(&id) {
-                    Some(shard) => shard.ask_applied(index, question),
-                    None => question(Err(not_here(id))),
-                },
                 input => self.waiting.push_back(input),
             }
         }
@@ -273,6 +265,15 @@ impl Worker {
                 let shard = self.shards.get(&id).map(DataShard::shard);
                 question(shard.ok_or_else(|| not_here(id)));
             }
+            // Not before the shard has heard that it leads.
+            Input::AskCurrent(id, question) => match self.shards.get_mut(&id) {
+                Some(shard) => shard.ask_current(question),
+                None => question(Err(not_here(id))),
+            },
+            Input::AskApplied(id, index, question) => match self.shards.get_mut(&id) {
+                Some(shard) => shard.ask_applied(index, question),
+                None => question(Err(not_here(id))),
+            },
             Input::Detach(connection) => {
                 if let Some(shard) = self.shards.get_mut(&connection.shard) {
                     shard.detach(&connection, now);
@@ -302,8 +303,6 @@ impl Worker {
             }
             // Done when the inbox is emptied.
             Input::Synced(_)
-            | Input::AskCurrent(..)
-            | Input::AskApplied(..)
             | Input::Unreachable(..)
             | Input::Loaded(..)
             | Input::Roster
