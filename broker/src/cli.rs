@@ -84,7 +84,8 @@ enum Verb {
 /// How to reach a server; part of every verb that needs one.
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
-    /// Where the broker listens for clients; of several nodes, with commas between, the next is used
+    /// Where the broker listens for clients; of several nodes, with commas between, the next is
+    /// used
     /// when one cannot be reached
     #[arg(
         long,

@@ -2,8 +2,8 @@
 //! reached, and otherwise to the server that was given, which forwards them. Of several servers
 //! that were given, to the next when one cannot be reached.
 //!
-//! Promises: routing never makes a call fail that the server given would take; a node that cannot be
-//! reached is left alone for a while. Decides nothing about what is tried again.
+//! Promises: routing never makes a call fail that the server given would take; a node that cannot
+//! be reached is left alone for a while. Decides nothing about what is tried again.
 
 mod knowledge;
 mod learning;

@@ -4,8 +4,8 @@
 //! woken.
 //!
 //! Promises: a bound queue of which nothing is known holds retention back as one does that has not
-//! looked at anything. Asks while there is something to ask, about leaders elsewhere; decides nothing
-//! about trimming.
+//! looked at anything. Asks while there is something to ask, about leaders elsewhere; decides
+//! nothing about trimming.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

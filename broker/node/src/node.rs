@@ -339,7 +339,8 @@ impl Node {
         self.slot(shard).is_ok()
     }
 
-    /// Where a queue or partition lives, whether or not this node has a replica of its shard; `None`
+    /// Where a queue or partition lives, whether or not this node has a replica of its shard;
+    /// `None`
     /// when it is nowhere, or not configured yet.
     ///
     /// # Errors

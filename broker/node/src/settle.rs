@@ -39,7 +39,8 @@ struct Collected<F> {
     done: Option<F>,
 }
 
-/// Proposes all settlements before it returns, those of shards that are led elsewhere there; `done` is called when all are decided, on whatever
+/// Proposes all settlements before it returns, those of shards that are led elsewhere there; `done`
+/// is called when all are decided, on whatever
 /// thread the last answer comes from, and must not block. With `only`, tags of other queues are
 /// `INVALID_TAG`.
 pub(super) fn start(

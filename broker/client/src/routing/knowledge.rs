@@ -1,5 +1,5 @@
-//! What a client knows of its cluster: nodes, leaders, where queues and topics live, and which nodes
-//! could not be reached lately. Bounded; pure but for the connections it keeps.
+//! What a client knows of its cluster: nodes, leaders, where queues and topics live, and which
+//! nodes could not be reached lately. Bounded; pure but for the connections it keeps.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

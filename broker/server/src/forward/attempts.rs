@@ -146,7 +146,8 @@ impl<'a> Attempts<'a> {
         true
     }
 
-    /// A refusal as the caller gets it: with where the leader is, if it is one of who does not lead.
+    /// A refusal as the caller gets it: with where the leader is, if it is one of who does not
+    /// lead.
     pub(crate) fn hinted(&self, refusal: Refusal) -> Refusal {
         if refusal.metadata.contains_key("leader_address") {
             return refusal;

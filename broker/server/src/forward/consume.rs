@@ -1,4 +1,5 @@
-//! One client's `Consume` stream whose queue is led elsewhere: its frames go to the leader, what the
+//! One client's `Consume` stream whose queue is led elsewhere: its frames go to the leader, what
+//! the
 //! leader says comes back, each at the pace of who reads it. When the leader goes away the stream
 //! ends with that; the client attaches to its session again.
 

@@ -1,7 +1,8 @@
 //! One client's `PublishStream`: frames go where their partitions are led, in the order of the
 //! stream.
 //!
-//! Promises: a batch never overtakes one before it of its shard. Nothing goes to a shard's new leader
+//! Promises: a batch never overtakes one before it of its shard. Nothing goes to a shard's new
+//! leader
 //! while the old one has something undecided; and when something was not stored for want of a
 //! leader, or nobody knows, nothing of the stream goes to its shard any more.
 
@@ -70,7 +71,8 @@ impl Lanes {
         }))
     }
 
-    /// Sends a frame's batches on their way, when those before it let it; gives the answers to come.
+    /// Sends a frame's batches on their way, when those before it let it; gives the answers to
+    /// come.
     pub(crate) async fn send(&self, target: Target, mut entries: Vec<Entry>) -> Answers {
         let mut answers = vec![Err(unanswered()); entries.len()];
         let groups = aim(&self.0.context, &target, &mut entries, &mut answers);
@@ -84,13 +86,7 @@ impl Lanes {
             match ways.get(&shard) {
                 Some(Way::There(link)) => {
                     let batches = places.iter().filter_map(|at| entries.get(*at));
-                    let frame = v1::PublishFrame {
-                        address: target.address.to_string(),
-                        batches: batches.map(publish::wire).collect(),
-                        acknowledge: target.acknowledge,
-                        partition: Some(partition),
-                        ..v1::PublishFrame::default()
-                    };
+                    let frame = frame(&target, partition, batches.map(publish::wire).collect());
                     there.push((places, link.send(frame).await));
                 }
                 Some(Way::Nowhere(refusal)) => {
@@ -221,6 +217,17 @@ impl Lanes {
 pub(crate) fn breaks(answer: &Answer) -> bool {
     let refusal = answer.as_ref().err();
     refusal.is_some_and(|it| it.code == ErrorCode::NotLeader || it.applied == Applied::Unknown)
+}
+
+/// Batches of one partition, as another node takes them.
+fn frame(target: &Target, partition: u32, batches: Vec<v1::RecordBatch>) -> v1::PublishFrame {
+    v1::PublishFrame {
+        address: target.address.to_string(),
+        batches,
+        acknowledge: target.acknowledge,
+        partition: Some(partition),
+        ..v1::PublishFrame::default()
+    }
 }
 
 fn overtaking(shard: ShardId) -> Refusal {

@@ -65,7 +65,8 @@ impl Routing for Service {
     }
 }
 
-/// Tells the state at once and whenever it has changed. Whoever reads slowly misses some in between.
+/// Tells the state at once and whenever it has changed. Whoever reads slowly misses some in
+/// between.
 async fn watch(context: Context, outbox: Outbox<v1::RoutingState>) -> Result<(), Gone> {
     let stop = context.tasks.stop().clone();
     let mut changes = context.broker.map_changes();

@@ -1,4 +1,5 @@
-//! Three nodes of one cluster: any of them takes any call, whoever leads, and goes on when the leader
+//! Three nodes of one cluster: any of them takes any call, whoever leads, and goes on when the
+//! leader
 //! is gone.
 
 use std::net::TcpListener;
