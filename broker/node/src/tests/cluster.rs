@@ -5,6 +5,7 @@ mod current;
 mod elsewhere;
 mod failover;
 mod full_disk;
+mod steering;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
