@@ -1,6 +1,6 @@
 //! Which replicas are on this node, of the shards that this worker owns: a new one is opened when
-//! the catalogue wants it here, one is let go of when the catalogue has no use for it any more, and one
-//! that has lost something is given up as soon as others have the shard.
+//! the catalogue wants it here, one is let go of when the catalogue has no use for it any more, and
+//! one that has lost something is given up as soon as others have the shard.
 //!
 //! Promises: what the disk has of a former replica is never read as the next one's; nothing is let
 //! go of before the catalogue says that nobody wants or has it; what is given up never votes again,
