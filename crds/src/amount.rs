@@ -9,12 +9,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
+use crate::quantity;
+
 /// Longest text: 15 digits, a point, three more, and a suffix.
 const TEXT_BYTES_MAX: usize = 21;
 /// Of an integer, which no pattern bounds: more than any bound of ours has.
 const INTEGER_DIGITS_MAX: usize = 19;
 /// Plain numbers with a decimal or binary suffix; no exponents, no parts of a byte spelled `m`.
 const SIZE_PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
+/// The suffixes of that pattern.
+const SIZE_SUFFIXES: [&str; 11] = ["", "k", "M", "G", "T", "P", "Ki", "Mi", "Gi", "Ti", "Pi"];
 /// Whole processors or thousandths.
 const CPU_PATTERN: &str = r"^[0-9]{1,6}(\.[0-9]{1,3}|m)?$";
 
@@ -81,35 +85,21 @@ impl Cpu {
     }
 }
 
+/// The few spellings that fields take, of all those that a quantity may have.
 fn parse(text: &str) -> Option<u64> {
     let number_end = text
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());
     let (number, suffix) = text.split_at(number_end);
-    let unit: u128 = match suffix {
-        "" => 1,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "T" => 1_000_000_000_000,
-        "P" => 1_000_000_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        "Pi" => 1 << 50,
-        _ => return None,
-    };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let digits = |text: &str, len_max| {
-        let ok = (1..=len_max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-        ok.then(|| text.parse::<u128>().ok()).flatten()
+        (1..=len_max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
     };
-    let thousandths = digits(fraction, 3)? * [100, 10, 1][fraction.len() - 1];
-    let thousandths = (digits(whole, INTEGER_DIGITS_MAX)? * 1000 + thousandths) * unit;
-    i64::try_from(thousandths.div_ceil(1000))
-        .ok()
-        .and_then(|bytes| u64::try_from(bytes).ok())
+    let is_plain = digits(whole, INTEGER_DIGITS_MAX) && digits(fraction, 3);
+    if !is_plain || !SIZE_SUFFIXES.contains(&suffix) {
+        return None;
+    }
+    quantity::Quantity::parse(text)?.whole()
 }
 
 /// YAML's `10` is an integer; the API server takes it as it takes `"10"`.

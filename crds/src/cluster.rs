@@ -7,15 +7,19 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{at_least, between, bytes_from, same, unchangeable};
-use crate::status::{conditions, not_reconciled, unknown};
 use crate::{Cpu, Size, Span};
+
+mod status;
+
+pub use status::{
+    BrokerClusterStatus, FounderStatus, FoundingStatus, NodeStatus, OperationStatus, TopologyStatus,
+};
 
 /// With tag or digest: an image without is `latest`, which changes behind one's back.
 const IMAGE_RULE: &str = "self.matches('^[a-z0-9][a-zA-Z0-9._:/-]*\
@@ -62,6 +66,7 @@ const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Of", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(
         name = "Age",
@@ -71,13 +76,10 @@ const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerClusterSpec {
-    /// Broker pods. Only 1 so far (the default).
+    /// Broker pods, 1 to 9, default 1. Three survive the loss of one, five of two; an even number
+    /// survives no more than the odd one below it. Can be raised at any time, not lowered yet.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 9))]
-    #[x_kube(
-        validation = Rule::new("self <= 1")
-            .message("replication between brokers is not there yet: replicas must be 1")
-    )]
     pub replicas: i32,
     /// Image of the brokers, with tag or digest. Default: the operator's own, pinned in
     /// `status.image` when the cluster is created.
@@ -198,6 +200,12 @@ pub struct BrokerConfig {
     #[schemars(range(min = 2, max = 256))]
     #[x_kube(validation = same("shards"))]
     pub shards: u32,
+    /// Copies of each shard, on as many brokers, as far as there are brokers. 1 to 5, default 3.
+    /// Cannot be changed.
+    #[serde(default = "replication")]
+    #[schemars(range(min = 1, max = 5))]
+    #[x_kube(validation = same("replication"))]
+    pub replication: u32,
 }
 
 /// Where pods may run.
@@ -216,6 +224,21 @@ pub struct Scheduling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
     pub priority_class_name: Option<String>,
+    /// Whether the pods keep apart. Default: Preferred.
+    #[serde(default)]
+    pub spread: Spread,
+}
+
+/// Whether the pods of a cluster keep apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Spread {
+    /// On different nodes and in different zones, as far as there are any.
+    #[default]
+    Preferred,
+    /// On different nodes, or a pod waits for one; in different zones as far as there are any.
+    Required,
+    /// Wherever there is room.
+    None,
 }
 
 /// A taint that a pod tolerates, as in Kubernetes' Pod.
@@ -300,111 +323,6 @@ pub struct Shutdown {
     pub drain_timeout: Span,
 }
 
-/// What the operator last saw.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BrokerClusterStatus {
-    /// `metadata.generation` that the rest of the status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// `Ready` and others, with reason and message.
-    #[serde(default = "not_reconciled")]
-    #[schemars(schema_with = "conditions")]
-    pub conditions: Vec<Condition>,
-    /// Broker pods there are.
-    #[serde(default)]
-    pub replicas: i32,
-    /// Broker pods that serve.
-    #[serde(default)]
-    pub ready_replicas: i32,
-    /// Label selector of the pods, for the scale subresource.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    pub selector: Option<String>,
-    /// The image the cluster runs, pinned: another operator does not change it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    pub image: Option<String>,
-    /// Version the brokers report.
-    #[serde(default = "unknown")]
-    #[schemars(length(max = 64))]
-    pub version: String,
-    /// Minted once; on every disk of the cluster.
-    #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub cluster_id: Option<String>,
-    /// Where clients connect to: `HOST:PORT`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 320))]
-    pub endpoint: Option<String>,
-    /// Secret with the token of the control port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub control_secret: Option<String>,
-    /// The broker pods, by name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 9), extend(
-        "x-kubernetes-list-type" = "map",
-        "x-kubernetes-list-map-keys" = ["pod"]
-    ))]
-    pub nodes: Vec<NodeStatus>,
-    /// What the brokers have of the queues and topics.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub topology: Option<TopologyStatus>,
-    /// The disruptive step in progress; recorded before it is taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operation: Option<OperationStatus>,
-}
-
-/// A broker pod.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeStatus {
-    /// Of the pod.
-    #[schemars(length(max = 253))]
-    pub pod: String,
-    /// On its disk, minted at its first start; absent until it was asked.
-    #[serde(default, rename = "nodeID", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub node_id: Option<String>,
-    /// Whether it serves.
-    pub ready: bool,
-    /// It reports; absent until it was asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub version: Option<String>,
-}
-
-/// What the brokers have of the queues and topics.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TopologyStatus {
-    /// The brokers have taken this revision,
-    pub revision: i64,
-    /// and every shard works by this one.
-    pub applied_revision: i64,
-}
-
-/// A disruptive step.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OperationStatus {
-    /// What it is: `RestartPod`.
-    #[schemars(length(max = 64))]
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// The pod it is done to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub pod: Option<String>,
-    /// When it began.
-    pub started_at: Time,
-    /// Why, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub message: Option<String>,
-}
-
 /// A request that does not exceed its limit; otherwise no pod would ever be created.
 fn covered(resource: &str) -> Rule {
     let limits = format!("self.limits.{resource}");
@@ -455,6 +373,10 @@ fn shards() -> u32 {
     4
 }
 
+fn replication() -> u32 {
+    3
+}
+
 fn drain_timeout() -> Span {
     Span::new("120s")
 }
@@ -487,7 +409,10 @@ impl Default for Storage {
 
 impl Default for BrokerConfig {
     fn default() -> Self {
-        Self { shards: shards() }
+        Self {
+            shards: shards(),
+            replication: replication(),
+        }
     }
 }
 
@@ -495,26 +420,6 @@ impl Default for Shutdown {
     fn default() -> Self {
         Self {
             drain_timeout: drain_timeout(),
-        }
-    }
-}
-
-impl Default for BrokerClusterStatus {
-    fn default() -> Self {
-        Self {
-            observed_generation: None,
-            conditions: not_reconciled(),
-            replicas: 0,
-            ready_replicas: 0,
-            selector: None,
-            image: None,
-            version: unknown(),
-            cluster_id: None,
-            endpoint: None,
-            control_secret: None,
-            nodes: Vec::new(),
-            topology: None,
-            operation: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod common;
 mod documents;
 mod path;
+mod quantity;
 mod queue;
 mod rules;
 mod schema;
@@ -20,12 +21,14 @@ pub mod topology;
 pub use amount::{Cpu, ParseSizeError, Size};
 pub use check::{DEFAULT_NAMESPACE, Problem, Report, check};
 pub use cluster::{
-    Amounts, BrokerCluster, BrokerClusterSpec, BrokerClusterStatus, BrokerConfig, ImagePullPolicy,
-    NodeStatus, OperationStatus, Pod, Resources, Scheduling, SecretRef, Shutdown, Storage,
-    Toleration, TolerationEffect, TolerationOperator, TopologyStatus,
+    Amounts, BrokerCluster, BrokerClusterSpec, BrokerClusterStatus, BrokerConfig, FounderStatus,
+    FoundingStatus, ImagePullPolicy, NodeStatus, OperationStatus, Pod, Resources, Scheduling,
+    SecretRef, Shutdown, Spread, Storage, Toleration, TolerationEffect, TolerationOperator,
+    TopologyStatus,
 };
 pub use common::{ClusterRef, Dedup, DeletionPolicy, QueueRef, TopicRef};
 pub use documents::BYTES_MAX as FILE_BYTES_MAX;
+pub use quantity::Quantity;
 pub use queue::{
     Backoff, Binding, DeadLetter, DeadLetterLimits, Delivery, HeaderMatch, Match, Queue,
     QueueLimits, QueueSpec, QueueStatus,

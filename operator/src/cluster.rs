@@ -11,8 +11,9 @@ pub mod facts;
 pub mod object;
 pub mod observe;
 pub mod plan;
-mod quantity;
+mod pod_facts;
 mod reconcile;
+pub mod size;
 pub mod status;
 pub mod validate;
 

@@ -66,7 +66,12 @@ impl Verdict {
     /// that is not ours.
     #[must_use]
     pub fn again(condition: &Condition) -> Option<Self> {
-        let types = [condition::READY, condition::PROGRESSING, condition::SYNCED];
+        let types = [
+            condition::READY,
+            condition::STABLE,
+            condition::PROGRESSING,
+            condition::SYNCED,
+        ];
         let type_ = types.into_iter().find(|type_| *type_ == condition.type_)?;
         let truths = [Truth::True, Truth::False, Truth::Unknown];
         let truth = truths

@@ -11,12 +11,13 @@ use millrace_crds::{BrokerCluster, Queue, Topic};
 
 use crate::backoff::Backoffs;
 use crate::bells::Bells;
+use crate::brokers::Brokers;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::names::ClusterKey;
 use crate::topology::Absences;
 use crate::topology::report::Report;
-use crate::topology::resolve::Candidate;
+use crate::topology::resolve::Choice;
 
 /// An object that may not be readable: it is there all the same, and must not be taken for deleted.
 pub(crate) type Guarded<K> = DeserializeGuard<K>;
@@ -31,14 +32,14 @@ pub(crate) struct Stores {
 
 impl Stores {
     /// The clusters of a namespace, as references see them.
-    pub(crate) fn candidates(&self, namespace: &str) -> Vec<Candidate> {
+    pub(crate) fn candidates(&self, namespace: &str) -> Vec<Choice> {
         let of_namespace = |cluster: &Guarded<BrokerCluster>| {
             kube::Resource::meta(cluster).namespace.as_deref() == Some(namespace)
         };
         let clusters = self.clusters.state_filter(of_namespace);
         let candidate = |cluster: Arc<Guarded<BrokerCluster>>| {
             let meta = kube::Resource::meta(&*cluster);
-            Candidate {
+            Choice {
                 name: meta.name.clone().unwrap_or_default(),
                 leaving: meta.deletion_timestamp.is_some(),
             }
@@ -87,6 +88,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// Image of clusters that name none.
     pub(crate) default_image: String,
+    /// How brokers are reached one by one.
+    pub(crate) brokers: Arc<dyn Brokers>,
     /// Port on which brokers are steered; another one only in tests.
     pub(crate) control_port: u16,
     pub(crate) stores: Stores,

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::bells::{Listeners, Rung, bells};
+use crate::brokers::Wire;
 use crate::context::{Context, Guarded, Reports};
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -60,6 +61,9 @@ pub(crate) async fn run(
         events: shared.events,
         metrics: shared.metrics,
         default_image: shared.default_image,
+        brokers: Arc::new(Wire {
+            control_port: crate::names::CONTROL_PORT,
+        }),
         control_port: crate::names::CONTROL_PORT,
         stores,
         bells,

@@ -2,7 +2,7 @@
 //! broker that keeps a topology in memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, to_bytes};
@@ -12,6 +12,7 @@ use axum::response::Response;
 use axum::{Router, routing::any};
 use kube::Client;
 use kube::runtime::watcher;
+use millrace_crds::FoundingStatus;
 use millrace_proto::v1::cluster_server::{Cluster, ClusterServer};
 use millrace_proto::v1::{
     ApplyTopologyRequest, ApplyTopologyResponse, Error, MetadataRequest, MetadataResponse,
@@ -24,6 +25,10 @@ use tonic::Code;
 use tonic::transport::Server;
 
 use crate::bells::{Listeners, bells};
+use crate::brokers::{Act, Brokers, Unanswered};
+use crate::cluster::build::Token;
+use crate::cluster::desired::ClusterId;
+use crate::cluster::facts::{Answer, Question, Said, View};
 use crate::context::{Context, Guarded};
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -170,6 +175,7 @@ pub(crate) fn context(api: &Api, control_port: u16, queues: &[Value]) -> (Contex
     fill(&[], |event| writers.topics.apply_watcher_event(&event));
     let client = api.client();
     let context = Context {
+        brokers: Arc::new(Nobody),
         events: Events::new(client.clone(), "test"),
         client,
         metrics: Arc::new(Metrics::new()),
@@ -195,6 +201,105 @@ where
         ));
     }
     apply(watcher::Event::InitDone);
+}
+
+/// Brokers that do not answer.
+pub(crate) struct Nobody;
+
+impl Nobody {
+    fn answers<T>() -> Result<T, Unanswered> {
+        Err(Unanswered("nobody is there".to_owned()))
+    }
+}
+
+#[tonic::async_trait]
+impl Brokers for Nobody {
+    async fn identify(&self, _: IpAddr, _: &Token) -> Result<Said, Unanswered> {
+        Self::answers()
+    }
+
+    async fn bootstrap(
+        &self,
+        _: IpAddr,
+        _: &Token,
+        _: &ClusterId,
+        _: &FoundingStatus,
+    ) -> Result<(), Unanswered> {
+        Self::answers()
+    }
+
+    async fn view(&self, _: IpAddr, _: &Token) -> Result<View, Unanswered> {
+        Self::answers()
+    }
+
+    async fn ask(&self, _: IpAddr, _: &Token, _: &Question) -> Result<Answer, Unanswered> {
+        Self::answers()
+    }
+
+    async fn act(&self, _: IpAddr, _: &Token, _: Act, _: &str) -> Result<(), Unanswered> {
+        Self::answers()
+    }
+}
+
+/// Brokers whose disks are empty until they are told to found a cluster.
+#[derive(Default)]
+pub(crate) struct Empty {
+    told: Mutex<Vec<(IpAddr, FoundingStatus)>>,
+    calls_max: Mutex<usize>,
+}
+
+impl Empty {
+    /// How many of them can be told something before the others are not reached any more.
+    pub(crate) fn is_deaf_after(&self, calls: usize) {
+        *self.calls_max.lock().unwrap() = calls;
+    }
+
+    /// Who was told what, in order.
+    pub(crate) fn told(&self) -> Vec<(IpAddr, FoundingStatus)> {
+        self.told.lock().unwrap().clone()
+    }
+}
+
+#[tonic::async_trait]
+impl Brokers for Empty {
+    async fn identify(&self, at: IpAddr, _: &Token) -> Result<Said, Unanswered> {
+        let node_id = format!("node at {at}");
+        let told = self.told.lock().unwrap();
+        Ok(match told.iter().any(|(who, _)| *who == at) {
+            true => Said::Member {
+                node_id,
+                cluster_id: CLUSTER_ID.to_owned(),
+            },
+            false => Said::Empty { node_id },
+        })
+    }
+
+    async fn bootstrap(
+        &self,
+        at: IpAddr,
+        _: &Token,
+        _: &ClusterId,
+        founding: &FoundingStatus,
+    ) -> Result<(), Unanswered> {
+        let mut told = self.told.lock().unwrap();
+        if told.len() >= *self.calls_max.lock().unwrap() {
+            return Nobody::answers();
+        }
+        told.push((at, founding.clone()));
+        Ok(())
+    }
+
+    async fn view(&self, _: IpAddr, _: &Token) -> Result<View, Unanswered> {
+        Nobody::answers()
+    }
+
+    async fn ask(&self, _: IpAddr, _: &Token, _: &Question) -> Result<Answer, Unanswered> {
+        Nobody::answers()
+    }
+
+    async fn act(&self, _: IpAddr, _: &Token, _: Act, _: &str) -> Result<(), Unanswered> {
+        Nobody::answers()
+    }
 }
 
 /// A broker with a topology in memory. Refuses objects whose address contains `refused`, and more

@@ -13,6 +13,13 @@ pub const APPLIED_HASH: &str = "millrace.dev/applied-hash";
 /// On broker pods: hash of the pod template with the settings it started with.
 pub const TEMPLATE_HASH: &str = "millrace.dev/template-hash";
 
+/// On broker claims: the node whose disk it is. Set once that node belongs to the cluster.
+pub const NODE_ID: &str = "millrace.dev/node-id";
+/// Of Kubernetes, on nodes: the machine.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+/// Of Kubernetes, on nodes and, since 1.35, on their pods.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
 const COMPONENT: &str = "app.kubernetes.io/component";
 const BROKER: &str = "broker";
 

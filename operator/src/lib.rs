@@ -2,6 +2,7 @@
 
 mod backoff;
 mod bells;
+mod brokers;
 pub mod cluster;
 pub mod condition;
 mod context;

@@ -25,6 +25,9 @@ pub const CLUSTER_NAME_BYTES_MAX: usize = 63 - 11;
 pub const CLIENT_PORT: u16 = 7070;
 /// Port that steers the broker; needs the control token.
 pub const CONTROL_PORT: u16 = 7071;
+/// Port on which brokers talk to each other, and are told to found a cluster; needs the control
+/// token.
+pub const PEER_PORT: u16 = 7073;
 /// Port of metrics and health.
 pub const METRICS_PORT: u16 = 7072;
 
@@ -32,6 +35,8 @@ pub const METRICS_PORT: u16 = 7072;
 pub const CLIENT_PORT_NAME: &str = "grpc";
 /// Name of the control port.
 pub const CONTROL_PORT_NAME: &str = "control";
+/// Name of the peer port.
+pub const PEER_PORT_NAME: &str = "peer";
 /// Name of the metrics and health port.
 pub const METRICS_PORT_NAME: &str = "metrics";
 
@@ -121,6 +126,33 @@ impl ClusterKey {
         format!("{DATA_VOLUME}-{}", self.pod(ordinal))
     }
 
+    /// The ordinal of a pod; `None` for one of another name.
+    #[must_use]
+    pub fn ordinal(&self, pod: &str) -> Option<u32> {
+        let digits = pod.strip_prefix(&self.name)?.strip_prefix('-')?;
+        let canonical = digits == "0" || !digits.starts_with('0');
+        let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
+        (canonical && all_digits).then(|| digits.parse().ok())?
+    }
+
+    /// The name in DNS of every broker's pod together, ready or not.
+    #[must_use]
+    pub fn nodes_host(&self) -> String {
+        format!("{}.{}.svc", self.nodes_service(), self.namespace)
+    }
+
+    /// The name in DNS that a pod keeps, whatever its address.
+    #[must_use]
+    pub fn pod_host(&self, pod: &str) -> String {
+        format!("{pod}.{}", self.nodes_host())
+    }
+
+    /// Where the other brokers reach the one in a pod.
+    #[must_use]
+    pub fn peer_address(&self, pod: &str) -> String {
+        format!("{}:{PEER_PORT}", self.pod_host(pod))
+    }
+
     /// Host and port for clients inside the cluster.
     #[must_use]
     pub fn client_address(&self) -> String {
@@ -132,11 +164,11 @@ impl ClusterKey {
     }
 }
 
-/// URL of a pod's control port. By the pod's address, not by its name: the answer is about that
+/// URL of a port of a pod. By the pod's address, not by its name: the answer is about that
 /// very pod, and a name asked for too early is remembered as unknown by DNS caches, for half a
 /// minute.
 #[must_use]
-pub fn control_url(address: IpAddr, port: u16) -> String {
+pub fn pod_url(address: IpAddr, port: u16) -> String {
     format!("http://{}", SocketAddr::new(address, port))
 }
 
@@ -173,13 +205,24 @@ mod tests {
     }
 
     #[test]
+    fn the_ordinal_of_a_pod_is_in_its_name() {
+        let key = ClusterKey::new("shop", "main");
+
+        assert_eq!(key.ordinal(&key.pod(0)), Some(0));
+        assert_eq!(key.ordinal(&key.pod(12)), Some(12));
+        for other in ["main", "main-", "main-x", "main-01", "other-0", "main-0-0"] {
+            assert_eq!(key.ordinal(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn the_control_port_is_reached_by_addresses_of_both_families() {
         assert_eq!(
-            control_url("10.1.2.3".parse().unwrap(), CONTROL_PORT),
+            pod_url("10.1.2.3".parse().unwrap(), CONTROL_PORT),
             "http://10.1.2.3:7071"
         );
         assert_eq!(
-            control_url("fd00::1".parse().unwrap(), CONTROL_PORT),
+            pod_url("fd00::1".parse().unwrap(), CONTROL_PORT),
             "http://[fd00::1]:7071"
         );
     }

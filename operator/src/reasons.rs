@@ -5,6 +5,10 @@
 pub mod condition {
     /// The resource does what it declares.
     pub const READY: &str = "Ready";
+    /// All brokers serve, all shards have their copies, and nothing is being changed.
+    pub const STABLE: &str = "Stable";
+    /// Something is unwise; only there while it is.
+    pub const WARNING: &str = "Warning";
     /// Something is being changed.
     pub const PROGRESSING: &str = "Progressing";
     /// The brokers have the current generation (of a Queue or Topic; of all of them, on a cluster).
@@ -31,8 +35,26 @@ reasons! {
     APPLYING = "Applying";
     /// The broker pod starts and does not serve yet.
     STARTING = "Starting";
-    /// The operator restarts the broker pod, for its image, settings or resources changed.
+    /// The brokers are about to found the cluster: all of them have to answer first.
+    FOUNDING = "Founding";
+    /// A broker lost its disk before the cluster was founded, and too few are left to do it.
+    FOUNDER_LOST = "FounderLost";
+    /// A majority serves, but not everybody does; the message says who is missing.
+    DEGRADED = "Degraded";
+    /// Too few brokers serve to agree on anything.
+    NO_QUORUM = "NoQuorum";
+    /// Shards do not have all their copies yet.
+    REPLICATING = "Replicating";
+    /// The operator restarts a broker pod, for its image, settings or resources changed.
     RESTARTING = "Restarting";
+    /// A broker pod is to be restarted, but the others cannot do without it now.
+    RESTART_BLOCKED = "RestartBlocked";
+    /// A restarted broker pod does not come back; the other pods are left as they are.
+    RESTART_STALLED = "RestartStalled";
+    /// Fewer replicas are asked for than hold data; nothing was done.
+    SCALE_DOWN_UNSUPPORTED = "ScaleDownUnsupported";
+    /// An even number of brokers survives no more than the odd one below it.
+    EVEN_REPLICAS = "EvenReplicas";
     /// The object cannot be read or contradicts itself; an API server with our schema refuses it.
     INVALID = "Invalid";
     /// An object of a name the cluster needs belongs to somebody else.

@@ -4,12 +4,11 @@
 //! Knows the functions our rules use, not all that Kubernetes has; a rule that does not compile is
 //! a defect, found by the tests.
 
-mod quantity;
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cel::extractors::This;
+use cel::objects::Opaque;
 use cel::{Context, ExecutionError, Program, Value as Cel};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
@@ -19,7 +18,7 @@ use serde_json::Value;
 
 use super::violation::{Kind, Violation};
 use crate::path::Path;
-use quantity::Quantity;
+use crate::quantity::Quantity;
 
 /// A rule that speaks of what was there before names it so.
 const OLD: &str = "oldSelf";
@@ -146,6 +145,12 @@ fn declare(context: &mut Context<'_, '_>) -> Result<(), cel::DeclarationError> {
         }
     };
     context.add_function("matchesKept", matches)
+}
+
+impl Opaque for Quantity {
+    fn runtime_type_name(&self) -> &str {
+        "kubernetes.Quantity"
+    }
 }
 
 fn as_quantity(value: &Cel) -> Option<&Quantity> {

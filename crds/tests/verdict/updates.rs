@@ -52,6 +52,7 @@ async fn what_cannot_be_changed_in_a_cluster_is_refused_by_name() {
     let fixed_size = Some("spec.storage.size");
     let fixed_class = Some("spec.storage.storageClassName");
     let shards = json!({ "config": { "shards": 8 } });
+    let copies = json!({ "config": { "replication": 1 } });
     for (before, change, field) in [
         (size("10Gi"), size("5Gi"), fixed_size),
         (size("10Gi"), size("20Gi"), fixed_size),
@@ -61,7 +62,9 @@ async fn what_cannot_be_changed_in_a_cluster_is_refused_by_name() {
         (class("a"), no_class, fixed_class),
         (json!({}), class("a"), fixed_class),
         (json!({}), shards, Some("spec.config.shards")),
-        (json!({}), json!({ "replicas": 3 }), Some("spec.replicas")),
+        (json!({}), copies, Some("spec.config.replication")),
+        (json!({}), json!({ "replicas": 3 }), None),
+        (json!({}), json!({ "replicas": 10 }), Some("spec.replicas")),
     ] {
         let refused = refused(&client, "BrokerCluster", &before, &change).await;
         assert_eq!(refused.as_deref(), field, "{before} changed by {change}");
@@ -69,20 +72,20 @@ async fn what_cannot_be_changed_in_a_cluster_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn more_than_one_replica_is_refused_through_scale_too() {
+async fn a_cluster_is_scaled_within_its_bounds() {
     let Some(client) = client().await else { return };
     let api = api(&client, "BrokerCluster", "brokerclusters");
     let name = create(&client, "BrokerCluster", &json!({})).await;
-    let scale = json!({ "spec": { "replicas": 3 } });
-    let scaled = api
-        .patch_scale(&name, &PatchParams::default(), &Patch::Merge(&scale))
-        .await;
+    let scale = |replicas: i32| Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    let parameters = PatchParams::default();
+    let to_three = api.patch_scale(&name, &parameters, &scale(3)).await;
+    let to_ten = api.patch_scale(&name, &parameters, &scale(10)).await;
+    let is = api.get_scale(&name).await;
     api.delete(&name, &DeleteParams::default()).await.unwrap();
-    let error = scaled.unwrap_err().to_string();
-    assert!(
-        error.contains("replication between brokers is not there yet"),
-        "{error}"
-    );
+    to_three.unwrap();
+    let error = to_ten.unwrap_err().to_string();
+    assert!(error.contains("spec.replicas"), "{error}");
+    assert_eq!(is.unwrap().spec.unwrap().replicas, Some(3));
 }
 
 /// Creates a resource, changes it, removes it; the field that the change is refused for.

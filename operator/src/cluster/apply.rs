@@ -6,15 +6,18 @@ use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod as 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use millrace_crds::{BrokerCluster, BrokerClusterStatus};
+use millrace_crds::{BrokerCluster, BrokerClusterStatus, FoundingStatus};
 use serde_json::json;
 
 use super::build::{self, Token};
 use super::desired::{ClusterId, Desired};
+use super::facts::Observed;
 use super::object::Object;
+use super::observe::token;
 use super::plan::{Plan, Step};
 use super::status::recorded;
 use super::write_status;
+use crate::brokers::{Act, Unanswered, addresses, first};
 use crate::context::Context;
 use crate::events::Note;
 use crate::names::FIELD_MANAGER;
@@ -34,6 +37,14 @@ pub(crate) enum ApplyError {
         /// What the API server said.
         source: kube::Error,
     },
+    /// A broker refused or did not answer.
+    #[error("cannot {what}")]
+    Broker {
+        /// The step.
+        what: String,
+        /// What the broker said.
+        source: Unanswered,
+    },
     /// The operating system has no randomness.
     #[error("cannot make a token")]
     Random(#[from] getrandom::Error),
@@ -48,13 +59,17 @@ pub(crate) async fn apply(
     ctx: &Context,
     cluster: &BrokerCluster,
     desired: &Desired,
+    observed: &Observed,
     plan: Plan,
     status: &mut BrokerClusterStatus,
 ) -> Result<(), ApplyError> {
     let client = &ctx.client;
     for step in plan.steps {
         let what = name(&step);
-        let api = |source| ApplyError::Api { what, source };
+        let api = |source| ApplyError::Api {
+            what: what.clone(),
+            source,
+        };
         match step {
             Step::Record(record) => {
                 let next = recorded(status, &record, Timestamp::now());
@@ -69,10 +84,28 @@ pub(crate) async fn apply(
                     .map_err(api)?;
             }
             Step::Apply(object) => apply_object(client, desired, &object).await.map_err(api)?,
-            Step::Adopt { claim, id } => {
-                adopt(client, &desired.key.namespace, &claim, &id)
-                    .await
-                    .map_err(api)?;
+            Step::Adopt { claim, id, node_id } => {
+                adopt(
+                    client,
+                    &desired.key.namespace,
+                    &claim,
+                    &id,
+                    node_id.as_deref(),
+                )
+                .await
+                .map_err(api)?;
+            }
+            Step::Bootstrap { pod, founding } => {
+                let told = bootstrap(ctx, desired, observed, &pod, &founding).await;
+                told.map_err(|source| ApplyError::Broker { what, source })?;
+            }
+            Step::Drain { node_id } => {
+                let done = act(ctx, desired, observed, Act::Drain, &node_id).await;
+                done.map_err(|source| ApplyError::Broker { what, source })?;
+            }
+            Step::Undrain { node_id } => {
+                let done = act(ctx, desired, observed, Act::Undrain, &node_id).await;
+                done.map_err(|source| ApplyError::Broker { what, source })?;
             }
             Step::RestartPod { name, uid, message } => {
                 let pod = pod_ref(&desired.key.namespace, &name, &uid);
@@ -91,6 +124,9 @@ fn name(step: &Step) -> String {
         Step::CreateToken => "create the control Secret".to_owned(),
         Step::Apply(object) => format!("apply {} {}", object.kind.name(), object.name),
         Step::Adopt { claim, .. } => format!("annotate claim {claim}"),
+        Step::Bootstrap { pod, .. } => format!("tell pod {pod} to found the cluster"),
+        Step::Drain { node_id } => format!("drain node {node_id}"),
+        Step::Undrain { node_id } => format!("undrain node {node_id}"),
         Step::RestartPod { name, .. } => format!("delete pod {name}"),
     }
 }
@@ -145,12 +181,59 @@ async fn create_token(client: &Client, desired: &Desired, token: &Token) -> kube
     }
 }
 
-async fn adopt(client: &Client, namespace: &str, claim: &str, id: &ClusterId) -> kube::Result<()> {
+/// Tells one broker; it is at the address it had when it was asked who it is.
+async fn bootstrap(
+    ctx: &Context,
+    desired: &Desired,
+    observed: &Observed,
+    name: &str,
+    founding: &FoundingStatus,
+) -> Result<(), Unanswered> {
+    let token = control_token(ctx, desired).await?;
+    let pod = observed.pods.iter().find(|pod| pod.name == name);
+    let address = pod.and_then(|pod| pod.address);
+    let address = address.ok_or_else(|| Unanswered(format!("pod {name} has no address")))?;
+    let id = &desired.cluster_id;
+    tracing::info!(cluster = %desired.key, pod = name, "broker is told to found the cluster");
+    ctx.brokers.bootstrap(address, &token, id, founding).await
+}
+
+/// Any broker takes it.
+async fn act(
+    ctx: &Context,
+    desired: &Desired,
+    observed: &Observed,
+    act: Act,
+    node_id: &str,
+) -> Result<(), Unanswered> {
+    let token = control_token(ctx, desired).await?;
+    let addresses = addresses(&observed.pods);
+    tracing::info!(cluster = %desired.key, node_id, ?act, "node is drained or undrained");
+    first(&addresses, |at| ctx.brokers.act(at, &token, act, node_id)).await
+}
+
+async fn control_token(ctx: &Context, desired: &Desired) -> Result<Token, Unanswered> {
+    let found = token(&ctx.client, &desired.key).await;
+    let found = found.map_err(|error| Unanswered(crate::report(&error)))?;
+    found.ok_or_else(|| Unanswered("there is no control token".to_owned()))
+}
+
+async fn adopt(
+    client: &Client,
+    namespace: &str,
+    claim: &str,
+    id: &ClusterId,
+    node_id: Option<&str>,
+) -> kube::Result<()> {
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let mut annotations = json!({ labels::CLUSTER_ID: id.as_str() });
+    if let Some(node_id) = node_id {
+        annotations[labels::NODE_ID] = json!(node_id);
+    }
     let body = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": { "name": claim, "annotations": { labels::CLUSTER_ID: id.as_str() } },
+        "metadata": { "name": claim, "annotations": annotations },
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     api.patch(claim, &parameters, &Patch::Apply(&body)).await?;

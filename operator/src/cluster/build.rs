@@ -6,6 +6,7 @@ mod budget;
 mod config;
 mod pod;
 mod services;
+mod spread;
 mod stateful_set;
 
 use k8s_openapi::api::core::v1::Secret;

@@ -6,13 +6,11 @@ use kube::api::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use millrace_crds::BrokerCluster;
 
-use super::desired::ClusterId;
+use super::desired::{ClusterId, NODES_MAX};
 use super::facts::{Claim, References};
 use crate::names::ClusterKey;
 use crate::{hash, labels, names};
 
-/// Nodes whose claims are looked for: as many as the definition ever allows.
-const NODES_MAX: i32 = 9;
 /// Random bytes of a cluster's id: two clusters never get the same one.
 const ID_BYTES: usize = 16;
 
@@ -40,11 +38,12 @@ pub(super) async fn dereference(
     let key = ClusterKey::new(namespace, cluster.name_any());
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &key.namespace);
     let set = sets.get_opt(&key.stateful_set()).await?;
+    let asked = u32::try_from(cluster.spec.replicas).unwrap_or_default();
     let mut random = [0; ID_BYTES];
     getrandom::fill(&mut random)?;
     let fresh_id = ClusterId::parse(&hash::hex(&random));
     Ok(References {
-        claims: claims(client, &key, cluster.spec.replicas).await?,
+        claims: claims(client, &key, asked).await?,
         stateful_set_id: set
             .filter(|set| is_ours(set, &key))
             .and_then(|set| template_id(&set)),
@@ -53,22 +52,27 @@ pub(super) async fn dereference(
     })
 }
 
-/// The claims that pods of the cluster will use. Each by its name: whoever made one, a pod takes
-/// it.
+/// The claims that pods of the cluster use or will use, and those of more pods, up to a gap: what
+/// was there once. Each by its name: whoever made one, a pod takes it.
 pub(super) async fn claims(
     client: &Client,
     key: &ClusterKey,
-    replicas: i32,
+    replicas: u32,
 ) -> kube::Result<Vec<Claim>> {
     let api: Api<PartialObjectMeta<PersistentVolumeClaim>> =
         Api::namespaced(client.clone(), &key.namespace);
     let mut claims = Vec::new();
-    for ordinal in 0..u32::try_from(replicas.min(NODES_MAX)).unwrap_or(0) {
+    for ordinal in 0..NODES_MAX {
         let Some(claim) = api.get_opt(&key.claim(ordinal)).await? else {
-            continue;
+            if ordinal < replicas {
+                continue;
+            }
+            break;
         };
         claims.push(Claim {
             name: claim.name_any(),
+            ordinal,
+            node_id: claim.annotations().get(labels::NODE_ID).cloned(),
             cluster_id: claim.annotations().get(labels::CLUSTER_ID).cloned(),
             leaving: claim.metadata.deletion_timestamp.is_some(),
         });

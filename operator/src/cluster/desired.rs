@@ -8,7 +8,12 @@ use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Tol
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use millrace_crds::Spread;
+
 use crate::names::ClusterKey;
+
+/// Brokers of a cluster at most, as the definition has it: each replicates to each.
+pub const NODES_MAX: u32 = 9;
 
 /// The random id of a cluster, on its claims and its brokers' disks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +72,10 @@ pub struct Desired {
     pub image: Image,
     /// Broker pods.
     pub replicas: u32,
+    /// Copies of each shard, as far as there are brokers.
+    pub replication: u32,
+    /// Data shards.
+    pub shards: u32,
     /// Of each broker.
     pub disk: Disk,
     /// Of each broker.
@@ -79,10 +88,23 @@ pub struct Desired {
     pub node_selector: BTreeMap<String, String>,
     /// Taints the pods tolerate.
     pub tolerations: Vec<Toleration>,
+    /// Whether the pods keep apart.
+    pub spread: Spread,
     /// `None`: the Kubernetes cluster's default.
     pub priority_class: Option<String>,
     /// Added to the pods' labels.
     pub pod_labels: BTreeMap<String, String>,
     /// Added to the pods' annotations.
     pub pod_annotations: BTreeMap<String, String>,
+}
+
+impl Desired {
+    /// The same with another number of brokers.
+    #[must_use]
+    pub fn with_replicas(&self, replicas: u32) -> Self {
+        Self {
+            replicas,
+            ..self.clone()
+        }
+    }
 }

@@ -27,8 +27,12 @@ pub struct References {
 pub struct Claim {
     /// Its name.
     pub name: String,
+    /// The pod that uses it.
+    pub ordinal: u32,
     /// The cluster id it is annotated with.
     pub cluster_id: Option<String>,
+    /// The node it is annotated with: that node belongs to the cluster.
+    pub node_id: Option<String>,
     /// It is being deleted.
     pub leaving: bool,
 }
@@ -44,8 +48,152 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// The claims of the cluster.
     pub claims: Vec<Claim>,
+    /// What each broker says of itself, by pod; of pods without an address nothing.
+    pub brokers: BTreeMap<String, Said>,
+    /// What the brokers know of each other, if one of them said.
+    pub view: Option<View>,
+    /// What was asked about the node whose turn it is, if the plan needs to know.
+    pub answer: Option<(Question, Answer)>,
     /// Status as last written, `None` when there is none.
     pub status: Option<BrokerClusterStatus>,
+}
+
+/// What a broker says of itself when it is asked who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It does not answer, and why.
+    Nothing(String),
+    /// Its disk is empty: it waits to be told of a cluster, or to be let into one.
+    Empty {
+        /// On its disk.
+        node_id: String,
+    },
+    /// It belongs to a cluster.
+    Member {
+        /// On its disk.
+        node_id: String,
+        /// The cluster's.
+        cluster_id: String,
+    },
+}
+
+impl Said {
+    /// Who says it.
+    #[must_use]
+    pub fn node_id(&self) -> Option<&str> {
+        match self {
+            Self::Nothing(_) => None,
+            Self::Empty { node_id } | Self::Member { node_id, .. } => Some(node_id),
+        }
+    }
+}
+
+/// The nodes and shards of a cluster as one of its brokers sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// By node id.
+    pub nodes: BTreeMap<String, Node>,
+    /// By number; 0 is the metadata shard.
+    pub shards: BTreeMap<u32, Shard>,
+}
+
+impl View {
+    /// Shards that nobody leads, for people.
+    #[must_use]
+    pub fn leaderless(&self) -> Vec<String> {
+        let of = self.shards.iter();
+        let of = of.filter(|(_, shard)| shard.leader == Leader::Nobody);
+        of.map(|(number, _)| number.to_string()).collect()
+    }
+
+    /// Shards that do not have all the copies that this many brokers can give them, or that get
+    /// others just now, for people.
+    #[must_use]
+    pub fn thin(&self, replication: u32, brokers: u32) -> Vec<String> {
+        let wanted = |number: u32| match number {
+            0 => brokers.min(METADATA_COPIES_MAX),
+            _ => brokers.min(replication),
+        };
+        let of = self.shards.iter();
+        let of = of.filter(|(number, shard)| shard.is_changing || shard.copies < wanted(**number));
+        of.map(|(number, _)| number.to_string()).collect()
+    }
+}
+
+/// Copies of the metadata shard that count for a majority, whatever the number of brokers: as the
+/// brokers have it.
+const METADATA_COPIES_MAX: u32 = 5;
+
+/// A shard as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Who leads it.
+    pub leader: Leader,
+    /// Copies that count for a majority and are up to date.
+    pub copies: u32,
+    /// Copies come or go, or the lead does.
+    pub is_changing: bool,
+}
+
+/// Who leads a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leader {
+    /// Nobody said that it does.
+    Nobody,
+    /// This node.
+    Node(String),
+}
+
+/// A node as the others see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Of its build.
+    pub version: String,
+    /// It leads nothing, and is handed nothing.
+    pub is_drained: bool,
+    /// Shards it leads.
+    pub leads: u32,
+    /// Shards it votes in.
+    pub votes: u32,
+    /// Shards it follows without a vote.
+    pub learns: u32,
+}
+
+/// What has to be asked before a pod may be touched, or the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// May this node stop?
+    CanStop(String),
+    /// Has this node everything that it missed?
+    CaughtUp(String),
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes.
+    Yes,
+    /// No, for these reasons.
+    No(Vec<Blocker>),
+}
+
+/// Why a node may not stop, or has not caught up; for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocker {
+    /// It leads a shard: that passes when it is drained.
+    Leads(String),
+    /// Something that has to change elsewhere.
+    Other(String),
+}
+
+impl Blocker {
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Leads(words) | Self::Other(words) => words,
+        }
+    }
 }
 
 /// State of the control Secret.

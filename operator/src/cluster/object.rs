@@ -8,10 +8,10 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ApiResource;
+use millrace_crds::Quantity;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::quantity;
 use crate::{hash, labels};
 
 /// Kinds that are applied.
@@ -142,10 +142,15 @@ fn contains(observed: &Value, wanted: &Value) -> bool {
         }
         (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
         (Value::String(observed), Value::String(wanted)) => {
-            observed == wanted || quantity::equal(observed, wanted)
+            observed == wanted || is_same_amount(observed, wanted)
         }
         (observed, wanted) => observed == wanted,
     }
+}
+
+/// Whether both texts are quantities, and the same one in different words.
+fn is_same_amount(left: &str, right: &str) -> bool {
+    Quantity::parse(left).is_some_and(|left| Quantity::parse(right) == Some(left))
 }
 
 #[cfg(test)]

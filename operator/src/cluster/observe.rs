@@ -1,5 +1,5 @@
-//! Reads what a cluster has of what it should own, from the API server itself: a plan made by a
-//! stale cache is how operators delete what is needed. Judges nothing.
+//! Reads what a cluster has of what it should own, from the API server itself, and what its brokers
+//! say: a plan made by a stale cache is how operators delete what is needed. Judges nothing.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,12 @@ use serde_json::Value;
 use super::build::{self, Token};
 use super::dereference::claims;
 use super::desired::Desired;
-use super::facts::{Observed, Pod, TokenState};
+use super::facts::{Observed, Pod, Said, TokenState};
 use super::object::{Holder, holder};
-use super::status::pod_facts;
+use super::plan::question;
+use super::pod_facts::pod_facts;
+use super::size::size;
+use crate::brokers::{Brokers, Unanswered, addresses, first, identities};
 use crate::names::ClusterKey;
 use crate::{labels, names};
 
@@ -22,8 +25,9 @@ use crate::{labels, names};
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub async fn observe(
+pub(crate) async fn observe(
     client: &Client,
+    brokers: &dyn Brokers,
     desired: &Desired,
     status: Option<BrokerClusterStatus>,
 ) -> kube::Result<Observed> {
@@ -39,14 +43,51 @@ pub async fn observe(
             objects.insert((object.kind, object.name), there);
         }
     }
-    let replicas = i32::try_from(desired.replicas).unwrap_or(i32::MAX);
-    Ok(Observed {
+    let secret = secret(client, &desired.key).await?;
+    let mut observed = Observed {
         objects,
-        token: token_state(client, desired).await?,
+        token: token_state(secret.as_ref(), desired),
         pods: pods(client, &desired.key).await?,
-        claims: claims(client, &desired.key, replicas).await?,
+        claims: claims(client, &desired.key, desired.replicas).await?,
         status,
-    })
+        ..Observed::default()
+    };
+    if let Some(token) = secret.as_ref().and_then(token_in) {
+        hear(brokers, &token, desired, &mut observed).await;
+    }
+    Ok(observed)
+}
+
+/// Asks the brokers, as far as they answer: each who it is, one of them what it knows of all, and
+/// then what the plan needs to know of the node whose turn it is.
+async fn hear(brokers: &dyn Brokers, token: &Token, desired: &Desired, observed: &mut Observed) {
+    let said = identities(brokers, token, &observed.pods).await;
+    observed.brokers = said.into_iter().collect();
+    let is_member =
+        |pod: &&Pod| matches!(observed.brokers.get(&pod.name), Some(Said::Member { .. }));
+    let members: Vec<Pod> = observed.pods.iter().filter(is_member).cloned().collect();
+    let addresses = addresses(&members);
+    if addresses.is_empty() {
+        return;
+    }
+    let view = first(&addresses, |at| brokers.view(at, token)).await;
+    observed.view = note("what brokers know of each other", desired, view);
+    let brokers_wanted = size(desired, observed).brokers;
+    if let Some(question) = question(&desired.with_replicas(brokers_wanted), observed) {
+        let answer = first(&addresses, |at| brokers.ask(at, token, &question)).await;
+        let answer = note("what is asked of a node", desired, answer);
+        observed.answer = answer.map(|answer| (question, answer));
+    }
+}
+
+/// What nobody answers is no failure: the plan goes by what is known.
+fn note<T>(what: &str, desired: &Desired, answer: Result<T, Unanswered>) -> Option<T> {
+    answer
+        .inspect_err(|error| {
+            let cluster = &desired.key;
+            tracing::info!(%cluster, %error, what, "brokers do not answer");
+        })
+        .ok()
 }
 
 /// The broker pods of a cluster, in order of their names: those its StatefulSet made. Labels alone
@@ -81,18 +122,18 @@ pub async fn token(client: &Client, key: &ClusterKey) -> kube::Result<Option<Tok
     Ok(secret.as_ref().and_then(token_in))
 }
 
-async fn token_state(client: &Client, desired: &Desired) -> kube::Result<TokenState> {
-    let Some(secret) = secret(client, &desired.key).await? else {
-        return Ok(TokenState::Missing);
+fn token_state(secret: Option<&Secret>, desired: &Desired) -> TokenState {
+    let Some(secret) = secret else {
+        return TokenState::Missing;
     };
     // Of the Secret only its metadata decides whose it is.
     let meta = serde_json::json!({ "metadata": secret.metadata });
     let meta: Value = meta;
     match holder(&meta, &desired.key.name, &desired.owner.uid) {
-        Holder::Leaving => Ok(TokenState::Leaving),
+        Holder::Leaving => TokenState::Leaving,
         // Somebody may have brought the token: what counts is that there is one.
-        Holder::Us | Holder::Other if token_in(&secret).is_some() => Ok(TokenState::Present),
-        Holder::Us | Holder::Other => Ok(TokenState::Empty),
+        Holder::Us | Holder::Other if token_in(secret).is_some() => TokenState::Present,
+        Holder::Us | Holder::Other => TokenState::Empty,
     }
 }
 

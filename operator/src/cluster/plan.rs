@@ -4,14 +4,21 @@
 //! record of it in status comes first; a pod is restarted only when the StatefulSet that will
 //! replace it is as wanted and its controller has seen it.
 
-use millrace_crds::BrokerClusterStatus;
+use millrace_crds::{BrokerClusterStatus, FoundingStatus};
 use serde_json::Value;
 
 use super::build;
 use super::desired::{ClusterId, Desired};
-use super::facts::{Claim, Observed, Pod, TokenState};
+use super::facts::{Claim, Observed, Said, TokenState};
 use super::object::{Holder, Kind, Object, holder};
+use super::size::{Size, size};
 use crate::reasons;
+
+mod founding;
+mod roll;
+
+pub(in crate::cluster) use founding::is_founded;
+pub use roll::question;
 
 /// What is to be done, and what everything else waits for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,12 +38,32 @@ pub enum Step {
     CreateToken,
     /// Applies an object.
     Apply(Object),
-    /// Annotates a claim with the cluster's id: one made before this cluster was.
+    /// Annotates a claim with whose it is: one made before this cluster was, or one whose node has
+    /// come to belong to the cluster.
     Adopt {
         /// Name of the claim.
         claim: String,
         /// The id it gets.
         id: ClusterId,
+        /// The node it holds the data of.
+        node_id: Option<String>,
+    },
+    /// Tells a broker that it founds the cluster, with whom.
+    Bootstrap {
+        /// Its pod.
+        pod: String,
+        /// As recorded.
+        founding: FoundingStatus,
+    },
+    /// Moves what a node leads away from it, and keeps new things from it.
+    Drain {
+        /// The node.
+        node_id: String,
+    },
+    /// Ends that.
+    Undrain {
+        /// The node.
+        node_id: String,
     },
     /// Deletes a pod, for the StatefulSet to make it anew. Disruptive.
     RestartPod {
@@ -59,13 +86,21 @@ pub enum Record {
         /// The image it runs.
         image: String,
     },
+    /// Who is about to be told to found the cluster.
+    Founding(FoundingStatus),
+    /// All who were told know it.
+    Founded,
     /// A pod is about to be restarted.
     Restart {
         /// Its name.
         pod: String,
+        /// The node in it.
+        node_id: Option<String>,
         /// Why, for people.
         message: String,
     },
+    /// It is back with all it had.
+    Restarted,
 }
 
 /// Something that somebody else has to finish first.
@@ -77,21 +112,43 @@ pub struct Waiting {
     pub message: String,
 }
 
+impl Plan {
+    /// These steps, and nothing waits.
+    fn of(steps: Vec<Step>) -> Self {
+        let waiting = None;
+        Self { steps, waiting }
+    }
+
+    /// Nothing to do until then.
+    fn waiting(waiting: Waiting) -> Self {
+        Self {
+            steps: Vec::new(),
+            waiting: Some(waiting),
+        }
+    }
+}
+
 /// Type of the operation that restarts a pod, in status.
 pub const RESTART_POD: &str = "RestartPod";
 
 /// Decides what has to be done.
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    let Size { brokers, refused } = size(desired, observed);
+    let mut plan = sized(&desired.with_replicas(brokers), observed);
+    plan.waiting = plan.waiting.or(refused);
+    plan
+}
+
+fn sized(desired: &Desired, observed: &Observed) -> Plan {
     let objects = build::objects(desired);
     if let Some(waiting) = obstacle(desired, observed, &objects) {
-        return Plan {
-            steps: Vec::new(),
-            waiting: Some(waiting),
-        };
+        return Plan::waiting(waiting);
     }
     let mut steps: Vec<Step> = pin(desired, observed.status.as_ref()).into_iter().collect();
-    steps.extend(adoptions(desired, &observed.claims));
+    let naming: Vec<Step> = adoptions(desired, observed).collect();
+    let named = naming.len();
+    steps.extend(naming);
     if observed.token == TokenState::Missing {
         steps.push(Step::CreateToken);
     }
@@ -100,14 +157,26 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         let same = there.is_some_and(|there| object.is_in(there));
         (!same).then_some(Step::Apply(object))
     }));
-    if !steps.is_empty() {
-        // What restarts a pod is decided once all that it starts with is in place.
-        return Plan {
-            steps,
-            waiting: None,
-        };
+    if steps.len() > named {
+        // What founds a cluster or restarts a pod is decided once all that it starts with is in
+        // place.
+        return Plan::of(steps);
     }
-    restart(desired, observed)
+    let next = match founding::stage(desired, observed) {
+        founding::Stage::Founded => roll::roll(desired, observed),
+        founding::Stage::Due(steps) => Plan::of(steps),
+        // A changed template may be what it waits for.
+        founding::Stage::Waiting(waiting) => {
+            let mut plan = roll::roll(desired, observed);
+            plan.waiting = Some(waiting);
+            plan
+        }
+    };
+    steps.extend(next.steps);
+    Plan {
+        steps,
+        waiting: next.waiting,
+    }
 }
 
 /// What forbids touching anything.
@@ -142,7 +211,9 @@ fn obstacle(desired: &Desired, observed: &Observed, objects: &[Object]) -> Optio
         }
         TokenState::Missing | TokenState::Present => {}
     }
-    let leaving_claim = observed.claims.iter().find(|claim| claim.leaving)?;
+    let wanted = observed.claims.iter();
+    let mut wanted = wanted.filter(|claim| claim.ordinal < desired.replicas);
+    let leaving_claim = wanted.find(|claim| claim.leaving)?;
     // With its pod still there the claim stays until the pod goes; making a pod now would tie it
     // down.
     let in_use = !observed.pods.is_empty();
@@ -169,64 +240,31 @@ fn pin(desired: &Desired, status: Option<&BrokerClusterStatus>) -> Option<Step> 
     })
 }
 
-fn adoptions<'a>(desired: &'a Desired, claims: &'a [Claim]) -> impl Iterator<Item = Step> + 'a {
-    let nameless = claims.iter().filter(|claim| claim.cluster_id.is_none());
-    nameless.map(|claim| Step::Adopt {
-        claim: claim.name.clone(),
-        id: desired.cluster_id.clone(),
+/// Claims that do not say yet whose they are.
+fn adoptions<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = Step> + 'a {
+    let wanted = observed.claims.iter();
+    let wanted = wanted.filter(|claim| claim.ordinal < desired.replicas);
+    wanted.filter_map(|claim| {
+        let node_id = node_on(desired, observed, claim);
+        let is_named = node_id.is_none() || node_id == claim.node_id;
+        let is_ours = claim.cluster_id.is_some();
+        (!is_named || !is_ours).then(|| Step::Adopt {
+            claim: claim.name.clone(),
+            id: desired.cluster_id.clone(),
+            node_id: node_id.or_else(|| claim.node_id.clone()),
+        })
     })
 }
 
-/// At most one pod, the first that does not run what is wanted.
-fn restart(desired: &Desired, observed: &Observed) -> Plan {
-    let wanted = build::template_hash(desired);
-    let outdated = |pod: &&Pod| pod.template_hash.as_deref() != Some(wanted.as_str());
-    if observed.pods.iter().any(|pod| pod.leaving) {
-        return Plan::default();
-    }
-    let Some(pod) = observed.pods.iter().find(outdated) else {
-        return Plan::default();
-    };
-    if !is_seen_by_its_controller(observed, &desired.key.stateful_set()) {
-        return Plan {
-            steps: Vec::new(),
-            waiting: Some(Waiting {
-                reason: reasons::APPLYING,
-                message: "the StatefulSet controller has not seen the change yet".to_owned(),
-            }),
-        };
-    }
-    let message = why(desired, pod);
-    let record = Step::Record(Record::Restart {
-        pod: pod.name.clone(),
-        message: message.clone(),
-    });
-    let recorded = observed.status.as_ref().and_then(|s| s.operation.as_ref());
-    let recorded = recorded.is_some_and(|operation| {
-        operation.type_ == RESTART_POD && operation.pod.as_deref() == Some(&pod.name)
-    });
-    let delete = Step::RestartPod {
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
-        message,
-    };
-    let steps = if recorded {
-        vec![delete]
-    } else {
-        vec![record, delete]
-    };
-    Plan {
-        steps,
-        waiting: None,
-    }
-}
-
-fn why(desired: &Desired, pod: &Pod) -> String {
-    let wanted = &desired.image.name;
-    if pod.image == *wanted {
-        "its settings or its pod template changed".to_owned()
-    } else {
-        format!("its image changes from {} to {wanted}", pod.image)
+/// The node whose disk a claim is, once that belongs to the cluster.
+fn node_on(desired: &Desired, observed: &Observed, claim: &Claim) -> Option<String> {
+    let said = observed.brokers.get(&desired.key.pod(claim.ordinal))?;
+    match said {
+        Said::Member {
+            node_id,
+            cluster_id,
+        } if cluster_id == desired.cluster_id.as_str() => Some(node_id.clone()),
+        _ => None,
     }
 }
 

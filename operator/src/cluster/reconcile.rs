@@ -31,6 +31,8 @@ use crate::reasons::{self, condition};
 const RESYNC: Duration = Duration::from_secs(300);
 /// After writes, and while waiting for somebody who may not be watched.
 const SOON: Duration = Duration::from_secs(5);
+/// While brokers bring their copies up to what they should be: they tell nobody when they have.
+const UNSTABLE: Duration = Duration::from_secs(10);
 
 /// Why a reconciliation failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,16 @@ pub(crate) enum Failure {
     Apply(#[from] ApplyError),
     #[error("cannot write status")]
     Status(#[source] kube::Error),
+}
+
+impl Failure {
+    /// The reason in the condition.
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Apply(ApplyError::Broker { .. }) => reasons::BROKER_UNAVAILABLE,
+            _ => reasons::API_FAILED,
+        }
+    }
 }
 
 /// How far a reconciliation came.
@@ -90,7 +102,7 @@ pub(crate) async fn reconcile(
     let outcome = match &result {
         Ok(outcome) => outcome.clone(),
         Err(failure) => Outcome::Failed {
-            reason: reasons::API_FAILED,
+            reason: failure.reason(),
             message: crate::report(failure),
         },
     };
@@ -119,7 +131,7 @@ pub(crate) async fn reconcile(
     }
     announce(&ctx, &cluster, &before, &after, course.adopted).await;
     result?;
-    Ok(next(&outcome))
+    Ok(next(&outcome, &after))
 }
 
 /// The pipeline up to the writes.
@@ -139,13 +151,13 @@ async fn steps(
         Err(invalid) => return Ok(refused(&invalid)),
     };
     course.adopted = has_claims && recorded.cluster_id.is_none();
-    let observed = observe(&ctx.client, desired, cluster.status.clone())
+    let observed = observe(&ctx.client, &*ctx.brokers, desired, cluster.status.clone())
         .await
         .map_err(Failure::Observe)?;
     let observed = course.observed.insert(observed);
     let plan = plan(desired, observed);
     let outcome = Outcome::done(&plan);
-    apply(ctx, cluster, desired, plan, recorded).await?;
+    apply(ctx, cluster, desired, observed, plan, recorded).await?;
     Ok(outcome)
 }
 
@@ -157,16 +169,21 @@ fn refused(invalid: &Invalid) -> Outcome {
 }
 
 /// When to look again without being woken.
-fn next(outcome: &Outcome) -> Action {
-    match outcome {
+fn next(outcome: &Outcome, after: &BrokerClusterStatus) -> Action {
+    let Outcome::Done { changed, waiting } = outcome else {
         // Only a change helps, and that wakes us.
-        Outcome::Failed { .. } => Action::requeue(RESYNC),
-        Outcome::Done {
-            changed: false,
-            waiting: None,
-        } => Action::requeue(RESYNC),
-        Outcome::Done { .. } => Action::requeue(SOON),
-    }
+        return Action::requeue(RESYNC);
+    };
+    let waiting = waiting.as_ref().map(|waiting| waiting.reason);
+    // Somebody has to change the spec; nobody else finishes it.
+    let waiting = waiting.filter(|reason| *reason != reasons::SCALE_DOWN_UNSUPPORTED);
+    let stable = find(&after.conditions, condition::STABLE);
+    let stable = stable.is_some_and(|stable| stable.status == Truth::True.as_str());
+    Action::requeue(match (*changed, waiting) {
+        (false, None) if stable => RESYNC,
+        (false, None) => UNSTABLE,
+        _ => SOON,
+    })
 }
 
 /// An object that cannot be read gets a status all the same, and keeps what was pinned there.
@@ -283,10 +300,12 @@ async fn announce(
     };
     let expected = [
         reasons::STARTING,
+        reasons::FOUNDING,
         reasons::RESTARTING,
         reasons::POD_STOPPING,
     ];
-    if is.status == Truth::True.as_str() || expected.contains(&is.reason.as_str()) {
+    let serves = is.status == Truth::True.as_str() && is.reason != reasons::DEGRADED;
+    if serves || expected.contains(&is.reason.as_str()) {
         ctx.events.normal(cluster, note).await;
     } else {
         ctx.events.warn(cluster, note).await;
@@ -294,174 +313,4 @@ async fn announce(
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::Method;
-
-    use super::*;
-    use crate::fakes::{Api as FakeApi, cluster, context, failure};
-
-    const CLUSTER: &str = "/apis/millrace.dev/v1alpha1/namespaces/shop/brokerclusters/main";
-    const SERVICE: &str = "/api/v1/namespaces/shop/services/main";
-
-    /// The `Ready` conditions written, in order.
-    async fn ready_after(api: &FakeApi) -> (Result<Action, Failure>, Vec<(String, String)>) {
-        let pods = serde_json::json!({ "metadata": {}, "items": [] });
-        api.has("/api/v1/namespaces/shop/pods", pods);
-        let (context, _listeners) = context(api, 1, &[]);
-        let key = ClusterKey::new("shop", "main");
-        let cached = context.stores.clusters.get(&key.object_ref()).unwrap();
-        let result = reconcile(cached, Arc::new(context)).await;
-        let written = api.asked(&Method::PATCH).into_iter();
-        let statuses = written.filter(|asked| asked.path == format!("{CLUSTER}/status"));
-        let ready = statuses.map(|asked| {
-            let conditions = asked.body["status"]["conditions"]
-                .as_array()
-                .unwrap()
-                .clone();
-            let ready = conditions
-                .into_iter()
-                .find(|c| c["type"] == "Ready")
-                .unwrap();
-            let text = |field: &str| ready[field].as_str().unwrap().to_owned();
-            (text("reason"), text("message"))
-        });
-        (result, ready.collect())
-    }
-
-    #[tokio::test]
-    async fn status_says_what_failed_when_a_step_fails() {
-        let api = FakeApi::default();
-        api.has(CLUSTER, cluster());
-        api.answer(
-            Method::PATCH,
-            SERVICE,
-            403,
-            failure(403, "Forbidden", "no right to services"),
-        );
-
-        let (result, ready) = ready_after(&api).await;
-
-        assert!(result.is_err());
-        let (reason, message) = ready.last().unwrap();
-        assert_eq!(reason, reasons::API_FAILED);
-        assert_eq!(message, "cannot apply Service main: no right to services");
-    }
-
-    #[tokio::test]
-    async fn what_is_wrong_with_an_object_is_told_also_when_merging_it_fails() {
-        let api = FakeApi::default();
-        api.has(CLUSTER, cluster());
-        let invalid = failure(422, "Invalid", "a name must start with a letter");
-        let absent = failure(404, "NotFound", "not found");
-        api.answer(Method::PATCH, SERVICE, 404, absent);
-        api.answer_first(Method::PATCH, SERVICE, 422, invalid);
-
-        let (_, ready) = ready_after(&api).await;
-
-        let (_, message) = ready.last().unwrap();
-        assert!(
-            message.ends_with("a name must start with a letter"),
-            "{message}"
-        );
-    }
-
-    #[tokio::test]
-    async fn status_says_what_failed_when_reading_fails() {
-        let api = FakeApi::default();
-        api.has(CLUSTER, cluster());
-        api.answer(
-            Method::GET,
-            SERVICE,
-            500,
-            failure(500, "InternalError", "etcd is away"),
-        );
-
-        let (result, ready) = ready_after(&api).await;
-
-        assert!(result.is_err());
-        let (reason, message) = ready.last().unwrap();
-        assert_eq!(reason, reasons::API_FAILED);
-        assert!(message.ends_with("etcd is away"), "{message}");
-    }
-
-    #[tokio::test]
-    async fn a_cluster_that_cannot_be_read_gets_a_status_all_the_same() {
-        let api = FakeApi::default();
-        let mut broken = cluster();
-        broken["spec"]["replicas"] = serde_json::json!("many");
-        api.has(CLUSTER, broken);
-
-        let (result, ready) = ready_after(&api).await;
-
-        assert!(result.is_ok());
-        assert_eq!(ready.last().unwrap().0, reasons::INVALID);
-        let written = api.asked(&Method::PATCH).pop().unwrap();
-        assert_eq!(written.body["status"]["image"], "millrace:1");
-    }
-
-    #[tokio::test]
-    async fn a_cluster_being_deleted_is_left_alone() {
-        let api = FakeApi::default();
-        let mut leaving = cluster();
-        leaving["metadata"]["deletionTimestamp"] = serde_json::json!("2026-01-01T00:00:00Z");
-        api.has(CLUSTER, leaving);
-
-        let (result, _) = ready_after(&api).await;
-
-        assert!(result.is_ok());
-        assert_eq!(api.asked(&Method::PATCH), []);
-        assert_eq!(api.asked(&Method::POST), []);
-    }
-
-    #[tokio::test]
-    async fn a_status_that_cannot_be_read_loses_neither_id_nor_image() {
-        let api = FakeApi::default();
-        let mut broken = cluster();
-        broken["status"]["nodes"] = serde_json::json!("none");
-        api.has(CLUSTER, broken);
-
-        let (result, _) = ready_after(&api).await;
-
-        assert!(result.is_ok());
-        let written = api.asked(&Method::PATCH).pop().unwrap();
-        assert_eq!(
-            written.body["status"]["clusterID"],
-            crate::fakes::CLUSTER_ID
-        );
-        assert_eq!(written.body["status"]["image"], "millrace:1");
-    }
-
-    #[tokio::test]
-    async fn a_status_that_was_not_taken_is_written_again() {
-        let conflict = failure(409, "Conflict", "the object has been modified");
-        let api = FakeApi::default();
-        api.has(CLUSTER, cluster());
-        let status = format!("{CLUSTER}/status");
-        api.answer(Method::PATCH, &status, 409, conflict);
-
-        let (result, _) = ready_after(&api).await;
-
-        assert!(matches!(result, Err(Failure::Status(_))), "{result:?}");
-    }
-
-    #[tokio::test]
-    async fn nothing_is_made_while_the_id_could_not_be_written_down() {
-        let api = FakeApi::default();
-        let mut new = cluster();
-        new["status"] = serde_json::json!({});
-        api.has(CLUSTER, new);
-        let conflict = failure(409, "Conflict", "the object has been modified");
-        api.answer(Method::PATCH, &format!("{CLUSTER}/status"), 409, conflict);
-
-        let (result, _) = ready_after(&api).await;
-
-        assert!(matches!(result, Err(Failure::Apply(_))), "{result:?}");
-        let made = api.asked(&Method::PATCH).into_iter();
-        let made: Vec<String> = made.map(|asked| asked.path).collect();
-        assert!(
-            made.iter().all(|path| path.starts_with(CLUSTER)),
-            "{made:?}"
-        );
-        assert_eq!(api.asked(&Method::POST), []);
-    }
-}
+mod tests;

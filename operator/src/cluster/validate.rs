@@ -13,7 +13,7 @@ use millrace_crds::{
     TolerationOperator,
 };
 
-use super::desired::{ClusterId, Desired, Disk, Image};
+use super::desired::{ClusterId, Desired, Disk, Image, NODES_MAX};
 use super::facts::References;
 use crate::names::{CLUSTER_NAME_BYTES_MAX, ClusterKey};
 use crate::reasons;
@@ -77,6 +77,8 @@ pub fn validate(cluster: &BrokerCluster, references: References) -> Result<Desir
             references.default_image,
         ),
         replicas: replicas(spec)?,
+        replication: spec.config.replication,
+        shards: spec.config.shards,
         disk: Disk {
             size: size("spec.storage.size", &spec.storage.size)?,
             class: spec.storage.storage_class_name.clone(),
@@ -90,6 +92,7 @@ pub fn validate(cluster: &BrokerCluster, references: References) -> Result<Desir
             .map_err(|error| field("spec.shutdown.drainTimeout", error))?,
         node_selector: spec.scheduling.node_selector.clone(),
         tolerations: spec.scheduling.tolerations.iter().map(toleration).collect(),
+        spread: spec.scheduling.spread,
         priority_class: spec.scheduling.priority_class_name.clone(),
         pod_labels: spec.pod.labels.clone(),
         pod_annotations: spec.pod.annotations.clone(),
@@ -117,7 +120,10 @@ fn key(cluster: &BrokerCluster) -> Result<ClusterKey, Invalid> {
 /// One id from claims, StatefulSet and status: they agree, or nothing is done. The claims come
 /// first in the message because they hold the data.
 fn identity(cluster: &BrokerCluster, references: &References) -> Result<ClusterId, Invalid> {
-    let claims = references.claims.iter().filter_map(|claim| {
+    let asked = u32::try_from(cluster.spec.replicas).unwrap_or_default();
+    let used = references.claims.iter();
+    let used = used.filter(|claim| claim.ordinal < asked);
+    let claims = used.filter_map(|claim| {
         let id = claim.cluster_id.clone()?;
         Some((format!("claim {}", claim.name), id))
     });
@@ -163,13 +169,12 @@ fn settings(spec: &BrokerClusterSpec) -> BTreeMap<String, String> {
 }
 
 fn replicas(spec: &BrokerClusterSpec) -> Result<u32, Invalid> {
-    match spec.replicas {
-        1 => Ok(1),
-        other => {
-            let problem = format!("must be 1 until replication is there, is {other}");
-            Err(field("spec.replicas", problem))
-        }
+    let replicas = u32::try_from(spec.replicas).unwrap_or_default();
+    if (1..=NODES_MAX).contains(&replicas) {
+        return Ok(replicas);
     }
+    let problem = format!("must be 1 to {NODES_MAX}, is {}", spec.replicas);
+    Err(field("spec.replicas", problem))
 }
 
 fn resources(resources: &Resources) -> Result<Option<ResourceRequirements>, Invalid> {

@@ -7,7 +7,7 @@ use kube::core::DeserializeGuard;
 use millrace_crds::{Queue, Topic};
 use millrace_proto::v1::TopologyObject;
 
-use super::resolve::{Candidate, resolve};
+use super::resolve::{Choice, resolve};
 
 /// Kinds of resources that brokers hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ impl Declared {
     pub fn add<K: Declares>(
         &mut self,
         cluster: &str,
-        candidates: &[Candidate],
+        candidates: &[Choice],
         resources: impl IntoIterator<Item = impl AsRef<DeserializeGuard<K>>>,
     ) {
         for resource in resources {

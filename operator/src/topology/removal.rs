@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::declared::{ResourceKind, resource_of};
 use super::delta::Candidate;
+use crate::cluster::desired::NODES_MAX;
 use crate::names::ClusterKey;
 
 /// Objects of one page of a list: metadata only, about a kilobyte each.
@@ -92,16 +93,22 @@ pub fn is_returning(youngest: Timestamp, data_since: Option<Timestamp>, now: Tim
     replaced && now.duration_since(youngest) < RETURN_LIMIT
 }
 
-/// Since when a cluster has had its disk.
+/// Since when a cluster has had disks: the oldest of them, as the others may have been replaced.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
 pub async fn data_since(client: &Client, key: &ClusterKey) -> kube::Result<Option<Timestamp>> {
     let api: Api<PartialObjectMeta<PersistentVolumeClaim>> =
         Api::namespaced(client.clone(), &key.namespace);
-    let claim = api.get_opt(&key.claim(0)).await?;
-    let created = claim.and_then(|claim| claim.metadata.creation_timestamp);
-    Ok(created.map(|time| time.0))
+    let mut oldest: Option<Timestamp> = None;
+    for ordinal in 0..NODES_MAX {
+        let claim = api.get_opt(&key.claim(ordinal)).await?;
+        let created = claim.and_then(|claim| claim.metadata.creation_timestamp);
+        if let Some(created) = created {
+            oldest = Some(oldest.map_or(created.0, |oldest| oldest.min(created.0)));
+        }
+    }
+    Ok(oldest)
 }
 
 /// Those candidates whose resources are certainly gone.

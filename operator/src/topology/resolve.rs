@@ -4,7 +4,7 @@ use crate::reasons;
 
 /// A BrokerCluster of the namespace, as far as references care.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct Choice {
     /// Its name.
     pub name: String,
     /// It is being deleted.
@@ -24,7 +24,7 @@ pub struct Unresolved {
 ///
 /// # Errors
 /// When there is none of that name, none at all, or several to choose from.
-pub fn resolve(named: Option<&str>, candidates: &[Candidate]) -> Result<String, Unresolved> {
+pub fn resolve(named: Option<&str>, candidates: &[Choice]) -> Result<String, Unresolved> {
     let found = match named {
         Some(name) => candidates.iter().find(|candidate| candidate.name == name),
         None => only(candidates)?,
@@ -47,8 +47,8 @@ pub fn resolve(named: Option<&str>, candidates: &[Candidate]) -> Result<String, 
 }
 
 /// The only cluster. One that is being deleted does not make a choice ambiguous.
-fn only(candidates: &[Candidate]) -> Result<Option<&Candidate>, Unresolved> {
-    let staying: Vec<&Candidate> = candidates.iter().filter(|c| !c.leaving).collect();
+fn only(candidates: &[Choice]) -> Result<Option<&Choice>, Unresolved> {
+    let staying: Vec<&Choice> = candidates.iter().filter(|c| !c.leaving).collect();
     match staying.as_slice() {
         [] => Ok(candidates.first()),
         [cluster] => Ok(Some(cluster)),
@@ -66,8 +66,8 @@ fn only(candidates: &[Candidate]) -> Result<Option<&Candidate>, Unresolved> {
 mod tests {
     use super::*;
 
-    fn there(names: &[&str]) -> Vec<Candidate> {
-        let candidate = |name: &&str| Candidate {
+    fn there(names: &[&str]) -> Vec<Choice> {
+        let candidate = |name: &&str| Choice {
             name: name.trim_start_matches('-').to_owned(),
             leaving: name.starts_with('-'),
         };

@@ -19,6 +19,7 @@ use super::delta::{self, Candidate, Delta, Page, delta, pages};
 use super::exchange::{self, Exchange, Looked, Pushed};
 use super::removal::{Definitions, Frozen, confirm, data_since, definitions, is_returning};
 use super::report::{Answer, Broker, Refused, Report};
+use crate::brokers::addresses;
 use crate::cluster::desired::ClusterId;
 use crate::cluster::observe::{pods, token};
 use crate::context::{Context, Guarded};
@@ -139,27 +140,34 @@ async fn report(
         return Ok(unavailable("the cluster has no id yet".to_owned()));
     };
     let pods = pods(&ctx.client, key).await?;
-    let pod = pods.iter().find(|pod| !pod.leaving);
-    let Some(address) = pod.and_then(|pod| pod.address) else {
-        return Ok(unavailable(format!("pod {} does not run", key.pod(0))));
-    };
+    let addresses = addresses(&pods);
+    if addresses.is_empty() {
+        return Ok(unavailable("no broker pod runs".to_owned()));
+    }
     let Some(token) = token(&ctx.client, key).await? else {
         let message = format!("Secret {} holds no token", key.control_secret());
         return Ok(Report::unavailable(reasons::CONTROL_TOKEN_MISSING, message));
     };
-    let url = names::control_url(address, ctx.control_port);
-    let exchanged = match Exchange::open(&url, &token, &id) {
-        Ok(exchange) => agree(ctx, key, cluster, &exchange).await,
-        Err(failure) => Err(failure),
-    };
-    let exchanged = exchanged.map(|report| Report {
-        serves: pod.is_some_and(|pod| pod.ready),
-        ..report
-    });
-    Ok(exchanged.unwrap_or_else(|failure| match failure {
+    let mut last = exchange::Failure::Conflict;
+    // Any broker takes it to whom it concerns: the first that answers will do.
+    for address in addresses {
+        let url = names::pod_url(address, ctx.control_port);
+        let exchanged = match Exchange::open(&url, &token, &id) {
+            Ok(exchange) => agree(ctx, key, cluster, &exchange).await,
+            Err(failure) => Err(failure),
+        };
+        match exchanged {
+            Ok(report) => {
+                let serves = pods.iter().any(|pod| pod.ready && !pod.leaving);
+                return Ok(Report { serves, ..report });
+            }
+            Err(failure) => last = failure,
+        }
+    }
+    Ok(match last {
         exchange::Failure::Unavailable { reason, message } => Report::unavailable(reason, message),
-        exchange::Failure::Conflict => unavailable(failure.to_string()),
-    }))
+        exchange::Failure::Conflict => unavailable(last.to_string()),
+    })
 }
 
 /// An exchange; again when the topology changed in between.

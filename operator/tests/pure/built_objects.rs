@@ -32,6 +32,7 @@ fn a_cluster_of_defaults_is_built_as_in_its_golden_file() {
 #[test]
 fn a_cluster_with_every_field_set_is_built_as_in_its_golden_file() {
     let cluster = with_spec(serde_json::json!({
+        "replicas": 3,
         "image": "registry.example/millrace@sha256:abc",
         "imagePullPolicy": "Always",
         "imagePullSecrets": [{ "name": "registry" }],
@@ -48,6 +49,7 @@ fn a_cluster_with_every_field_set_is_built_as_in_its_golden_file() {
                 { "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30 },
             ],
             "priorityClassName": "important",
+            "spread": "Required",
         },
         "pod": {
             "labels": { "team": "shop", "millrace.dev/cluster": "forged" },

@@ -7,8 +7,11 @@
 
 mod built_objects;
 mod chart_rights;
+mod foundings;
 mod plans;
 mod reason_list;
+mod rolls;
+mod sizes;
 mod statuses;
 mod support;
 mod validation;

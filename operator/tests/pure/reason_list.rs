@@ -10,9 +10,13 @@ const HEAD: &str = "\
 `kubectl get` shows the reason of `Ready` as STATUS; `kubectl describe` shows all conditions and the
 events. Reasons are stable: scripts may wait for them.
 
-- `Ready`: the resource does what it declares.
+- `Ready`: the resource does what it declares. A BrokerCluster is ready as long as a majority of its
+  brokers serves; its reason is `Degraded` when somebody is missing.
+- `Stable` (BrokerCluster): every broker serves, every shard has all its copies, and nothing is
+  being changed.
 - `Synced`: the brokers work by the newest generation (on a BrokerCluster: of everything).
 - `Progressing` (BrokerCluster): something is being changed.
+- `Warning` (BrokerCluster): something is unwise; only there while it is.
 
 A Queue or Topic also shows what its broker says keeps it from working: `TopicNotFound`,
 `DeadLetterQueueNotFound`, `DeadLetterCycle`, `TargetFull`, `Stalled`, `ShardUnavailable`; the

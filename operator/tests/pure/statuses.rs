@@ -4,13 +4,15 @@ use k8s_openapi::jiff::Timestamp;
 use millrace_crds::BrokerClusterStatus;
 use millrace_operator::cluster::desired::Desired;
 use millrace_operator::cluster::facts::{Observed, Trouble};
-use millrace_operator::cluster::plan::{Plan, Record};
+use millrace_operator::cluster::plan::{Plan, Record, Waiting};
 use millrace_operator::cluster::status::{Inputs, Outcome, recorded, status};
 use millrace_operator::condition;
 use millrace_operator::reasons;
 use millrace_operator::topology::report::{Answer, Broker, Held, Refused, Report};
 
-use crate::support::{claimless, cluster, converged, pod, validated};
+use serde_json::json;
+
+use crate::support::{claimless, cluster, converged, node, validated, with_spec};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_000).unwrap()
@@ -49,7 +51,7 @@ fn a_cluster_that_serves_is_ready_and_says_where() {
     let report = Report {
         broker: Broker::Answered(Answer {
             version: "0.1.0".to_owned(),
-            node_id: "n1".to_owned(),
+            node_id: node(0),
             revision: 7,
             applied_revision: 7,
             objects: [].into(),
@@ -70,7 +72,7 @@ fn a_cluster_that_serves_is_ready_and_says_where() {
     assert_eq!(status.endpoint.as_deref(), Some("orders.shop.svc:7070"));
     assert_eq!((status.replicas, status.ready_replicas), (1, 1));
     assert_eq!(status.version, "0.1.0");
-    assert_eq!(status.nodes[0].node_id.as_deref(), Some("n1"));
+    assert_eq!(status.nodes[0].node_id, Some(node(0)));
     assert_eq!(status.topology.unwrap().applied_revision, 7);
 }
 
@@ -124,32 +126,130 @@ fn what_keeps_the_pod_from_serving_is_the_reason() {
 }
 
 #[test]
-fn a_recorded_restart_stays_until_the_new_pod_serves() {
+fn a_recorded_restart_stays_until_its_end_is_recorded() {
     let desired = desired();
     let record = Record::Restart {
         pod: "orders-0".to_owned(),
+        node_id: Some(node(0)),
         message: "image changed".to_owned(),
     };
     let mut observed = converged(&desired);
     let before = recorded(observed.status.as_ref().unwrap(), &record, now());
-    observed.status = Some(before);
-    let current = observed.pods[0].template_hash.clone().unwrap();
+    observed.status = Some(before.clone());
 
-    for (template_hash, ready, restarting) in [
-        ("older", true, true),
-        (current.as_str(), false, true),
-        (current.as_str(), true, false),
+    let during = of(&desired, &observed, None);
+    assert_eq!(during.operation.unwrap().node_id, Some(node(0)));
+
+    observed.status = Some(recorded(&before, &Record::Restarted, now()));
+    assert_eq!(of(&desired, &observed, None).operation, None);
+}
+
+#[test]
+fn a_cluster_serves_as_long_as_a_majority_does_and_says_who_is_missing() {
+    let desired = validated(&with_spec(json!({ "replicas": 3 })), claimless());
+    let mut observed = converged(&desired);
+    let whole = of(&desired, &observed, None);
+    assert_eq!(says(&whole, "Ready"), ("True", reasons::READY));
+    assert_eq!(says(&whole, "Stable"), ("True", reasons::SETTLED));
+    assert_eq!((whole.replicas, whole.nodes.len()), (3, 3));
+    assert_eq!(whole.nodes[0].leads, Some(5));
+
+    observed.pods[1].ready = false;
+    let one_down = of(&desired, &observed, None);
+    assert_eq!(says(&one_down, "Ready"), ("True", reasons::DEGRADED));
+    assert_eq!(says(&one_down, "Stable"), ("False", reasons::DEGRADED));
+    let ready = condition::find(&one_down.conditions, "Ready").unwrap();
+    assert!(ready.message.contains("orders-1"), "{}", ready.message);
+
+    observed.pods.remove(1);
+    let gone = of(&desired, &observed, None);
+    assert_eq!(says(&gone, "Ready"), ("True", reasons::DEGRADED));
+
+    observed.pods[0].ready = false;
+    let two_down = of(&desired, &observed, None);
+    assert_eq!(says(&two_down, "Ready"), ("False", reasons::NO_QUORUM));
+}
+
+#[test]
+fn a_node_whose_pod_is_gone_is_still_listed() {
+    let desired = validated(&with_spec(json!({ "replicas": 3 })), claimless());
+    let mut observed = converged(&desired);
+    observed.status = Some(of(&desired, &observed, None));
+    observed.pods.remove(1);
+    observed.brokers.remove("orders-1");
+
+    let status = of(&desired, &observed, None);
+
+    let states: Vec<&str> = status
+        .nodes
+        .iter()
+        .map(|node| node.state.as_str())
+        .collect();
+    assert_eq!(states, ["Serving", "Missing", "Serving"]);
+    assert_eq!(status.nodes[1].node_id, Some(node(1)));
+}
+
+#[test]
+fn a_cluster_that_grows_serves_and_is_not_stable_before_every_shard_has_its_copies() {
+    let desired = validated(&with_spec(json!({ "replicas": 3 })), claimless());
+    let mut observed = converged(&desired);
+    let view = observed.view.as_mut().unwrap();
+    for ordinal in 1..3 {
+        view.nodes.get_mut(&node(ordinal)).unwrap().votes = 0;
+    }
+    view.shards.get_mut(&3).unwrap().copies = 1;
+    let status = of(&desired, &observed, None);
+    assert_eq!(says(&status, "Ready"), ("True", reasons::READY));
+    assert_eq!(says(&status, "Stable"), ("False", reasons::REPLICATING));
+
+    // The only one that votes is missed although two others are ready.
+    observed.pods[0].ready = false;
+    let status = of(&desired, &observed, None);
+    assert_eq!(says(&status, "Ready").0, "False");
+}
+
+#[test]
+fn an_even_number_of_brokers_is_warned_of() {
+    for (replicas, warned) in [(1, false), (2, true), (3, false), (4, true)] {
+        let desired = validated(&with_spec(json!({ "replicas": replicas })), claimless());
+
+        let status = of(&desired, &converged(&desired), None);
+
+        let warning = condition::find(&status.conditions, "Warning");
+        let reason = warned.then_some(reasons::EVEN_REPLICAS);
+        assert_eq!(warning.map(|warning| warning.reason.as_str()), reason);
+    }
+}
+
+#[test]
+fn what_a_plan_waits_for_takes_nothing_away_from_brokers_that_serve() {
+    let desired = desired();
+    let observed = converged(&desired);
+    for (reason, ready, progressing) in [
+        (reasons::RESTART_BLOCKED, "True", "True"),
+        (reasons::RESTART_STALLED, "True", "False"),
+        (reasons::SCALE_DOWN_UNSUPPORTED, "True", "False"),
+        (reasons::FOUNDING, "False", "True"),
+        (reasons::NAME_TAKEN, "False", "True"),
     ] {
-        observed.pods = vec![pod(template_hash)];
-        observed.pods[0].ready = ready;
+        let message = "it waits".to_owned();
+        let outcome = Outcome::done(&Plan {
+            steps: Vec::new(),
+            waiting: Some(Waiting { reason, message }),
+        });
+        let inputs = Inputs {
+            previous: &BrokerClusterStatus::default(),
+            generation: 4,
+            desired: Some(&desired),
+            observed: Some(&observed),
+            outcome: &outcome,
+            report: None,
+        };
 
-        let status = of(&desired, &observed, None);
+        let status = status(inputs, now());
 
-        assert_eq!(
-            status.operation.is_some(),
-            restarting,
-            "{template_hash} {ready}"
-        );
+        assert_eq!(says(&status, "Ready").0, ready, "{reason}");
+        assert_eq!(says(&status, "Progressing"), (progressing, reason));
     }
 }
 
@@ -258,6 +358,7 @@ fn what_is_recorded_fits_the_definition_however_long_the_images_names_are() {
     const CHARACTERS_MAX: usize = 1024;
     let record = Record::Restart {
         pod: "orders-0".to_owned(),
+        node_id: None,
         message: format!("its image changes from {0} to {0}", "i".repeat(512)),
     };
 

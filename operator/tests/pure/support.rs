@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use millrace_crds::BrokerCluster;
 use millrace_operator::cluster::build;
 use millrace_operator::cluster::desired::{ClusterId, Desired};
-use millrace_operator::cluster::facts::{Claim, Observed, Pod, References, TokenState};
+use millrace_operator::cluster::facts::{
+    Claim, Leader, Node, Observed, Pod, References, Said, Shard, TokenState, View,
+};
 use millrace_operator::cluster::object::Kind;
+use millrace_operator::cluster::plan::{Plan, Record, Step};
 use millrace_operator::cluster::validate::{Invalid, validate};
 use serde_json::{Value, json};
 
@@ -40,12 +43,31 @@ pub(crate) fn claimless() -> References {
     }
 }
 
+/// The claim of the first pod, of no node yet.
 pub(crate) fn claim(id: Option<&str>) -> Claim {
     Claim {
         name: "data-orders-0".to_owned(),
+        ordinal: 0,
         cluster_id: id.map(str::to_owned),
+        node_id: None,
         leaving: false,
     }
+}
+
+/// The claim of a pod whose node belongs to a cluster.
+pub(crate) fn claim_of(ordinal: u32, cluster_id: &str) -> Claim {
+    Claim {
+        name: format!("data-orders-{ordinal}"),
+        ordinal,
+        cluster_id: Some(cluster_id.to_owned()),
+        node_id: Some(node(ordinal)),
+        leaving: false,
+    }
+}
+
+/// The node whose disk a pod has.
+pub(crate) fn node(ordinal: u32) -> String {
+    format!("node-{ordinal}")
 }
 
 pub(crate) fn validated(cluster: &BrokerCluster, references: References) -> Desired {
@@ -69,24 +91,73 @@ pub(crate) fn converged(desired: &Desired) -> Observed {
         }
         ((object.kind, object.name), body)
     });
+    let id = desired.cluster_id.as_str();
     let status = millrace_crds::BrokerClusterStatus {
-        cluster_id: Some(desired.cluster_id.as_str().to_owned()),
+        cluster_id: Some(id.to_owned()),
         image: Some(desired.image.name.clone()),
         ..Default::default()
     };
+    let hash = build::template_hash(desired);
+    let ordinals = 0..desired.replicas;
+    let brokers = ordinals
+        .clone()
+        .map(|ordinal| (desired.key.pod(ordinal), member(ordinal, id)));
+    let shard = Shard {
+        leader: Leader::Node(node(0)),
+        copies: desired.replicas.min(3),
+        is_changing: false,
+    };
+    let nodes = ordinals.clone().map(|ordinal| {
+        let seen = Node {
+            version: "0.1.0".to_owned(),
+            votes: 5,
+            leads: u32::from(ordinal == 0) * 5,
+            ..Node::default()
+        };
+        (node(ordinal), seen)
+    });
     Observed {
         objects: objects.collect(),
         token: TokenState::Present,
-        pods: vec![pod(&build::template_hash(desired))],
-        claims: vec![claim(Some(desired.cluster_id.as_str()))],
+        pods: ordinals
+            .clone()
+            .map(|ordinal| pod_of(ordinal, &hash))
+            .collect(),
+        claims: ordinals.map(|ordinal| claim_of(ordinal, id)).collect(),
+        brokers: brokers.collect(),
+        view: Some(View {
+            nodes: nodes.collect(),
+            shards: (0..5).map(|number| (number, shard.clone())).collect(),
+        }),
+        answer: None,
         status: Some(status),
     }
 }
 
-/// A pod that serves.
+/// A broker that belongs to a cluster.
+pub(crate) fn member(ordinal: u32, cluster_id: &str) -> Said {
+    Said::Member {
+        node_id: node(ordinal),
+        cluster_id: cluster_id.to_owned(),
+    }
+}
+
+/// A broker whose disk is empty.
+pub(crate) fn empty(ordinal: u32) -> Said {
+    Said::Empty {
+        node_id: node(ordinal),
+    }
+}
+
+/// The first pod; it serves.
 pub(crate) fn pod(template_hash: &str) -> Pod {
+    pod_of(0, template_hash)
+}
+
+/// A pod that serves.
+pub(crate) fn pod_of(ordinal: u32, template_hash: &str) -> Pod {
     Pod {
-        name: "orders-0".to_owned(),
+        name: format!("orders-{ordinal}"),
         uid: "pod-uid".to_owned(),
         template_hash: Some(template_hash.to_owned()),
         image: DEFAULT_IMAGE.to_owned(),
@@ -114,4 +185,29 @@ pub(crate) fn golden(name: &str, actual: &str) {
         actual == expected,
         "{name} differs; if meant, run with MILLRACE_WRITE_GOLDEN=1 and look at the diff:\n{actual}"
     );
+}
+
+/// The steps as short words, in order.
+pub(crate) fn words(plan: &Plan) -> Vec<String> {
+    let word = |step: &Step| match step {
+        Step::Record(Record::Pin { .. }) => "pin".to_owned(),
+        Step::Record(Record::Founding(_)) => "record founding".to_owned(),
+        Step::Record(Record::Founded) => "record founded".to_owned(),
+        Step::Record(Record::Restart { .. }) => "record restart".to_owned(),
+        Step::Record(Record::Restarted) => "record restarted".to_owned(),
+        Step::CreateToken => "token".to_owned(),
+        Step::Apply(object) => format!("{} {}", object.kind.name(), object.name),
+        Step::Adopt { claim, .. } => format!("adopt {claim}"),
+        Step::Bootstrap { pod, .. } => format!("bootstrap {pod}"),
+        Step::Drain { node_id } => format!("drain {node_id}"),
+        Step::Undrain { node_id } => format!("undrain {node_id}"),
+        Step::RestartPod { name, uid, .. } => format!("delete {name} {uid}"),
+    };
+    plan.steps.iter().map(word).collect()
+}
+
+/// What a plan without steps waits for.
+pub(crate) fn waits_for(plan: &Plan) -> &'static str {
+    assert_eq!(plan.steps, []);
+    plan.waiting.as_ref().expect("it waits").reason
 }

@@ -67,7 +67,8 @@ fn the_pinned_image_outlives_an_upgrade_of_the_operator() {
 #[test]
 fn a_field_that_an_older_schema_let_through_is_named() {
     for (spec, path) in [
-        (json!({ "replicas": 3 }), "spec.replicas"),
+        (json!({ "replicas": 10 }), "spec.replicas"),
+        (json!({ "replicas": 0 }), "spec.replicas"),
         (
             json!({ "storage": { "size": "much" } }),
             "spec.storage.size",

@@ -10,7 +10,14 @@ use crate::labels;
 
 /// One pod at a time, stated as what may be missing: with a single broker `kubectl drain` goes
 /// through, where a minimum of one pod would block it for ever.
+///
+/// A single broker that is not ready serves nobody, and may always be evicted. One of several may
+/// be what is left of a majority: it goes only while the others are well.
 pub(super) fn budget(desired: &Desired) -> PodDisruptionBudget {
+    let if_unhealthy = match desired.replicas {
+        1 => "AlwaysAllow",
+        _ => "IfHealthyBudget",
+    };
     PodDisruptionBudget {
         metadata: meta(desired, desired.key.budget()),
         spec: Some(PodDisruptionBudgetSpec {
@@ -19,8 +26,7 @@ pub(super) fn budget(desired: &Desired) -> PodDisruptionBudget {
                 match_labels: Some(labels::selector(&desired.key)),
                 ..LabelSelector::default()
             }),
-            // A broker that is not ready serves nobody: evicting it loses nothing.
-            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            unhealthy_pod_eviction_policy: Some(if_unhealthy.to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
         ..PodDisruptionBudget::default()

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapEnvSource, Container, ContainerPort, EmptyDirVolumeSource,
-    EnvFromSource, HTTPGetAction, KeyToPath, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    EnvFromSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource,
+    SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::spread;
 use crate::cluster::desired::Desired;
 use crate::{hash, labels, names};
 
@@ -29,9 +31,15 @@ const TMP_VOLUME: &str = "tmp";
 const TOKEN_MODE: i32 = 0o440;
 /// After draining a broker writes a checkpoint and stops its threads; only then may it be killed.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
-/// Replaying a journal takes as long as it takes; killing the broker for it would start it anew.
-const START_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Until the process answers at all. What it does then before it serves, reading its journal or
+/// waiting to be told of its cluster, takes as long as it takes: no probe may end it.
+const START_LIMIT: Duration = Duration::from_secs(120);
 const START_PROBE_PERIOD_S: i32 = 2;
+/// The pod's own name, for the address that its peers know it by.
+const POD_NAME_VARIABLE: &str = "POD_NAME";
+/// Where the pod runs, as Kubernetes 1.35 and later copy it from the node to the pod. On others the
+/// variable is empty: reading the node itself would take a right on the whole cluster.
+const ZONE_VARIABLE: &str = "MILLRACE_ZONE";
 
 /// The pod template with its own hash as an annotation.
 pub(super) fn template(desired: &Desired) -> PodTemplateSpec {
@@ -72,6 +80,8 @@ fn unhashed(desired: &Desired) -> PodTemplateSpec {
             .ok(),
             security_context: Some(pod_security()),
             image_pull_secrets: some_list(&desired.image.pull_secrets),
+            affinity: spread::affinity(desired),
+            topology_spread_constraints: spread::constraints(desired),
             node_selector: some_map(&desired.node_selector),
             tolerations: some_list(&desired.tolerations),
             priority_class_name: desired.priority_class.clone(),
@@ -89,6 +99,13 @@ fn broker(desired: &Desired) -> Container {
         image_pull_policy: Some(desired.image.pull_policy.to_owned()),
         command: Some(vec![BROKER_PATH.to_owned()]),
         args: Some(arguments(desired)),
+        env: Some(vec![
+            field_variable(POD_NAME_VARIABLE, "metadata.name"),
+            field_variable(
+                ZONE_VARIABLE,
+                &format!("metadata.labels['{}']", labels::ZONE),
+            ),
+        ]),
         env_from: Some(vec![EnvFromSource {
             config_map_ref: Some(ConfigMapEnvSource {
                 name: desired.key.config_map(),
@@ -99,6 +116,7 @@ fn broker(desired: &Desired) -> Container {
         ports: Some(vec![
             port(names::CLIENT_PORT_NAME, names::CLIENT_PORT),
             port(names::CONTROL_PORT_NAME, names::CONTROL_PORT),
+            port(names::PEER_PORT_NAME, names::PEER_PORT),
             port(names::METRICS_PORT_NAME, names::METRICS_PORT),
         ]),
         resources: desired.resources.clone(),
@@ -110,11 +128,11 @@ fn broker(desired: &Desired) -> Container {
             failure_threshold: i32::try_from(START_LIMIT.as_secs())
                 .ok()
                 .map(|limit_s| limit_s / START_PROBE_PERIOD_S),
-            ..probe("/readyz")
+            ..probe("/livez")
         }),
         readiness_probe: Some(Probe {
-            period_seconds: Some(5),
-            failure_threshold: Some(2),
+            period_seconds: Some(2),
+            failure_threshold: Some(5),
             ..probe("/readyz")
         }),
         // A minute without any answer: slower than the slowest disk, a broker that hangs all the
@@ -134,6 +152,8 @@ fn broker(desired: &Desired) -> Container {
 }
 
 fn arguments(desired: &Desired) -> Vec<String> {
+    let key = &desired.key;
+    let own_name = format!("$({POD_NAME_VARIABLE})");
     vec![
         "serve".to_owned(),
         format!("--data-dir={DATA_PATH}"),
@@ -142,6 +162,9 @@ fn arguments(desired: &Desired) -> Vec<String> {
         format!("--metrics-listen=0.0.0.0:{}", names::METRICS_PORT),
         format!("--control-token-file={CONTROL_PATH}/{}", names::TOKEN_KEY),
         format!("--cluster-id={}", desired.cluster_id.as_str()),
+        format!("--peer-listen=0.0.0.0:{}", names::PEER_PORT),
+        format!("--peer-advertise={}", key.peer_address(&own_name)),
+        format!("--join={}:{}", key.nodes_host(), names::PEER_PORT),
     ]
 }
 
@@ -221,6 +244,21 @@ fn port(name: &str, number: u16) -> ContainerPort {
         container_port: i32::from(number),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
+    }
+}
+
+fn field_variable(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                // The API server would fill it in, and we would see a difference.
+                api_version: Some("v1".to_owned()),
+                field_path: path.to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
     }
 }
 

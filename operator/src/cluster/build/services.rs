@@ -32,6 +32,7 @@ pub(super) fn nodes(desired: &Desired) -> Service {
             ports: Some(vec![
                 port(names::CLIENT_PORT_NAME, names::CLIENT_PORT),
                 port(names::CONTROL_PORT_NAME, names::CONTROL_PORT),
+                port(names::PEER_PORT_NAME, names::PEER_PORT),
                 port(names::METRICS_PORT_NAME, names::METRICS_PORT),
             ]),
             ..ServiceSpec::default()

@@ -338,6 +338,24 @@ async fn a_broker_that_does_not_get_on_is_asked_ever_less_often() {
 }
 
 #[tokio::test]
+async fn another_broker_is_asked_when_the_first_is_silent() {
+    let (api, broker) = (api(), FakeBroker::default());
+    let mut silent = pod("main-0", "StatefulSet");
+    // The broker listens at another address of this machine.
+    silent["status"]["podIP"] = json!("127.0.0.2");
+    let answering = pod("main-1", "StatefulSet");
+    api.has(
+        "/api/v1/namespaces/shop/pods",
+        list("v1", "PodList", &[silent, answering]),
+    );
+
+    let report = exchange(&api, &broker, &[queue("a")]).await;
+
+    assert!(report.is_settled());
+    assert_eq!(broker.addresses(), ["queue/shop/a"]);
+}
+
+#[tokio::test]
 async fn a_broker_that_encodes_otherwise_is_sent_everything_anew_only_once() {
     let (api, broker) = (api(), FakeBroker::default());
     broker.encodes_otherwise();

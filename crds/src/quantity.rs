@@ -1,18 +1,21 @@
 //! Kubernetes' Quantity, as CEL's `quantity()` reads it: more spellings than our fields take, so
-//! that a rule says the same here and there about a text that another rule refuses.
-
-use cel::objects::Opaque;
+//! that a rule says the same here and there about a text that another rule refuses. The only place
+//! that reads one: two texts of one amount are equal, as the API server stores `1024Mi` as `1Gi`.
 
 /// Billionths, exactly: `n` is the smallest unit there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Quantity(i128);
+pub struct Quantity(i128);
 
 /// More digits than any quantity of sense, few enough not to overflow.
-const DIGITS_MAX: usize = 18;
+const DIGITS_MAX: usize = 22;
+/// In each whole one.
+const ONE: i128 = 1_000_000_000;
 
 impl Quantity {
-    /// Reads a signed decimal number with a suffix or an exponent.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// Reads a signed decimal number with a suffix or an exponent; `None` when it is none, or has
+    /// more digits than anybody needs.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (sign, rest) = match text.as_bytes().first()? {
             b'-' => (-1, &text[1..]),
             b'+' => (1, &text[1..]),
@@ -35,10 +38,18 @@ impl Quantity {
         let amount = scaled / fraction_unit + i128::from(scaled % fraction_unit != 0);
         Some(Self(sign * amount))
     }
+
+    /// The amount in whole ones; a part counts as one, as in Kubernetes. `None` when it is negative
+    /// or does not fit 63 bits, as Kubernetes' integers do.
+    #[must_use]
+    pub fn whole(self) -> Option<u64> {
+        let whole = self.0 / ONE + i128::from(self.0 % ONE > 0);
+        let whole = i64::try_from(whole).ok()?;
+        u64::try_from(whole).ok()
+    }
 }
 
 fn unit_billionths(suffix: &str) -> Option<i128> {
-    const ONE: i128 = 1_000_000_000;
     Some(match suffix {
         "n" => 1,
         "u" => 1_000,
@@ -66,12 +77,6 @@ fn exponent_billionths(exponent: &str) -> Option<i128> {
     10_i128.checked_pow(power)
 }
 
-impl Opaque for Quantity {
-    fn runtime_type_name(&self) -> &str {
-        "kubernetes.Quantity"
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +94,27 @@ mod tests {
         ] {
             assert!(Quantity::parse(a).is_some(), "{a}");
             assert_eq!(Quantity::parse(a), Quantity::parse(b), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn parts_count_as_a_whole_one_and_only_what_fits_counts() {
+        for (text, whole) in [
+            ("1.001", Some(2)),
+            ("1Gi", Some(1 << 30)),
+            ("0", Some(0)),
+            ("-1", None),
+            ("8191Pi", Some(8191 << 50)),
+            ("8192Pi", None),
+        ] {
+            assert_eq!(Quantity::parse(text).unwrap().whole(), whole, "{text}");
+        }
+    }
+
+    #[test]
+    fn different_amounts_are_not_equal() {
+        for (a, b) in [("1Gi", "1G"), ("1", "2"), ("500m", "5")] {
+            assert_ne!(Quantity::parse(a), Quantity::parse(b), "{a} and {b}");
         }
     }
 
