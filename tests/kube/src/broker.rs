@@ -34,8 +34,15 @@ impl Broker {
     /// # Errors
     /// When there is no broker to forward to.
     pub(crate) fn connect(shell: &Shell, namespace: &str) -> Result<Self> {
-        let service = format!("service/{CLUSTER}");
-        let forward = Forward::to(shell, namespace, &service, CLIENT_PORT)?;
+        Self::through(shell, namespace, &format!("service/{CLUSTER}"))
+    }
+
+    /// Connects through one object, `pod/NAME` or `service/NAME`.
+    ///
+    /// # Errors
+    /// When there is no broker to forward to.
+    pub(crate) fn through(shell: &Shell, namespace: &str, object: &str) -> Result<Self> {
+        let forward = Forward::to(shell, namespace, object, CLIENT_PORT)?;
         let runtime = runtime()?;
         let client = {
             let _inside = runtime.enter();

@@ -93,7 +93,10 @@ pub(crate) trait Driver {
 pub(crate) fn of(options: &Options) -> Box<dyn Driver> {
     let kubeconfig = options.kubeconfig.clone();
     match options.driver {
-        Platform::Testbed => Box::new(testbed::Testbed::new(options.testbed.clone())),
+        Platform::Testbed => {
+            let nodes = options.suite.nodes();
+            Box::new(testbed::Testbed::new(options.testbed.clone(), nodes))
+        }
         Platform::Kind => Box::new(kind::Kind::new(kubeconfig)),
         Platform::Minikube => Box::new(minikube::Minikube::new(kubeconfig)),
         Platform::Plain => Box::new(plain::Plain::new(kubeconfig)),

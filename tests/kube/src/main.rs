@@ -9,6 +9,7 @@ mod driver;
 mod forward;
 mod ledger;
 mod lines;
+mod load;
 mod options;
 mod pods;
 mod shell;
@@ -38,6 +39,7 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
     let keep = options.keep;
     let cases = match options.suite {
         Suite::Main => story::MAIN,
+        Suite::Replicas => story::REPLICAS,
     };
     let mut world = World::start(options)?;
     let totals = case::run_all(cases, &mut world);

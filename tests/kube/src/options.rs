@@ -6,7 +6,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "millrace-kube-tests")]
 pub(crate) struct Options {
-    /// The suite: what happens to a user between Helm install and namespace deletion.
+    /// The suite: `main`, what happens to a user between Helm install and namespace deletion, or
+    /// `replicas`, what happens to one broker of three.
     #[arg(long, default_value = "main")]
     pub(crate) suite: Suite,
     /// How images get to the nodes and what can be done to them.
@@ -55,6 +56,19 @@ pub(crate) struct Options {
 pub(crate) enum Suite {
     /// Install, declare, stream, kill, change, remove.
     Main,
+    /// Three brokers, on three nodes if there are as many: what happens to one of them under load.
+    Replicas,
+}
+
+impl Suite {
+    /// Nodes of a test cluster that is made for it.
+    pub(crate) const fn nodes(self) -> u32 {
+        match self {
+            // Enough for a pod to have a node to be moved to, few enough for two processors.
+            Self::Main => 2,
+            Self::Replicas => 3,
+        }
+    }
 }
 
 /// A driver.

@@ -13,8 +13,11 @@ use crate::world::{CLIENTS, World};
 
 /// Arguments of `kubectl run` for a client pod in a namespace of restricted pods.
 fn run_arguments(world: &World, name: &str) -> Vec<String> {
+    let node = world.home.as_ref();
+    let node = node.map(|node| json!({ "kubernetes.io/hostname": node }));
     let overrides = json!({
         "spec": {
+            "nodeSelector": node,
             "securityContext": {
                 "runAsNonRoot": true,
                 "runAsUser": 65532,
@@ -53,6 +56,15 @@ pub(crate) fn start(world: &World, name: &str, arguments: &[&str]) -> Result<()>
     let mut command = world.shell.kubectl_command(run_arguments(world, name));
     command.arg("--").args(arguments);
     crate::shell::run(&mut command).map(drop)
+}
+
+/// A pod with this process' stdin and stdout, gone when they end; not yet started.
+pub(crate) fn attached(world: &World, name: &str, arguments: &[&str]) -> Command {
+    let mut command: Command = world.shell.kubectl_command(run_arguments(world, name));
+    command
+        .args(["-i", "--rm", "--quiet", "--pod-running-timeout=2m", "--"])
+        .args(arguments);
+    command
 }
 
 /// Runs a pod to its end and returns what it wrote, and whether it succeeded.
@@ -106,10 +118,7 @@ impl Fed {
         arguments: &[&str],
         lines: Vec<String>,
     ) -> Result<Self> {
-        let mut command: Command = world.shell.kubectl_command(run_arguments(world, name));
-        command
-            .args(["-i", "--rm", "--quiet", "--pod-running-timeout=2m", "--"])
-            .args(arguments);
+        let mut command = attached(world, name, arguments);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -6,6 +6,7 @@ mod declare;
 mod fault;
 mod install;
 mod remove;
+mod replicas;
 mod stream;
 
 use crate::case::Case;
@@ -18,5 +19,9 @@ pub(crate) const MAIN: &[&[Case]] = &[
     stream::CASES,
     change::CASES,
     fault::CASES,
+    replicas::GROWTH,
     remove::CASES,
 ];
+
+/// What happens to one broker of three.
+pub(crate) const REPLICAS: &[&[Case]] = &[install::CASES, replicas::CASES];

@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) shell: Shell,
     pub(crate) driver: Box<dyn Driver>,
+    /// The node that clients run on, where it matters.
+    pub(crate) home: Option<String>,
     /// Filled by the streaming cases, read at the end.
     pub(crate) ledger: Ledger,
     /// Bytes of the audit log that are older than this run.
@@ -50,13 +52,32 @@ impl World {
         let mut driver = driver::of(&options);
         let kubeconfig = driver.start()?;
         let shell = Shell::new(&driver.bin(), kubeconfig);
-        let mut world = Self {
+        let world = Self {
             options,
             shell,
             driver,
+            home: None,
             ledger: Ledger::default(),
             audit_from: 0,
         };
+        world.or_give_back(Self::set_up)
+    }
+
+    /// A cluster that was started here is stopped when it cannot be used.
+    fn or_give_back(mut self, set_up: fn(&mut Self) -> Result<()>) -> Result<Self> {
+        let Err(error) = set_up(&mut self) else {
+            return Ok(self);
+        };
+        if !self.options.keep
+            && let Err(stays) = self.driver.finish()
+        {
+            eprintln!("the cluster is left as it is: {stays:#}");
+        }
+        Err(error)
+    }
+
+    fn set_up(&mut self) -> Result<()> {
+        let world = self;
         let version = world.shell.json(&["version"])?;
         let server = version["serverVersion"]["gitVersion"]
             .as_str()
@@ -79,7 +100,7 @@ impl World {
                 .shell
                 .kubectl(&["label", "namespace", namespace, restricted])?;
         }
-        Ok(world)
+        Ok(())
     }
 
     /// Removes what was made; stops the cluster if it was started here.

@@ -9,23 +9,23 @@ use anyhow::{Context as _, Result, bail};
 use super::{Act, Driver};
 use crate::shell::run;
 
-/// Enough for a pod to have a node to be moved to, few enough for two processors.
-const NODES: &str = "2";
 /// Of the control plane, as `testbed` names it: pods are reached from here.
 const NETWORK: &str = "/run/netns/mrt-cp";
 
 /// The test cluster's directory, and what `testbed env` says about it.
 pub(super) struct Testbed {
     directory: PathBuf,
+    nodes: u32,
     bin: PathBuf,
     audit_log: Option<PathBuf>,
     started_here: bool,
 }
 
 impl Testbed {
-    pub(super) fn new(directory: PathBuf) -> Self {
+    pub(super) fn new(directory: PathBuf, nodes: u32) -> Self {
         Self {
             directory,
+            nodes,
             bin: PathBuf::new(),
             audit_log: None,
             started_here: false,
@@ -45,7 +45,7 @@ impl Driver for Testbed {
     fn start(&mut self) -> Result<PathBuf> {
         if self.testbed(&["status"]).is_err() {
             eprintln!("starting the test cluster");
-            self.testbed(&["up", NODES])?;
+            self.testbed(&["up", &self.nodes.to_string()])?;
             self.started_here = true;
         }
         let environment = self.testbed(&["env"])?;

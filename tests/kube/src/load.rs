@@ -1,0 +1,174 @@
+//! Messages in motion while something happens: a publisher and a consumer in the cluster, numbered
+//! lines between them, and a ledger of both ends.
+
+use std::io::{self, Write};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::pods;
+use crate::wait;
+use crate::world::{CLIENTS, CLUSTER, World};
+
+/// Between two lines.
+const PACE: Duration = Duration::from_millis(5);
+/// How long both ends keep trying: longer than a node is away in these tests.
+const PATIENCE: &str = "180s";
+/// The consumer ends when nothing has come for this long; it must outlast every interruption.
+const QUIET: &str = "45s";
+/// Until pods run and the first line has arrived.
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// Until the consumer has noticed that nothing comes any more.
+const END_LIMIT: Duration = Duration::from_secs(240);
+
+/// A stream of lines through a queue.
+pub(crate) struct Load {
+    name: &'static str,
+    address: String,
+    publisher: Child,
+    feeder: JoinHandle<io::Result<u64>>,
+    stop: Sender<()>,
+}
+
+impl Load {
+    /// Starts both ends and waits until lines arrive.
+    ///
+    /// # Errors
+    /// When a pod does not start, or nothing arrives.
+    pub(crate) fn start(world: &World, name: &'static str, namespace: &str) -> Result<Self> {
+        let address = format!("queue/{namespace}/load");
+        let server = format!("http://{CLUSTER}.{namespace}:7070");
+        let both = [address.as_str(), "--server", &server, "--timeout", PATIENCE];
+        let consume = ["--wait", QUIET, "--format", "raw"];
+        let consume = [&["consume"][..], &both, &consume].concat();
+        pods::start(world, &consumer(name), &consume)?;
+        let publish = [&["publish"][..], &both, &["--lines"]].concat();
+        let mut command = pods::attached(world, &publisher(name), &publish);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut publisher = command.spawn().context("cannot start kubectl")?;
+        let pipe = publisher.stdin.take().context("stdin is piped")?;
+        let (stop, stopped) = mpsc::channel();
+        let feeder = thread::spawn(move || feed(pipe, name, &stopped));
+        let load = Self {
+            name,
+            address,
+            publisher,
+            feeder,
+            stop,
+        };
+        wait::until_true("the first line arrives", START_LIMIT, || {
+            Ok(load.arrived(world)? > 0)
+        })?;
+        Ok(load)
+    }
+
+    /// The number of the line that arrived last.
+    ///
+    /// # Errors
+    /// When the consumer's log cannot be read.
+    pub(crate) fn arrived(&self, world: &World) -> Result<u64> {
+        let pod = consumer(self.name);
+        // What it says for people is in between.
+        let last = ["logs", "-n", CLIENTS, &pod, "--tail=50"];
+        let last = world.shell.kubectl(&last)?;
+        let mut lines = last.lines().rev();
+        let number = lines.find_map(|line| line.strip_prefix(&prefix(self.name)));
+        Ok(number.and_then(|number| number.parse().ok()).unwrap_or(0))
+    }
+
+    /// Waits until some more lines have arrived.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub(crate) fn goes_on(&self, world: &World, limit: Duration) -> Result<()> {
+        /// More than pipes and prefetched deliveries hold.
+        const LINES: u64 = 500;
+        let before = self.arrived(world)?;
+        wait::until_true("lines go on arriving", limit, || {
+            Ok(self.arrived(world)? >= before + LINES)
+        })
+    }
+
+    /// Ends the stream and enters all of it into the ledger: what was acknowledged, what arrived.
+    ///
+    /// # Errors
+    /// When a line was not acknowledged, or did not arrive.
+    pub(crate) fn finish(self, world: &mut World) -> Result<()> {
+        let Self {
+            name,
+            address,
+            publisher,
+            feeder,
+            stop,
+        } = self;
+        drop(stop);
+        let fed = match feeder.join() {
+            Ok(Ok(fed)) => fed,
+            Ok(Err(error)) => bail!("the publisher of {name} did not take all lines: {error}"),
+            Err(_) => bail!("the feeder of {name} panicked"),
+        };
+        let output = publisher.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        let summary = said.lines().last().unwrap_or_default();
+        println!("{name}: publisher: {summary}");
+        ensure!(output.status.success(), "the publisher failed: {said}");
+        ensure!(
+            summary.contains(&format!("acknowledged {fed},")),
+            "not all of {fed} lines were acknowledged: {said}"
+        );
+        for number in 1..=fed {
+            world.ledger.acknowledge(line(name, number), &address);
+        }
+        let pod = consumer(name);
+        pods::ended(world, &pod, END_LIMIT)?;
+        let log = world.shell.kubectl(&["logs", "-n", CLIENTS, &pod])?;
+        let mut arrived = 0;
+        for text in log.lines().filter(|text| text.starts_with(&prefix(name))) {
+            world.ledger.arrive(text, &address);
+            arrived += 1;
+        }
+        println!("{name}: {fed} lines acknowledged, {arrived} deliveries");
+        let delete = ["delete", "pod", "-n", CLIENTS, &pod, "--wait=false"];
+        world.shell.kubectl(&delete)?;
+        let balance = world.ledger.balance();
+        ensure!(
+            balance.lost == 0 && balance.misrouted == 0,
+            "{}",
+            world.ledger
+        );
+        Ok(())
+    }
+}
+
+fn publisher(name: &str) -> String {
+    format!("{name}-publisher")
+}
+
+fn consumer(name: &str) -> String {
+    format!("{name}-consumer")
+}
+
+fn prefix(name: &str) -> String {
+    format!("load {name} ")
+}
+
+fn line(name: &str, number: u64) -> String {
+    format!("{}{number}", prefix(name))
+}
+
+/// Writes numbered lines as long as the other end of `stopped` is there, and says how many.
+fn feed(mut pipe: impl Write, name: &str, stopped: &Receiver<()>) -> io::Result<u64> {
+    let mut number = 0;
+    while stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
+        number += 1;
+        writeln!(pipe, "{}", line(name, number))?;
+    }
+    Ok(number)
+}
