@@ -197,6 +197,7 @@ impl Broker {
     async fn drain_once(&self) {
         self.begin_drain();
         self.node.pumps.stop().await;
+        self.node.snapshots.stop().await;
         let mut drained = Vec::new();
         for inbox in &self.node.inboxes {
             let (reply, pending) = Reply::channel();
@@ -227,6 +228,7 @@ impl Broker {
     #[cfg(test)]
     pub(super) async fn abort(self) {
         self.node.pumps.stop().await;
+        self.node.snapshots.stop().await;
         self.stop().await;
     }
 

@@ -94,6 +94,14 @@ impl CheckpointPlan {
         self.not_before = Some(now + RETRY_AFTER);
     }
 
+    /// Another state has taken the place of the one before, and a checkpoint covers it.
+    pub(super) const fn restarted(&mut self, covered: LogIndex) {
+        self.covered = covered;
+        self.journal_bytes = 0;
+        self.running = None;
+        self.not_before = None;
+    }
+
     /// Whether one is being made.
     pub(super) const fn is_running(&self) -> bool {
         self.running.is_some()

@@ -3,6 +3,7 @@
 //! what others know of it change, and nothing else happens.
 
 mod connections;
+mod installing;
 mod leading;
 mod proposing;
 mod reading;
@@ -33,6 +34,7 @@ use super::pumps::{Job, Pumps};
 use super::reply::Reply;
 use super::shard_log::{Committed, ShardLog, Standing};
 use super::shard_state::ShardState;
+use super::snapshots::Prepared;
 use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
 use connections::Begun;
@@ -64,6 +66,8 @@ pub(super) struct DataShard {
     waking: Waking,
     steering: Steering,
     reading: Reading,
+    /// The state that takes the place of this one, while it is being installed.
+    prepared: Option<Box<Prepared>>,
 }
 
 impl DataShard {
@@ -96,20 +100,22 @@ impl DataShard {
             waking: Waking::default(),
             steering: Steering::default(),
             reading: Reading::default(),
+            prepared: None,
             state,
         };
-        let partitions = this
-            .state
-            .shard
-            .partitions()
-            .map(millrace_engine::Partition::log);
-        let queues = this.state.shard.queues().map(millrace_engine::Queue::log);
-        let departed = this.state.shard.departed();
         this.publish_configured();
-        for log in partitions.chain(queues).chain(departed).collect::<Vec<_>>() {
+        for log in this.logs() {
             this.publish_log(log);
         }
         this
+    }
+
+    /// All logs that the state has, and those it knows of.
+    fn logs(&self) -> Vec<LogId> {
+        let shard = &self.state.shard;
+        let partitions = shard.partitions().map(millrace_engine::Partition::log);
+        let queues = shard.queues().map(millrace_engine::Queue::log);
+        partitions.chain(queues).chain(shard.departed()).collect()
     }
 
     /// The engine's state, for questions.

@@ -9,7 +9,7 @@ use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_replica::{Entry, Lane};
 use millrace_storage::CheckpointError;
-use millrace_types::{ErrorCode, LogIndex, NodeId, Refusal, ShardId};
+use millrace_types::{ErrorCode, LogIndex, NodeId, Refusal, ReplicaId, ShardId};
 
 use super::api::{Acknowledge, Taken};
 use super::connection::Connection;
@@ -18,6 +18,7 @@ use super::inlet::Arrived;
 use super::outbound::SyncMark;
 use super::placement::standing::ShardStanding;
 use super::reply::Reply;
+use super::snapshots::{Fate, Prepared};
 use super::waiters::Waiter;
 use super::worker::Facts;
 
@@ -56,6 +57,10 @@ pub(super) enum Input {
     Unreachable(NodeId, Lane),
     /// Nodes or replicas have changed in the catalogue.
     Roster,
+    /// A snapshot that was sent to a replica has arrived, or has not.
+    SnapshotEnded(ShardId, ReplicaId, Fate),
+    /// The state of a snapshot is in force on disk.
+    Promoted(ShardId, Box<Prepared>),
     /// A checkpoint is done, or is not.
     Checkpointed(ShardId, Result<LogIndex, CheckpointError>),
     /// A data shard has, or has not, logged a portion of its configuration, of a round.

@@ -47,6 +47,7 @@ mod shard_log;
 mod shard_state;
 mod shortages;
 mod slot;
+mod snapshots;
 mod start;
 mod tag;
 mod turn;

@@ -1,6 +1,7 @@
 //! The metadata shard: applies changes of the catalogue and publishes its view. While it leads, it
 //! orders them, and tells every data shard what it still lacks until all have logged it.
 
+mod installing;
 mod placing;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use super::placement::steering::Steering;
 use super::recovery::Metadata;
 use super::reply::Reply;
 use super::shard_log::{Committed, Lost, NotTaken, ShardLog, Standing};
+use super::snapshots::{self, Prepared};
 
 /// The catalogue and those who change it.
 pub(super) struct MetadataShard {
@@ -44,6 +46,8 @@ pub(super) struct MetadataShard {
     /// Nodes or replicas may belong elsewhere than was planned last.
     replan: bool,
     steering: Steering,
+    /// The state that takes the place of this one, while it is being installed.
+    prepared: Option<Box<Prepared>>,
 }
 
 impl MetadataShard {
@@ -67,6 +71,7 @@ impl MetadataShard {
             noted: BTreeMap::new(),
             replan: false,
             steering: Steering::default(),
+            prepared: None,
         };
         this.publish();
         this
@@ -74,7 +79,11 @@ impl MetadataShard {
 
     /// A write has reached the disk, and all before it.
     pub(super) fn synced(&mut self, number: ReadyNumber) {
-        self.log.synced(number);
+        if self.log.synced(number)
+            && let Some(prepared) = self.prepared.take()
+        {
+            snapshots::promote(&self.node, ShardId::METADATA, prepared);
+        }
     }
 
     /// Whether there is something to apply.
@@ -88,9 +97,11 @@ impl MetadataShard {
     /// Why the shard must not go on.
     pub(super) fn gather(&mut self, now: Instant, out: &mut Outbound) -> Result<(), String> {
         self.steer(now);
-        if let Some(lost) = self.log.gather(out)? {
+        self.take_offered()?;
+        if let Some(lost) = self.log.gather(out) {
             self.step_down(lost);
         }
+        self.return_unwanted();
         if let Some(led) = self.log.moved() {
             self.node.leaders.set(ShardId::METADATA, led);
         }

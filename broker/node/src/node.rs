@@ -32,6 +32,7 @@ use super::reply::{Pending, Reply};
 use super::shard_log::Keeps;
 use super::shortages::Shortages;
 use super::slot::Slot;
+use super::snapshots::Snapshots;
 use super::view::CatalogueView;
 
 /// How long a look at the disk's free space is good for.
@@ -66,6 +67,7 @@ pub(super) struct Node {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) figures: Figures,
     pub(super) pumps: Pumps,
+    pub(super) snapshots: Snapshots,
     /// Whose turn it is among the partitions of topics; one for all, as only the spread counts.
     pub(super) spread: AtomicU32,
     /// Publishes that wait for room.

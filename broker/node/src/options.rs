@@ -63,6 +63,9 @@ const CHECKPOINT_RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of bodies that one event, `Receive` or `Peek` holds in memory, unless its first message
 /// alone is larger: what clients with gRPC's default limit of 4 MiB can take.
 pub(super) const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of snapshots that a node sends in a second: half of what a slow disk reads, so that those
+/// who read messages from it notice little; a gigabyte takes a quarter of a minute.
+const SNAPSHOT_BYTES_PER_SECOND_DEFAULT: u64 = 64 << 20;
 /// Bytes in flight of one consumer at most, and unless it asks for less.
 pub(super) const CONSUMER_BYTES_MAX: u64 = 64 << 20;
 
@@ -100,6 +103,8 @@ pub struct NodeOptions {
     pub disk_reserve_bytes: u64,
     /// Bytes a second read in search of damage; 0: none.
     pub scrub_bytes_per_second: u64,
+    /// Bytes a second of all snapshots that leave for other nodes together; 0: as fast as it goes.
+    pub snapshot_bytes_per_second: u64,
     /// Bytes of journal after which a shard makes a checkpoint.
     pub checkpoint_journal_bytes: u64,
     /// Entries after which a shard makes a checkpoint: bounds the time a start takes.
@@ -128,6 +133,7 @@ impl NodeOptions {
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
             disk_reserve_bytes: DISK_RESERVE_BYTES_DEFAULT,
             scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND_DEFAULT,
+            snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
             checkpoint_journal_bytes: 64 << 20,
             checkpoint_entries: 200_000,
             advertised: Advertised::default(),

@@ -1,5 +1,6 @@
 //! What a worker has gathered in one wake-up, all its shards together: journal records, one append
-//! and one place in the next sync; and messages to other nodes, one bundle for each and lane.
+//! and one place in the next sync; messages to other nodes, one bundle for each and lane; and
+//! states that other nodes need.
 //!
 //! Messages leave beside the records, not behind them: a replica holds back by itself what must not
 //! leave before something is synced.
@@ -15,6 +16,7 @@ use super::inbox::Inbox;
 use super::input::Input;
 use super::loading;
 use super::node::Node;
+use super::snapshots::{self, Order};
 
 /// A write of a replica, and all before it.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,7 @@ pub(super) struct Outbound {
     messages: BTreeMap<(NodeId, Lane), Vec<ShardMessage>>,
     /// To be read.
     loads: Vec<Wanted>,
+    snapshots: Vec<Order>,
 }
 
 impl Outbound {
@@ -59,6 +62,11 @@ impl Outbound {
     /// Adds what is to be read for followers.
     pub(super) fn load(&mut self, wanted: impl Iterator<Item = Wanted>) {
         self.loads.extend(wanted);
+    }
+
+    /// Adds a snapshot that another node needs.
+    pub(super) fn snapshot(&mut self, order: Order) {
+        self.snapshots.push(order);
     }
 
     /// Takes what waits to be written.
@@ -88,6 +96,9 @@ impl Outbound {
         }
         for wanted in self.loads.drain(..) {
             loading::start(node, inbox, wanted);
+        }
+        for order in std::mem::take(&mut self.snapshots) {
+            snapshots::send(node, order);
         }
         written
     }

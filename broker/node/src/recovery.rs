@@ -15,7 +15,9 @@ use millrace_replica::{
     Entry, EntryKind, HardState, Mark, Members, Passed, Point, Recovered as Founded, Replica,
     ReplicaOptions,
 };
-use millrace_storage::{Checkpoint, DataDir, JournalRecord, OpenError, ShardRecovery, Store};
+use millrace_storage::{
+    Checkpoint, DataDir, JournalRecord, OpenError, ShardRecovery, Store, complete_install,
+};
 use millrace_types::{Elapsed, LogIndex, ShardId, Wall};
 
 use super::checkpoint_plan::{CheckpointPlan, Thresholds};
@@ -294,7 +296,7 @@ pub(super) fn data(
     id: ShardId,
     recovery: &ShardRecovery,
 ) -> Result<Recovered<ShardState>, Unusable> {
-    check(recovery)?;
+    check(dir, id, recovery)?;
     let checkpoint = Checkpoint::load(dir, id)?;
     let point = point(dir, id, checkpoint.as_ref())?;
     let manifest = checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest);
@@ -315,8 +317,8 @@ pub(super) fn metadata(
     dir: &DataDir,
     recovery: &ShardRecovery,
 ) -> Result<Recovered<Metadata>, Unusable> {
-    check(recovery)?;
     let id = ShardId::METADATA;
+    check(dir, id, recovery)?;
     let checkpoint = Checkpoint::load(dir, id)?;
     let point = point(dir, id, checkpoint.as_ref())?;
     let manifest = checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest);
@@ -371,15 +373,18 @@ fn point(
     Ok(Point { mark, members })
 }
 
-fn check(recovery: &ShardRecovery) -> Result<(), Unusable> {
-    match &recovery.damage {
+/// What the journal says of a shard that is not in its records: damage, and a snapshot that was
+/// installed and is perhaps not in force yet.
+fn check(dir: &DataDir, shard: ShardId, recovery: &ShardRecovery) -> Result<(), Unusable> {
+    if let Some(damage) = &recovery.damage {
+        let (path, at, kind) = (damage.path.display(), damage.at, &damage.kind);
+        let why = format!("{path} is corrupt at byte {at}: {kind}");
+        return Err(Unusable::Shard(why));
+    }
+    let own = dir.replica(shard);
+    match recovery.installed.filter(|by| Some(by.replica) == own) {
+        Some(installed) => Ok(complete_install(dir, shard, installed)?),
         None => Ok(()),
-        Some(damage) => Err(Unusable::Shard(format!(
-            "{} is corrupt at byte {}: {}",
-            damage.path.display(),
-            damage.at,
-            damage.kind
-        ))),
     }
 }
 

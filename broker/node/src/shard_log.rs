@@ -7,6 +7,7 @@
 //! not be is told that when leadership is lost. Commands are taken only while leading, and only
 //! when everything of earlier terms is applied. Knows nothing of commands.
 
+mod install;
 mod keeping;
 mod members;
 mod talk;
@@ -26,6 +27,7 @@ use super::node;
 use super::options::RETRY_AFTER_MS;
 use super::outbound::{Outbound, SyncMark};
 use super::records;
+use install::{Held, Install};
 use keeping::Keeping;
 pub(super) use keeping::Keeps;
 use talk::Strangers;
@@ -62,6 +64,7 @@ pub(super) struct ShardLog<E> {
     wanted: bool,
     /// What the checkpoint covers that is being made.
     point: Option<Point>,
+    install: Install,
     /// Whether somebody else may lead than was told last.
     moved: bool,
     keeping: Keeping,
@@ -141,6 +144,7 @@ impl<E> ShardLog<E> {
             wanted: false,
             point: None,
             keeping: Keeping::default(),
+            install: Install::None,
             moved: true,
             regrouped: true,
         }
@@ -207,27 +211,35 @@ impl<E> ShardLog<E> {
         std::mem::take(&mut self.reads)
     }
 
-    /// The disk has everything up to here.
-    pub(super) fn synced(&mut self, number: ReadyNumber) {
-        self.replica.synced(number);
-        self.news = true;
+    /// The disk has everything up to here; whether the state of a snapshot is to be put in force
+    /// now, and `installed` called then.
+    pub(super) fn synced(&mut self, number: ReadyNumber) -> bool {
+        let held = self.hold_back(number);
+        if held == Held::No {
+            self.replica.synced(number);
+            self.news = true;
+        }
+        held == Held::Promote
     }
 
     /// Takes what the replica wants done. Says when leadership was lost, perhaps to be won again.
-    ///
-    /// # Errors
-    /// When it is asked for what this node cannot do: the shard must not go on.
-    pub(super) fn gather(&mut self, out: &mut Outbound) -> Result<Option<Lost<E>>, String> {
+    pub(super) fn gather(&mut self, out: &mut Outbound) -> Option<Lost<E>> {
         let mut lost: Option<Lost<E>> = None;
         if !std::mem::take(&mut self.news) {
-            return Ok(lost);
+            return lost;
         }
         while let Some(ready) = self.replica.ready() {
-            if let Some(write) = ready.write {
-                self.write(write, out)?;
-            }
             self.send(ready.messages, out);
             self.committed.extend(ready.committed);
+            if let Some(write) = ready.write {
+                if let Some(point) = write.install.clone() {
+                    let over = self.begin_install(write.number, point);
+                    if !over.0.is_empty() {
+                        lost.get_or_insert(Lost(Vec::new())).0.extend(over.0);
+                    }
+                }
+                self.write(write, out);
+            }
             self.moved |= ready.status.is_some();
             if let Some(new) = ready.status.and_then(|status| self.stand(status)) {
                 lost.get_or_insert(Lost(Vec::new())).0.extend(new.0);
@@ -242,13 +254,10 @@ impl<E> ShardLog<E> {
             self.reads.extend(ready.reads);
             self.wanted |= ready.wants_snapshot;
         }
-        Ok(lost)
+        lost
     }
 
-    fn write(&self, write: Write, out: &mut Outbound) -> Result<(), String> {
-        if write.install.is_some() {
-            return Err("a snapshot came without the state it speaks of".into());
-        }
+    fn write(&self, write: Write, out: &mut Outbound) {
         let (shard, replica) = (self.replica.shard(), self.replica.id());
         let mark = SyncMark {
             shard,
@@ -256,7 +265,6 @@ impl<E> ShardLog<E> {
             number: write.number,
         };
         out.push(mark, records::of_write(shard, replica, write));
-        Ok(())
     }
 
     fn stand(&mut self, status: Status) -> Option<Lost<E>> {
@@ -386,7 +394,8 @@ impl<E> ShardLog<E> {
     /// Whether everything taken has been applied, and nothing else is to be.
     pub(super) fn is_idle(&self) -> bool {
         let elected = matches!(self.standing, Standing::Elected(_));
-        self.waiting.is_empty() && self.committed.is_empty() && !elected
+        let settled = self.waiting.is_empty() && self.committed.is_empty();
+        settled && !elected && !self.is_installing()
     }
 
     /// What it is.
@@ -500,12 +509,12 @@ mod tests {
     /// Writes and syncs what there is; the records' indexes and kinds.
     fn sync(log: &mut ShardLog<&'static str>) -> usize {
         let mut out = Outbound::default();
-        assert!(log.gather(&mut out).unwrap().is_none());
+        assert!(log.gather(&mut out).is_none());
         let (records, marks) = out.take();
         for mark in marks {
             log.synced(mark.number);
         }
-        assert!(log.gather(&mut out).unwrap().is_none());
+        assert!(log.gather(&mut out).is_none());
         records.len()
     }
 

@@ -35,6 +35,7 @@ use super::shard_log::ShardLog;
 use super::shard_state::ShardState;
 use super::shortages::Shortages;
 use super::slot::{Content, Slot};
+use super::snapshots::Snapshots;
 use super::view::CatalogueView;
 use super::worker::Worker;
 
@@ -92,6 +93,7 @@ pub(super) fn start(
         Some(Err(why)) => CatalogueView::unavailable(quarantined(ShardId::METADATA, why)),
         None => CatalogueView::unavailable(not_leader(ShardId::METADATA, None)),
     };
+    let snapshots = Snapshots::new(&*host, &options);
     let node = Arc::new(Node {
         slots: slots(&dir, &found, &inboxes),
         options,
@@ -110,6 +112,7 @@ pub(super) fn start(
         phase,
         figures: Figures::default(),
         pumps: Pumps::new(),
+        snapshots,
         spread: AtomicU32::new(0),
         lobby: Arc::default(),
         readers: Arc::new(Semaphore::new(READERS_MAX)),

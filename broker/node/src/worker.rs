@@ -8,6 +8,7 @@
 mod draining;
 mod hosting;
 mod peers;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -185,6 +186,8 @@ impl Worker {
                 Input::Peer(arrived) => self.arrived(arrived),
                 Input::Unreachable(node, lane) => self.unreachable(node, lane),
                 Input::Loaded(shard, from, entries) => self.loaded(shard, from, entries),
+                Input::SnapshotEnded(shard, to, fate) => self.snapshot_ended(shard, to, fate),
+                Input::Promoted(shard, prepared) => self.promoted(shard, *prepared, now),
                 Input::Checkpointed(shard, result) => self.checkpointed(shard, result, now),
                 Input::Roster => self.roster_changed(),
                 Input::Checkpoint => self.checkpoint(|_| true, now),
@@ -306,6 +309,8 @@ impl Worker {
             | Input::Unreachable(..)
             | Input::Loaded(..)
             | Input::Roster
+            | Input::SnapshotEnded(..)
+            | Input::Promoted(..)
             | Input::Checkpointed(..)
             | Input::Checkpoint
             | Input::Room
@@ -350,6 +355,7 @@ impl Worker {
             let refusal = quarantined(id, &why);
             // The first reason stays.
             self.node.slot_at_all(id).quarantine(why);
+            self.node.snapshots.forget(id);
             self.node.leaders.set(id, Led::Nobody);
             if id == ShardId::METADATA {
                 self.drop_metadata(&refusal);

@@ -146,9 +146,20 @@ pub struct Recovery {
 pub struct ShardRecovery {
     /// Something synced is lost: the shard must not be served from its records.
     pub damage: Option<Damage>,
-    /// Index and term of the last snapshot that was installed and counts: what it stands for is in
-    /// no record (`complete_install`).
-    pub installed: Option<(LogIndex, Term)>,
+    /// The last snapshot that was installed and counts: what it stands for is in no record
+    /// (`complete_install`).
+    pub installed: Option<Installed>,
+}
+
+/// A snapshot that was installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// By this replica.
+    pub replica: ReplicaId,
+    /// The last entry it includes.
+    pub index: LogIndex,
+    /// Of that entry.
+    pub term: Term,
 }
 
 /// Damage before the end of the journal.

@@ -45,8 +45,9 @@ pub use error::{
     Action, AppendError, CheckpointError, Corruption, DiskFailure, OpenError, ReadError,
 };
 pub use journal::{
-    Damage, JOURNAL_RECORD_BYTES_MAX, Journal, JournalHandle, JournalOptions, JournalRecord,
-    JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes, TornTail, Wanted,
+    Damage, Installed, JOURNAL_RECORD_BYTES_MAX, Journal, JournalHandle, JournalOptions,
+    JournalRecord, JournalStats, NextFile, RecordKind, Recovery, Room, ShardRecovery, SyncTimes,
+    TornTail, Wanted,
 };
 pub use millrace_types::CLUSTER_ID_BYTES_MAX;
 pub use routine::{Next, Routine, Starter, drive};

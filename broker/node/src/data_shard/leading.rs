@@ -19,7 +19,9 @@ use crate::shard_log::{Lost, ShardLog};
 impl DataShard {
     /// A write has reached the disk, and all before it.
     pub(crate) fn synced(&mut self, number: ReadyNumber) {
-        self.log.synced(number);
+        if self.log.synced(number) {
+            self.promote();
+        }
     }
 
     /// Whether there is something to apply.
@@ -34,9 +36,11 @@ impl DataShard {
     pub(crate) fn gather(&mut self, now: Instant, out: &mut Outbound) -> Result<(), String> {
         self.steer(now);
         self.ask_for_reads();
-        if let Some(lost) = self.log.gather(out)? {
+        self.take_offered()?;
+        if let Some(lost) = self.log.gather(out) {
             self.step_down(lost);
         }
+        self.return_unwanted();
         let reads = self.log.take_reads();
         self.answer_reads(reads);
         if let Some(led) = self.log.moved() {
@@ -93,6 +97,7 @@ impl DataShard {
             Caller::Receiver(waiter).refuse(refusal.clone());
         }
         self.node.pumps.follow(self.id);
+        self.node.snapshots.follow(self.id);
     }
 
     /// Answers who proposed while this replica led, now that it does not.

@@ -12,6 +12,7 @@ use millrace_types::{NodeId, ReplicaId};
 
 use super::ShardLog;
 use crate::outbound::Outbound;
+use crate::snapshots::Order;
 
 /// Replicas heard from that are no members: as many as may join or have left at a time.
 const STRANGERS_MAX: usize = MEMBERS_MAX;
@@ -90,15 +91,22 @@ impl<E> ShardLog<E> {
     /// Addresses what the replica says.
     pub(super) fn send(&mut self, messages: Vec<Message>, out: &mut Outbound) {
         for message in messages {
-            let to = message.to;
-            if matches!(message.payload, Payload::Snapshot { .. }) {
-                // Nobody streams the state along: it will be asked for again.
-                self.replica.snapshot_failed(to);
-            }
-            if let Some(node) = self.node_of(&self.replica, to) {
-                let shard = self.replica.shard();
-                let body = Body::Raft(message);
-                out.send(node, ShardMessage { shard, body });
+            let (shard, to) = (self.replica.shard(), message.to);
+            let there = self.node_of(&self.replica, to);
+            let is_snapshot = matches!(message.payload, Payload::Snapshot { .. });
+            match there {
+                // It leaves behind the state it speaks of.
+                Some(node) if is_snapshot => out.snapshot(Order {
+                    shard,
+                    node,
+                    message,
+                }),
+                Some(node) => {
+                    let body = Body::Raft(message);
+                    out.send(node, ShardMessage { shard, body });
+                }
+                None if is_snapshot => self.replica.snapshot_failed(to),
+                None => {}
             }
         }
     }

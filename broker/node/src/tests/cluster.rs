@@ -5,6 +5,7 @@ mod current;
 mod elsewhere;
 mod failover;
 mod full_disk;
+mod snapshots;
 mod steering;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,8 @@ struct Cluster {
 /// One node, dead or alive.
 struct Member {
     id: NodeId,
+    /// Nothing when it joined later.
+    founding: Option<Founding>,
     disk: MemoryDisk,
     life: Option<TestHost>,
 }
@@ -63,23 +66,34 @@ where
         cluster.start(node);
     }
     host.run(story(cluster.clone()));
-    for node in 0..3 {
+    let nodes = cluster.members().len();
+    for node in 0..nodes {
         cluster.kill(node);
     }
     host.kill();
 }
 
+impl Member {
+    /// A node without a cluster, until its directory is told of one.
+    fn new(host: &TestHost, belong: impl FnOnce(&DataDir)) -> Self {
+        let disk = MemoryDisk::new();
+        let chance = host.clone();
+        let random = Arc::new(move || chance.random());
+        let dir = DataDir::open(Arc::new(disk.clone()), Path::new("data"), random).unwrap();
+        belong(&dir);
+        let (id, founding, life) = (dir.node(), None, None);
+        Self {
+            id,
+            founding,
+            disk,
+            life,
+        }
+    }
+}
+
 impl Cluster {
     fn new(host: &TestHost, change: fn(&mut NodeOptions)) -> Self {
-        let member = |_| {
-            let disk = MemoryDisk::new();
-            let chance = host.clone();
-            let random = Arc::new(move || chance.random());
-            let dir = DataDir::open(Arc::new(disk.clone()), Path::new("data"), random).unwrap();
-            let (id, life) = (dir.node(), None);
-            Member { id, disk, life }
-        };
-        let members: Vec<Member> = (0..3).map(member).collect();
+        let mut members: Vec<Member> = (0..3).map(|_| Member::new(host, |_| {})).collect();
         let founder = |member: &Member| Founder {
             node: member.id,
             peer: format!("{}:1", member.id),
@@ -90,11 +104,15 @@ impl Cluster {
             replication: 3,
             founders: members.iter().map(founder).collect(),
         };
+        let founding: Founding = draft.try_into().unwrap();
+        for member in &mut members {
+            member.founding = Some(founding.clone());
+        }
         Self {
             host: host.clone(),
             net: Net::new(host),
             members: Arc::new(Mutex::new(members)),
-            founding: draft.try_into().unwrap(),
+            founding,
             change,
         }
     }
@@ -117,7 +135,7 @@ impl Cluster {
         let life = self.host.life();
         self.members()[node].life = Some(life.clone());
         let mut options = options_at("data");
-        options.founding = Some(self.founding.clone());
+        options.founding = self.members()[node].founding.clone();
         options.shards = SHARDS;
         (self.change)(&mut options);
         let network = Arc::new(Wires(id, self.net.clone()));
@@ -142,7 +160,7 @@ impl Cluster {
 
     fn alive(&self) -> Vec<usize> {
         let members = self.members();
-        (0..3)
+        (0..members.len())
             .filter(|node| members[*node].life.is_some())
             .collect()
     }
@@ -266,6 +284,8 @@ struct NetState {
     links: BTreeMap<(NodeId, NodeId, Lane), mpsc::UnboundedSender<Vec<ShardMessage>>>,
     /// Messages that were delivered.
     delivered: u64,
+    /// Of those the ones with states on their way, to whom they went.
+    states: Vec<(NodeId, ShardMessage)>,
 }
 
 /// One node's end of it.
@@ -304,6 +324,10 @@ impl Net {
                 match net.reach(from, to) {
                     Some(broker) => {
                         net.state().delivered += count;
+                        if lane == Lane::Snapshots {
+                            let bundle = bundle.iter().map(|message| (to, message.clone()));
+                            net.state().states.extend(bundle);
+                        }
                         broker.received(from, lane, bundle).await;
                     }
                     None => {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::BoxFuture;
 use millrace_engine::command::{BatchHeader, Command, Entry};
 use millrace_replica::{
-    Body, Change, Lane, Members, Message as PeerMessage, Payload, Recovered, Replica,
-    ReplicaOptions, Role, ShardMessage,
+    Body, Change, Lane, Members, Message as PeerMessage, Next, Payload, Recovered, Replica,
+    ReplicaOptions, Role, ShardMessage, SnapshotAck, SnapshotChunk,
 };
 use millrace_storage::MemoryDisk;
 use millrace_types::{Applied, Elapsed, ErrorCode, NodeId, ReplicaId, ShardId, Stamp, Term, Wall};
@@ -158,14 +158,13 @@ impl Pair {
         let sent = std::mem::take(&mut *self.wire.0.lock().unwrap());
         let cut = self.cut.load(Ordering::Relaxed);
         for message in sent.into_iter().filter(|_| !cut) {
-            let Body::Raft(message) = message.body else {
-                panic!("nobody streams snapshots here");
-            };
-            let snapshot = matches!(message.payload, Payload::Snapshot { .. });
-            other.step(message).ok();
-            if snapshot {
+            match message.body {
+                Body::Raft(message) => {
+                    other.step(message).ok();
+                }
                 // It has no state that would have to arrive.
-                self.drive(|replica| replica.snapshot_sent(OTHER));
+                Body::Chunk(chunk) => said.push(took(self.shard, &chunk)),
+                Body::Ack(_) => {}
             }
         }
         while let Some(ready) = other.ready() {
@@ -255,6 +254,17 @@ impl Pair {
             .await;
         texts(&taken.unwrap())
     }
+}
+
+/// Says that a stretch of a snapshot has arrived.
+fn took(shard: ShardId, chunk: &SnapshotChunk) -> ShardMessage {
+    let body = Body::Ack(SnapshotAck {
+        from: chunk.to,
+        to: chunk.from,
+        id: chunk.id,
+        next: Next::From(chunk.offset + chunk.data.len() as u64),
+    });
+    ShardMessage { shard, body }
 }
 
 fn is_alone(members: &Members, own: ReplicaId) -> bool {

@@ -52,6 +52,7 @@ impl Worker {
                 return;
             }
             self.give_up(shard);
+            self.node.snapshots.forget(shard);
         }
         let dir = &self.node.data_dir;
         let wanted = roster.wanted(shard, dir.node());
@@ -61,7 +62,8 @@ impl Worker {
         if dir.replica(shard).is_some() {
             return;
         }
-        if self.ghosts.contains(&shard) {
+        // The same holds for a state that was on its way to the former one.
+        if self.ghosts.contains(&shard) || self.node.snapshots.has_files(shard) {
             self.rehost = true;
             return;
         }
@@ -154,6 +156,7 @@ impl Worker {
             if dropped.is_checkpointing() {
                 self.ghosts.insert(shard);
             }
+            dropped.abandon_install();
             dropped.close(refusal);
         }
     }
@@ -164,6 +167,7 @@ impl Worker {
             if dropped.is_checkpointing() {
                 self.ghosts.insert(ShardId::METADATA);
             }
+            dropped.abandon_install();
             dropped.close(refusal);
         }
         let refusal = refusal.clone();

@@ -24,11 +24,19 @@ impl Worker {
     pub(super) fn step(&mut self, from: NodeId, messages: Vec<ShardMessage>) {
         let mut broken = Vec::new();
         for ShardMessage { shard, body } in messages {
-            // State on its way is nobody's business here.
-            let Body::Raft(message) = body else {
-                continue;
+            let message = match body {
+                Body::Raft(message) => message,
+                Body::Chunk(chunk) => {
+                    self.chunk(from, shard, chunk);
+                    continue;
+                }
+                Body::Ack(ack) => {
+                    self.node.snapshots.acknowledged(from, shard, ack);
+                    continue;
+                }
             };
             if matches!(message.payload, Payload::Snapshot { .. }) {
+                self.snapshot(from, shard, message);
                 continue;
             }
             let stepped = if shard == ShardId::METADATA {
@@ -82,6 +90,9 @@ impl Worker {
 
     /// What was sent to a node in a lane was probably lost.
     pub(super) fn unreachable(&mut self, node: NodeId, lane: Lane) {
+        if lane == Lane::Snapshots {
+            self.node.snapshots.unreachable(node);
+        }
         if let Some(metadata) = &mut self.metadata {
             metadata.log().unreachable(node, lane);
         }

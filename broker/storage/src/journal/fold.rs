@@ -12,7 +12,7 @@ use std::path::Path;
 
 use millrace_types::{LogIndex, ReplicaId, Term};
 
-use super::{Damage, JournalRecord, RecordKind};
+use super::{Damage, Installed, JournalRecord, RecordKind};
 use crate::error::Corruption;
 
 /// The records of one shard so far.
@@ -24,7 +24,7 @@ pub(crate) struct Fold {
     replica: ReplicaId,
     last: Option<(LogIndex, Term)>,
     /// The last snapshot that was installed.
-    pub(crate) installed: Option<(LogIndex, Term)>,
+    pub(crate) installed: Option<Installed>,
     /// Ascending by place and by index: an earlier cut that a later one includes is gone.
     cuts: Vec<Cut>,
 }
@@ -51,7 +51,11 @@ impl Fold {
             RecordKind::Snapshot => {
                 self.cut(LogIndex::default());
                 self.last = Some((record.index, record.term));
-                self.installed = self.last;
+                self.installed = Some(Installed {
+                    replica: record.replica,
+                    index: record.index,
+                    term: record.term,
+                });
             }
             RecordKind::Entry | RecordKind::Lead | RecordKind::Members => {
                 if let Some(kind) = self.misfit(record) {
@@ -202,6 +206,6 @@ mod tests {
             fold.add(record, Path::new("/j"), 7);
         }
         fold.installed
-            .map(|(index, term)| (index.get(), term.get()))
+            .map(|installed| (installed.index.get(), installed.term.get()))
     }
 }

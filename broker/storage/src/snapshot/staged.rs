@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_types::{LogIndex, ShardId, Term};
+use millrace_types::ShardId;
 
 use super::layout;
 use crate::checkpoint::{self, Checkpoint, Covered, Manifest};
 use crate::data_dir::DataDir;
 use crate::error::{Action, Corruption, DiskFailure, OpenError, failed};
+use crate::journal::Installed;
 use crate::store::{Store, files};
 
 /// A state that is not in force.
@@ -101,8 +102,9 @@ impl Staged {
 pub fn complete_install(
     dir: &DataDir,
     shard: ShardId,
-    (index, term): (LogIndex, Term),
+    installed: Installed,
 ) -> Result<(), OpenError> {
+    let Installed { index, term, .. } = installed;
     let directory = dir.shard_path(shard);
     let created = dir.disk().create_dir_all(&directory);
     created.map_err(failed(Action::Create, &directory))?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use bytes::Bytes;
-use millrace_types::{LogId, LogIndex, Offset, ShardId, Term, Wall};
+use millrace_types::{LogId, Offset, ShardId, Wall};
 
 use super::{Export, Import, ImportError, Staged, complete_install};
 use crate::records::push_record;

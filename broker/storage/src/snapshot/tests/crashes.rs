@@ -1,8 +1,10 @@
 //! A receiver that crashes at any operation of its disk has the old state or the new one, never a
 //! mixture, and nothing else is left.
 
+use millrace_types::{LogIndex, ReplicaId, Term};
+
 use super::*;
-use crate::{Crash, OpenError};
+use crate::{Crash, Installed, OpenError};
 
 /// What the journal knows after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +52,18 @@ fn send_all(bytes: &Bytes, to: &Shard) -> Result<Staged, ImportError> {
 fn start(disk: &MemoryDisk, journal: Journal) -> Result<Shard, OpenError> {
     if journal == Journal::Installed {
         let dir = open_dir(disk);
-        complete_install(&dir, SHARD, (LogIndex::new(20), Term::new(1)))?;
+        complete_install(&dir, SHARD, installed(1))?;
     }
     Ok(Shard::on(disk.clone()))
+}
+
+/// As the journal says it, of this term.
+fn installed(term: u64) -> Installed {
+    Installed {
+        replica: ReplicaId::new(5),
+        index: LogIndex::new(20),
+        term: Term::new(term),
+    }
 }
 
 fn check(shard: &Shard, expected: &Content) {
@@ -117,7 +128,7 @@ fn one_that_has_a_state() {
 #[test]
 fn a_snapshot_that_was_installed_and_is_not_there_is_damage() {
     let shard = Shard::new();
-    let mark = (LogIndex::new(20), Term::new(1));
+    let mark = installed(1);
     let missing = complete_install(&shard.dir, SHARD, mark).unwrap_err();
     let OpenError::Corrupt { kind, path, .. } = missing else {
         panic!("{missing}");
@@ -129,7 +140,7 @@ fn a_snapshot_that_was_installed_and_is_not_there_is_damage() {
     from.fill();
     let mut export = from.store.export().unwrap().unwrap();
     let staged = send(&read_all(&mut export), &shard).unwrap();
-    let other = (LogIndex::new(20), Term::new(2));
+    let other = installed(2);
     assert!(complete_install(&shard.dir, SHARD, other).is_err());
     drop(staged);
     complete_install(&shard.dir, SHARD, mark).unwrap();
