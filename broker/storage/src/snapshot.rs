@@ -25,4 +25,4 @@ pub use export::Export;
 pub use import::{Import, ImportError};
 pub use staged::{Staged, complete_install};
 
-pub(crate) use layout::{clean, epoch_of, is_importing, staged_from};
+pub(crate) use layout::{clean, era_of, is_importing, staged_from};

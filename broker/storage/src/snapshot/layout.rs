@@ -1,8 +1,8 @@
 //! Names and numbers of what an import writes.
 //!
-//! Segments of a snapshot are where the shard's own are, under numbers of a later epoch, which the
+//! Segments of a snapshot are where the shard's own are, under numbers of a later era, which the
 //! running state never reaches: there is nothing to rename when they come into force, and nothing to
-//! mistake them for. Numbers of an earlier epoch than a checkpoint's next one belong to a state that
+//! mistake them for. Numbers of an earlier era than a checkpoint's next one belong to a state that
 //! a snapshot has replaced.
 
 use std::path::PathBuf;
@@ -14,22 +14,22 @@ use crate::error::{Action, DiskFailure, failed};
 use crate::store::files;
 use crate::store::segment;
 
-/// Segments of an epoch: more than a shard writes in its life, few enough for as many epochs.
-const EPOCH: u64 = 1 << 32;
+/// Segments of an era: more than a shard writes in its life, few enough for as many eras.
+const ERA: u64 = 1 << 32;
 /// What arrives of the sender's checkpoint. There as long as an import is, and durably so before
 /// its first segment is.
 const ARRIVING: &str = "incoming";
 /// The checkpoint that will be in force.
 const READY: &str = "incoming-";
 
-/// The first number of the epoch that a number is in.
-pub(crate) const fn epoch_of(number: u64) -> u64 {
-    number & !(EPOCH - 1)
+/// The first number of the era that a number is in.
+pub(crate) const fn era_of(number: u64) -> u64 {
+    number & !(ERA - 1)
 }
 
 /// The first number that an import uses when the next one of the state in force is this.
 pub(crate) const fn staged_from(next: u64) -> u64 {
-    epoch_of(next) + EPOCH
+    era_of(next) + ERA
 }
 
 /// Where the sender's checkpoint arrives.

@@ -140,7 +140,7 @@ fn sweep(dir: &DataDir, shard: ShardId, manifest: Option<&Manifest>) -> Result<(
     let ours_to_remove = |number: u64| match manifest {
         Some(manifest) => {
             number >= manifest.next_segment
-                || number < snapshot::epoch_of(manifest.next_segment)
+                || number < snapshot::era_of(manifest.next_segment)
                 || manifest.retired.contains(&number)
         }
         None => importing && number >= snapshot::staged_from(0),
