@@ -140,6 +140,12 @@ async fn run(mib: u64, pace: Option<u64>, dir: &Path) -> Outcome<()> {
     let address: Address = "topic/test/events".parse()?;
     declare(&brokers, &address).await?;
 
+    fill(&brokers, &address, mib).await?;
+    watch(&brokers, &address, || start(2)).await
+}
+
+/// Publishes so much, and has it in checkpoints.
+async fn fill(brokers: &[Broker; 2], address: &Address, mib: u64) -> Outcome<()> {
     let began = Instant::now();
     let batches = (mib << 20) / (MESSAGE_BYTES as u64 * u64::from(BATCH));
     let mut filling = Vec::new();
@@ -155,15 +161,23 @@ async fn run(mib: u64, pace: Option<u64>, dir: &Path) -> Outcome<()> {
     for filled in filling {
         filled.await??;
     }
-    settle(&brokers).await;
+    settle(brokers).await;
     println!("{mib} MiB published in {:?}", began.elapsed());
+    Ok(())
+}
 
-    let load = Load::start(&brokers, &address);
+/// Publishes, and starts the third node while that goes on.
+async fn watch(
+    brokers: &[Broker; 2],
+    address: &Address,
+    start: impl Fn() -> Outcome<Broker>,
+) -> Outcome<()> {
+    let load = Load::start(brokers, address);
     tokio::time::sleep(WATCH).await;
     let before = load.take(WATCH);
     let (began, used) = (Instant::now(), processor_ms()?);
-    let third = start(2)?;
-    let all = applied(&brokers).await;
+    let third = start()?;
+    let all = applied(brokers).await;
     while applied(std::slice::from_ref(&third)).await < all {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

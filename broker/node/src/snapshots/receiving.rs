@@ -5,7 +5,7 @@
 //! when the one under way has not moved for long; whom the members allow to send was looked at
 //! before. Nothing of a shard's files is touched by two at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::prepared::Unfit;
-use super::{Prepared, Snapshots};
+use super::{Prepared, Snapshots, Transfers};
 use crate::host;
 use crate::node::Node;
 
@@ -122,6 +122,16 @@ pub(crate) fn receive(node: &Arc<Node>, from: NodeId, shard: ShardId, chunk: Sna
         // This node does not have what was before it, perhaps since it was started again.
         return answer(node, shard, peer, Next::From(0));
     }
+    begin(node, transfers, (shard, peer), chunk);
+}
+
+/// Begins with the first stretch of a snapshot, in the place of what came before.
+fn begin(
+    node: &Arc<Node>,
+    mut transfers: MutexGuard<'_, Transfers>,
+    (shard, peer): (ShardId, Peer),
+    chunk: SnapshotChunk,
+) {
     let (chunks, arrived) = mpsc::channel(CHUNKS_MAX);
     let (offset, data) = (chunk.offset, chunk.data);
     chunks.try_send(Chunk { offset, data }).ok();
@@ -130,7 +140,7 @@ pub(crate) fn receive(node: &Arc<Node>, from: NodeId, shard: ShardId, chunk: Sna
         peer,
         chunks,
         stop: stop.clone(),
-        heard: now,
+        heard: node.host.now(),
         total: chunk.total,
         stage: Stage::Arriving,
     };

@@ -1,5 +1,5 @@
-//! The sending side: a picture of a shard's last checkpoint that stays as it is while the shard goes
-//! on, readable at any place.
+//! The sending side: a picture of a shard's last checkpoint that stays as it is while the shard
+//! goes on, readable at any place.
 //!
 //! Promises: the segments it is made of are neither removed nor changed before it is dropped; a
 //! stretch that was read once reads the same again; bodies are checked before they are handed out.

@@ -1,9 +1,9 @@
 //! Names and numbers of what an import writes.
 //!
 //! Segments of a snapshot are where the shard's own are, under numbers of a later era, which the
-//! running state never reaches: there is nothing to rename when they come into force, and nothing to
-//! mistake them for. Numbers of an earlier era than a checkpoint's next one belong to a state that
-//! a snapshot has replaced.
+//! running state never reaches: there is nothing to rename when they come into force, and nothing
+//! to mistake them for. Numbers of an earlier era than a checkpoint's next one belong to a state
+//! that a snapshot has replaced.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! A snapshot that has arrived and is durable, but not in force.
 //!
-//! Promises: `promote` puts all of it in force, or nothing; after a crash `complete_install` does what was
-//! left of it, when the journal says that it was installed.
+//! Promises: `promote` puts all of it in force, or nothing; after a crash `complete_install` does
+//! what was left of it, when the journal says that it was installed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
