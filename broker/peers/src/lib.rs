@@ -13,6 +13,9 @@ mod convert;
 mod dialer;
 mod error;
 mod frames;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod fuzz;
 mod handshake;
 mod inbound;
 mod incoming;

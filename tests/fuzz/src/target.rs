@@ -2,7 +2,7 @@
 
 use crate::allocation;
 use crate::targets::{
-    catalogue, commands, directory, journal, records, routing, tag, texts, wire, yaml,
+    catalogue, commands, directory, journal, peers, records, routing, tag, texts, wire, yaml,
 };
 
 /// What is fuzzed, and what must hold.
@@ -27,7 +27,7 @@ const ALLOCATED_BASE: usize = 64 << 20;
 const ALLOCATED_PER_BYTE: usize = 4096;
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target {
         name: "journal_files",
         promises: "any journal opens or says why not, again and again",
@@ -99,6 +99,14 @@ pub const TARGETS: [Target; 14] = [
         promises: "a topology that is taken can be applied, and comes back as it was",
         check: wire::topology,
         seeds: wire::topology_seeds,
+        bytes_max: 4096,
+    },
+    Target {
+        name: "peers",
+        promises: "whatever a peer sends, a replica takes it or refuses it; it never goes back \
+                   behind what it has committed",
+        check: peers::frames,
+        seeds: peers::seeds,
         bytes_max: 4096,
     },
     Target {

@@ -4,6 +4,7 @@ pub(crate) mod catalogue;
 pub(crate) mod commands;
 pub(crate) mod directory;
 pub(crate) mod journal;
+pub(crate) mod peers;
 pub(crate) mod records;
 pub(crate) mod routing;
 pub(crate) mod tag;

@@ -72,7 +72,7 @@ impl From<ShardMessage> for Packed {
 
 impl Packed {
     /// The message with its checksums.
-    pub(super) fn sealed(self) -> proto::ShardMessage {
+    pub(crate) fn sealed(self) -> proto::ShardMessage {
         let mut message = self.message;
         match &mut message.body {
             Some(Wire::Raft(raft)) => {
