@@ -201,6 +201,12 @@ impl Launch {
         Ok(Self { child, ready, log })
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it serves.
     ///
     /// # Errors

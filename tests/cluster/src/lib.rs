@@ -6,8 +6,13 @@
 
 pub mod broker;
 pub mod chance;
+pub mod fault;
+pub mod gaps;
+pub mod history;
 pub mod ledger;
 pub mod load;
+pub mod node_rounds;
+pub mod nodes;
 pub mod numbered;
 pub mod program;
 pub mod rounds;
@@ -15,4 +20,5 @@ pub mod small_disk;
 pub mod suite;
 pub mod volume;
 pub mod wait;
+pub mod wires;
 mod work;

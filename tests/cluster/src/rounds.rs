@@ -34,7 +34,7 @@ const QUEUES: [(&str, &str, u32); 4] = [
 /// Consumers of each of these: leases move from one to the other.
 const CONSUMERS: usize = 2;
 /// Messages that each publisher may send in a round.
-const ROUND_MESSAGES: usize = 1000;
+pub(crate) const ROUND_MESSAGES: usize = 1000;
 /// The broker lives at most about this long, under load.
 const LIFE_MS_MAX: u64 = 900;
 /// A start is interrupted after at most this long.
@@ -71,8 +71,8 @@ pub async fn run(options: Options) -> Result<Verdict> {
     let budget = Arc::new(Semaphore::new(0));
     let mut work = Work::default();
     let (stop, stopped) = watch::channel(false);
-    let mut publishers = publishers(&client, &books, &budget);
-    let mut consumers = consumers(&client, &books, &stopped);
+    let mut publishers = publishers(std::slice::from_ref(&client), &books, &budget);
+    let mut consumers = consumers(std::slice::from_ref(&client), &books, &stopped);
 
     for round in 1..=options.rounds {
         budget.add_permits(ROUND_MESSAGES * publishers.len());
@@ -125,7 +125,8 @@ async fn restart(node: &mut Node, chance: &mut Chance) -> Result<Broker> {
     node.start().await
 }
 
-fn ledger() -> Ledger {
+/// Books that know where dead letters go.
+pub(crate) fn ledger() -> Ledger {
     let rules = QUEUES.map(|(queue, dead, deliveries_max)| {
         let to = dead.to_owned();
         (queue.to_owned(), DeadLetters { to, deliveries_max })
@@ -133,7 +134,12 @@ fn ledger() -> Ledger {
     Ledger::new(BTreeMap::from(rules))
 }
 
-fn publishers(client: &Client, books: &Books, budget: &Arc<Semaphore>) -> JoinSet<Result<()>> {
+/// Those who publish, each through one of the clients.
+pub(crate) fn publishers(
+    clients: &[Client],
+    books: &Books,
+    budget: &Arc<Semaphore>,
+) -> JoinSet<Result<()>> {
     let sources = [
         (TOPIC, Copies::One),
         (TOPIC, Copies::OneOrMore),
@@ -141,7 +147,8 @@ fn publishers(client: &Client, books: &Books, budget: &Arc<Semaphore>) -> JoinSe
         ("queue/default/tasks", Copies::OneOrMore),
     ];
     let mut tasks = JoinSet::new();
-    for ((address, copies), number) in sources.into_iter().zip(1..) {
+    let clients = clients.iter().cycle();
+    for (((address, copies), number), client) in sources.into_iter().zip(1..).zip(clients) {
         let source = Source {
             number,
             address: address.to_owned(),
@@ -157,14 +164,17 @@ fn publishers(client: &Client, books: &Books, budget: &Arc<Semaphore>) -> JoinSe
     tasks
 }
 
-fn consumers(
-    client: &Client,
+/// Those who consume, each through one of the clients.
+pub(crate) fn consumers(
+    clients: &[Client],
     books: &Books,
     stopped: &watch::Receiver<bool>,
 ) -> JoinSet<Result<()>> {
     let mut tasks = JoinSet::new();
+    let mut clients = clients.iter().cycle();
     let mut consume = |queue: &str| {
-        let (client, books, stopped) = (client.clone(), books.clone(), stopped.clone());
+        let client = clients.next().expect("there is a client").clone();
+        let (books, stopped) = (books.clone(), stopped.clone());
         tasks.spawn(load::consume(client, queue.to_owned(), books, stopped));
     };
     for (queue, dead, _) in QUEUES {
@@ -174,7 +184,8 @@ fn consumers(
     tasks
 }
 
-async fn finished(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+/// Waits for the end of all.
+pub(crate) async fn finished(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
     while let Some(task) = tasks.join_next().await {
         task??;
     }
@@ -182,7 +193,7 @@ async fn finished(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
 }
 
 /// Waits until nothing is left in any queue, nor on its way to one.
-async fn drained(client: &Client) -> Result<()> {
+pub(crate) async fn drained(client: &Client) -> Result<()> {
     let admin = client.admin();
     let mut left = String::new();
     let waited = until("all queues to be empty", DRAIN_LIMIT, async || {
@@ -196,13 +207,17 @@ async fn drained(client: &Client) -> Result<()> {
 async fn left_in_queues(admin: &millrace_client::Admin) -> Result<String> {
     for summary in admin.list(Kind::Queue, "default").await? {
         let Some(Stats::Queue(stats)) = &summary.stats else {
-            continue;
+            return Ok(format!("{}: nobody knows", summary.address));
         };
         let waiting = stats.ready + stats.in_flight + stats.delayed + stats.dying;
         if waiting + stats.dead_lettered > 0 {
             return Ok(format!("{}: {stats:?}", summary.address));
         }
-        let described = admin.describe(&summary.address).await?;
+        let described = match admin.describe(&summary.address).await {
+            Ok(described) => described,
+            Err(error) if error.is_retryable() => return Ok(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
         if let Some(behind) = described.bindings.iter().find(|binding| binding.lag > 0) {
             return Ok(format!("{}: {behind:?}", summary.address));
         }
@@ -211,7 +226,7 @@ async fn left_in_queues(admin: &millrace_client::Admin) -> Result<String> {
 }
 
 /// Reads the whole topic into the books.
-async fn replay(client: &Client, books: &Books) -> Result<()> {
+pub(crate) async fn replay(client: &Client, books: &Books) -> Result<()> {
     let place: Place = TOPIC.to_owned();
     for partition in 0..PARTITIONS {
         let mut from = Position::Earliest;

@@ -1,5 +1,5 @@
-//! A volume that fails when told to: a file system of our own (FUSE) that passes everything on to a
-//! directory beside it and answers chosen operations with EIO instead.
+//! A volume that fails, or is slow, when told to: a file system of our own (FUSE) that passes
+//! everything on to a directory beside it and answers chosen operations with EIO instead.
 //!
 //! Needs `/dev/fuse` and the right to mount; says which of them is missing. Reads come from the
 //! directory each time, never from the kernel's cache, so that a fault is seen at once. A kill of
@@ -11,6 +11,7 @@ mod passthrough;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fuser::{BackgroundSession, Config, MountOption};
@@ -41,6 +42,8 @@ struct Fault {
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<Fault>,
+    /// How long each sync takes at least.
+    sync_takes: Duration,
     struck: BTreeMap<(Operation, PathBuf), u64>,
 }
 
@@ -51,6 +54,11 @@ pub(crate) struct Faults(Arc<Mutex<State>>);
 impl Faults {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a sync takes now, at least.
+    pub(crate) fn sync_takes(&self) -> Duration {
+        self.state().sync_takes
     }
 
     /// Whether this operation on this file fails now.
@@ -68,6 +76,7 @@ impl Faults {
 }
 
 /// A mounted volume; unmounted when dropped.
+#[derive(Debug)]
 pub struct Volume {
     faults: Faults,
     session: Option<BackgroundSession>,
@@ -112,9 +121,16 @@ impl Volume {
         });
     }
 
-    /// Nothing fails any more.
+    /// From now on each sync takes at least this long.
+    pub fn slow_down(&self, sync_takes: Duration) {
+        self.faults.state().sync_takes = sync_takes;
+    }
+
+    /// Nothing fails any more, and nothing is slow.
     pub fn heal(&self) {
-        self.faults.state().faults.clear();
+        let mut state = self.faults.state();
+        state.faults.clear();
+        state.sync_takes = Duration::ZERO;
     }
 
     /// How often an operation failed, on each file.

@@ -8,7 +8,13 @@ use crate::tally::Tally;
 /// How long, and with which randomness.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How often the broker is killed and restarted.
+    /// How many nodes: with one, it is killed and restarted.
+    #[arg(long, default_value_t = 1)]
+    nodes: u32,
+    /// With several nodes, what happens to them: kill, pause, cut, wipe, slow.
+    #[arg(long, default_value = "kill,pause,cut")]
+    faults: String,
+    /// How often something happens.
     #[arg(long)]
     rounds: u32,
     /// Repeats a run; without it, one is chosen and printed.
@@ -20,6 +26,8 @@ impl Options {
     /// Short and the same every time: what `cargo xtask test` runs.
     pub(crate) fn for_test() -> Self {
         Self {
+            nodes: 1,
+            faults: String::new(),
             rounds: 5,
             seed: Some(1),
         }
@@ -35,6 +43,10 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
     let mut command = house.command(house.binary("millrace-cluster-tests"));
     command.env("MILLRACE_BIN", house.binary("millrace"));
     command.args(["--rounds", &options.rounds.to_string()]);
+    if options.nodes > 1 {
+        command.args(["--nodes", &options.nodes.to_string()]);
+        command.args(["--faults", &options.faults]);
+    }
     if let Some(seed) = options.seed {
         command.args(["--seed", &seed.to_string()]);
     }

@@ -235,7 +235,9 @@ impl Audit<'_> {
             });
             if !is_due {
                 self.verdict.misrouted += 1;
-                self.problem(format!("misrouted: {queue} {offset} died without a reason"));
+                self.problem(format!(
+                    "misrouted: {queue} {offset} died without a reason: {story:?}"
+                ));
             }
         }
         for (place, stories) in &ledger.places {

@@ -382,6 +382,7 @@ impl Filesystem for Passthrough {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, file: FileHandle, _data: bool, reply: ReplyEmpty) {
+        std::thread::sleep(self.faults.sync_takes()); // polls: a slow disk takes its time
         let synced = self
             .file(file, Some(Operation::Sync))
             .and_then(|file| file.sync_data());
