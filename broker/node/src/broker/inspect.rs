@@ -214,11 +214,12 @@ impl Broker {
             .collect();
         let stalled = self.node.pumps.blocked(Job::Transfer { shard, queue: log });
         let stalled = stalled.map(|problem| problem.message).unwrap_or_default();
+        let bound = spec.bindings.iter().flat_map(|bound| &bound.partitions);
+        let ends = self.ends(bound.copied()).await?;
         for bound in &spec.bindings {
             for (log, partition) in bound.partitions.iter().zip(0..) {
                 let cursor = cursors.get(log).copied().unwrap_or_default();
-                let extent = self.node.logs.extent(*log);
-                let lag = extent.map_or(0, |extent| cursor.until(extent.borrow().end));
+                let lag = ends.get(log).map_or(0, |end| cursor.until(*end));
                 description.bindings.push(BindingFacts {
                     topic: bound.topic.clone(),
                     partition,
@@ -233,6 +234,32 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// Where partitions end now: nobody who was told of a message is told that it is no lag.
+    async fn ends(
+        &self,
+        partitions: impl Iterator<Item = LogId>,
+    ) -> Result<BTreeMap<LogId, Offset>, Refusal> {
+        let (mut ends, mut asked) = (BTreeMap::new(), BTreeMap::<ShardId, Vec<LogId>>::new());
+        for log in partitions {
+            match self.node.home(log)? {
+                Some(shard) if self.node.hosts(shard) => asked.entry(shard).or_default().push(log),
+                // What its neighbours said last.
+                _ => {
+                    let extent = self.node.logs.extent(log);
+                    ends.extend(extent.map(|extent| (log, extent.borrow().end)));
+                }
+            }
+        }
+        for (shard, logs) in asked {
+            let question = move |shard: &millrace_engine::Shard| -> Vec<(LogId, Offset)> {
+                let end = |log| Some((log, shard.partition(log)?.end()));
+                logs.into_iter().filter_map(end).collect()
+            };
+            ends.extend(self.node.ask_current(shard, question).await?);
+        }
+        Ok(ends)
     }
 
     /// How many entries a data shard has applied, and a number to compare its state by: equal on
