@@ -232,7 +232,7 @@ impl Control {
         asked: SetReplicationRequest,
     ) -> Result<OrderedResponse, Error> {
         let ask = |way: Way| {
-            let request = self.request(asked.clone());
+            let request = self.request(asked);
             async move { rpc(&way).set_replication(request).await }
         };
         self.client.call(None, Duration::ZERO, ask).await

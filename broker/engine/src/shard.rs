@@ -13,7 +13,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use millrace_types::{Elapsed, LogId, LogIndex, SessionId, ShardId, Stamp, Wall};
+use millrace_types::{Elapsed, LogId, LogIndex, Offset, SessionId, ShardId, Stamp, Wall};
 
 use crate::chunks::Chunks;
 use crate::codec::DecodeError;
@@ -179,15 +179,19 @@ impl Shard {
             Command::Settle { queue, settlements } => {
                 self.on_queue(*queue, changes, |q, _| q.settle(settlements, stamp))
             }
-            Command::Trim { partition, first } => match own(&mut self.partitions, *partition) {
-                Some(partition) => partition.trim(*first, changes),
-                None => Outcome::Refused(refusal::no_such_partition(*partition)),
-            },
+            Command::Trim { partition, first } => self.trim(*partition, *first, changes),
             Command::Lead => {
                 self.leaders = self.leaders.saturating_add(1);
                 self.detaching = Some(SessionId::default());
                 Outcome::Done
             }
+        }
+    }
+
+    fn trim(&mut self, partition: LogId, first: Offset, changes: &mut Changes) -> Outcome {
+        match own(&mut self.partitions, partition) {
+            Some(partition) => partition.trim(first, changes),
+            None => Outcome::Refused(refusal::no_such_partition(partition)),
         }
     }
 

@@ -342,8 +342,7 @@ impl Node {
     }
 
     /// Where a queue or partition lives, whether or not this node has a replica of its shard;
-    /// `None`
-    /// when it is nowhere, or not configured yet.
+    /// `None` when it is nowhere, or not configured yet.
     ///
     /// # Errors
     /// `SHARD_UNAVAILABLE` when the catalogue cannot be read.

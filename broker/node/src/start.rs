@@ -88,11 +88,7 @@ pub(super) fn start(
         journal.drain();
         return Err(StartError::Thread(error));
     }
-    let view = match &found.metadata {
-        Some(Ok(_)) => CatalogueView::default(),
-        Some(Err(why)) => CatalogueView::unavailable(quarantined(ShardId::METADATA, why)),
-        None => CatalogueView::unavailable(not_leader(ShardId::METADATA, None)),
-    };
+    let view = first_view(&found);
     let snapshots = Snapshots::new(&*host, &options);
     let node = Arc::new(Node {
         slots: slots(&dir, &found, &inboxes),
@@ -134,6 +130,15 @@ pub(super) fn start(
         disk,
         scrubber,
     })
+}
+
+/// Until the catalogue has been read.
+fn first_view(found: &Found) -> CatalogueView {
+    match &found.metadata {
+        Some(Ok(_)) => CatalogueView::default(),
+        Some(Err(why)) => CatalogueView::unavailable(quarantined(ShardId::METADATA, why)),
+        None => CatalogueView::unavailable(not_leader(ShardId::METADATA, None)),
+    }
 }
 
 /// Looks for damage as long as the node runs; a shard that has some does not serve any more.

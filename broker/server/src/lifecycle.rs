@@ -2,8 +2,9 @@
 //! logging.
 //!
 //! Start: check, bind every port, answer health, belong to a cluster (`enter.rs`), replay the data
-//! directory, apply the topology file, then take calls. Stop: not ready, no new connections, tell streams, let what is under way
-//! finish within its time, then the node's own drain. Health is answered to the last.
+//! directory, apply the topology file, then take calls. Stop: not ready, no new connections, tell
+//! streams, let what is under way finish within its time, then the node's own drain. Health is
+//! answered to the last.
 
 mod enter;
 

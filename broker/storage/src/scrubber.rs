@@ -95,8 +95,8 @@ struct Shared {
 }
 
 impl Scrubber {
-    /// A scrubber of the stores that `source` gives, and the way to it. Somebody has to run it. With
-    /// 0 bytes a second it ends at once.
+    /// A scrubber of the stores that `source` gives, and the way to it. Somebody has to run it.
+    /// With 0 bytes a second it ends at once.
     #[must_use]
     pub fn new(
         source: Stores,

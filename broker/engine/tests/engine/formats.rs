@@ -1,7 +1,7 @@
 //! Bytes: what is written is read again, garbage is refused, and each version stays what it is.
 //!
-//! The golden files were written by the version they are named after. `MILLRACE_WRITE_GOLDEN=1 cargo
-//! test -p millrace-engine formats` writes those that are missing; one that is there is never
+//! The golden files were written by the version they are named after. `MILLRACE_WRITE_GOLDEN=1
+//! cargo test -p millrace-engine formats` writes those that are missing; one that is there is never
 //! replaced.
 
 use std::path::PathBuf;

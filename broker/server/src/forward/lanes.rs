@@ -2,11 +2,10 @@
 //! stream.
 //!
 //! Promises: a batch never overtakes one before it of its shard. Nothing goes to a shard's new
-//! leader
-//! while the old one has something undecided; and when something was not stored for want of a
-//! leader, or nobody knows, nothing of the stream goes to its shard any more.
+//! leader while the old one has something undecided; and when something was not stored for want of
+//! a leader, or nobody knows, nothing of the stream goes to its shard any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -79,22 +78,22 @@ impl Lanes {
         let (mut here, mut there) = (Vec::new(), Vec::new());
         let mut ways: BTreeMap<ShardId, Way> = BTreeMap::new();
         for ((shard, partition), places) in groups {
-            if !ways.contains_key(&shard) {
-                let way = self.enter(shard).await;
-                ways.insert(shard, way);
-            }
-            match ways.get(&shard) {
-                Some(Way::There(link)) => {
+            let way = match ways.entry(shard) {
+                btree_map::Entry::Occupied(known) => known.into_mut(),
+                btree_map::Entry::Vacant(new) => new.insert(self.enter(shard).await),
+            };
+            match way {
+                Way::There(link) => {
                     let batches = places.iter().filter_map(|at| entries.get(*at));
                     let frame = frame(&target, partition, batches.map(publish::wire).collect());
                     there.push((places, link.send(frame).await));
                 }
-                Some(Way::Nowhere(refusal)) => {
+                Way::Nowhere(refusal) => {
                     for at in places {
                         answers[at] = Err(refusal.clone());
                     }
                 }
-                Some(Way::Here) | None => here.extend(places),
+                Way::Here => here.extend(places),
             }
         }
         here.sort_unstable();

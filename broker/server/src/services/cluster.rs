@@ -1,4 +1,5 @@
-//! `Cluster`: who this cluster is, its topology, its nodes and what steers them. On the control port, behind the token.
+//! `Cluster`: who this cluster is, its topology, its nodes and what steers them. On the control
+//! port, behind the token.
 
 use millrace_proto::v1;
 use millrace_proto::v1::cluster_server::Cluster;
