@@ -20,6 +20,7 @@ use millrace_replica::{Lane, ShardMessage};
 use millrace_storage::records::push_record;
 use millrace_storage::{CountedDisk, DataDir, RealDisk};
 use millrace_types::{Address, Founder, Founding, FoundingDraft, NodeId};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -35,8 +36,10 @@ const WATCH: Duration = Duration::from_secs(5);
 const PUBLISHERS: u64 = 8;
 
 /// The nodes of this process.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Wires {
+    /// Workers that send are not on it.
+    runtime: Handle,
     brokers: Arc<Mutex<BTreeMap<NodeId, Broker>>>,
     links: Arc<Mutex<Links>>,
 }
@@ -55,7 +58,7 @@ impl Wires {
         let begin = || {
             let (link, mut bundles) = mpsc::unbounded_channel();
             let wires = self.clone();
-            tokio::spawn(async move {
+            self.runtime.spawn(async move {
                 while let Some(bundle) = bundles.recv().await {
                     if let Some(broker) = wires.broker(to) {
                         broker.received(from, lane, bundle).await;
@@ -119,7 +122,11 @@ async fn run(mib: u64, pace: Option<u64>, dir: &Path) -> Outcome<()> {
         founders: founders.collect(),
     };
     let founding: Founding = draft.try_into()?;
-    let wires = Wires::default();
+    let wires = Wires {
+        runtime: Handle::current(),
+        brokers: Arc::default(),
+        links: Arc::default(),
+    };
     let start = |node: usize| -> Outcome<Broker> {
         let mut options = NodeOptions::new(&paths[node]);
         options.founding = Some(founding.clone());
