@@ -106,7 +106,12 @@ impl MemberStanding {
             } else {
                 last.get().saturating_sub(matched)
             },
-            active: is_own || progress.is_some_and(|it| it.active && it.flow == Flow::Replicating),
+            // One that came back to a shard where nothing happens is probed until the next entry,
+            // though it has everything.
+            active: is_own
+                || progress.is_some_and(|it| {
+                    it.active && (it.flow == Flow::Replicating || it.matched >= last)
+                }),
         }
     }
 
@@ -304,6 +309,31 @@ mod tests {
             changing: false,
             members: (1..).zip(lags).map(member).collect(),
         }
+    }
+
+    #[test]
+    fn a_replica_that_came_back_to_an_idle_shard_with_everything_is_active() {
+        let last = LogIndex::new(10);
+        let member = Member {
+            replica: ReplicaId::new(1),
+            node: A,
+            seat: Seat::Voter,
+        };
+        let of = |matched, active, flow| {
+            let progress = Progress {
+                replica: member.replica,
+                matched: LogIndex::new(matched),
+                has: LogIndex::new(matched),
+                flow,
+                active,
+            };
+            MemberStanding::of(member, &[progress], ReplicaId::new(2), last).active
+        };
+
+        assert!(of(10, true, Flow::Probing));
+        assert!(of(9, true, Flow::Replicating));
+        assert!(!of(9, true, Flow::Probing));
+        assert!(!of(10, false, Flow::Probing));
     }
 
     fn reasons(node: NodeId, shard: ShardStanding) -> Vec<BlockerReason> {
