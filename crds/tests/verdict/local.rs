@@ -51,7 +51,7 @@ fn every_valid_document_compiles() {
 
 #[test]
 fn every_example_is_accepted_without_a_warning_and_compiles() {
-    let expected: [(&str, &[&str]); 5] = [
+    let expected: [(&str, &[&str]); 6] = [
         (
             "dead-letters.yaml",
             &[
@@ -71,6 +71,7 @@ fn every_example_is_accepted_without_a_warning_and_compiles() {
         ),
         ("queue.yaml", &["queue/default/invoices"]),
         ("single-node.yaml", &[]),
+        ("three-nodes.yaml", &[]),
         (
             "topic-with-bindings.yaml",
             &[

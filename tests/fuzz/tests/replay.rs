@@ -67,6 +67,7 @@ replay![
     catalogue_snapshot,
     wire,
     wire_topology,
+    peers,
     tag,
     routing,
     yaml,

@@ -35,8 +35,13 @@ pub fn run(jobs: usize) -> bool {
     let alone = Mutant::ALL.iter().map(|mutant| (*mutant, any));
     let cluster: fn(u64) -> bool = generate::has_several_nodes;
     let several = Mutant::CLUSTER.iter().map(|mutant| (*mutant, cluster));
-    let (mut found, mut missed) = (0, 0);
+    let (mut found, mut missed, mut skipped) = (0, 0, 0);
     for (mutant, seeds) in alone.chain(several) {
+        if !(0..SEEDS_LOOKED_AT).any(seeds) {
+            skipped += 1;
+            println!("mutant {mutant:?}: SKIPPED, no seed has the nodes that it takes");
+            continue;
+        }
         let bound = bound(mutant);
         match find(mutant, bound, jobs, seeds) {
             Some((seeds, violation)) => {
@@ -50,7 +55,7 @@ pub fn run(jobs: usize) -> bool {
             }
         }
     }
-    println!("mutants: {found} found, {missed} missed");
+    println!("mutants: {found} found, {missed} missed, {skipped} skipped");
     missed == 0
 }
 
