@@ -24,4 +24,4 @@ pub(crate) const MAIN: &[&[Case]] = &[
 ];
 
 /// What happens to one broker of three.
-pub(crate) const REPLICAS: &[&[Case]] = &[install::CASES, replicas::CASES];
+pub(crate) const REPLICAS: &[&[Case]] = &[replicas::CASES];

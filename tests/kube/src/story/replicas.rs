@@ -14,7 +14,7 @@ use crate::case::{Case, Need, Verdict};
 use crate::driver::Act;
 use crate::load::Load;
 use crate::wait;
-use crate::world::{CLUSTER, SHOP, World};
+use crate::world::{CLUSTER, RELEASE, SHOP, SYSTEM, World};
 
 /// Three disks, three starts, one founding, and all copies.
 const STABLE_LIMIT: Duration = Duration::from_secs(180);
@@ -27,8 +27,13 @@ const ROLL_LIMIT: Duration = Duration::from_secs(300);
 /// Longest that nothing may arrive while a majority is there.
 const GOES_ON_LIMIT: Duration = Duration::from_secs(45);
 
-/// Three brokers, after Helm install.
+/// Three brokers, from Helm install on.
 pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "helm installs the operator on the node that nothing is done to",
+        need: Need::All,
+        run: installed,
+    },
     Case {
         name: "three brokers found a cluster, each on a node of its own",
         need: Need::All,
@@ -89,8 +94,16 @@ spec:
   delivery: {ackDeadline: 30s, maxDeliveries: 20, backoff: {initial: 1s, max: 2s}}
 ";
 
+/// An operator on a node that is taken away could not tell of it.
+fn installed(world: &mut World) -> Result<Verdict> {
+    let home = home(world)?;
+    let pinned = format!("nodeSelector.kubernetes\\.io/hostname={home}");
+    world.home = Some(home);
+    super::install::helm_install(world, RELEASE, SYSTEM, &["--set", &pinned])?;
+    Ok(Verdict::Holds)
+}
+
 fn founded(world: &mut World) -> Result<Verdict> {
-    world.home = Some(home(world)?);
     let three = super::declare::BROKERS.replace("spec:\n", "spec:\n  replicas: 3\n");
     let documents = [LOAD, super::declare::KEPT, &three].join("---\n");
     world.shell.apply(SHOP, &documents)?;
@@ -301,7 +314,7 @@ fn scale_down_refused(world: &mut World) -> Result<Verdict> {
     Ok(Verdict::Holds)
 }
 
-/// Where clients and DNS are: a node that nothing is done to.
+/// Where clients, operator and DNS are: a node that nothing is done to.
 fn home(world: &World) -> Result<String> {
     let dns = ["get", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns"];
     let dns = world.shell.json(&dns)?;
