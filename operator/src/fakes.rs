@@ -316,9 +316,34 @@ struct BrokerState {
     /// The next delta finds another revision.
     is_ahead: bool,
     digest: Vec<u8>,
+    /// How many looks after each delta show what was before it.
+    late_looks: usize,
+    /// What those still show.
+    past: Option<Past>,
     /// Deltas it was sent.
     deltas: usize,
     objects: BTreeMap<String, TopologyObject>,
+}
+
+/// A view of before a delta.
+struct Past {
+    looks_left: usize,
+    revision: u64,
+    objects: BTreeMap<String, TopologyObject>,
+}
+
+impl BrokerState {
+    /// Revision and objects as a look sees them.
+    fn seen(&mut self) -> (u64, &BTreeMap<String, TopologyObject>) {
+        let past = self.past.as_mut().filter(|past| past.looks_left > 0);
+        match past {
+            Some(past) => {
+                past.looks_left -= 1;
+                (past.revision, &past.objects)
+            }
+            None => (self.revision, &self.objects),
+        }
+    }
 }
 
 impl Broker {
@@ -358,6 +383,11 @@ impl Broker {
     /// Gives it a digest that nothing changes.
     pub(crate) fn encodes_otherwise(&self) {
         self.state.lock().unwrap().digest = vec![1; 32];
+    }
+
+    /// It is not the leader: so many looks after a delta show what was before it.
+    pub(crate) fn shows_late(&self, looks: usize) {
+        self.state.lock().unwrap().late_looks = looks;
     }
 
     /// How many deltas it was sent.
@@ -489,7 +519,9 @@ impl Cluster for Broker {
         if token.is_none_or(|token| token != "Bearer secret") {
             return Err(tonic::Status::unauthenticated("no"));
         }
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
+        let digest = state.digest.clone().into();
+        let (revision, objects) = state.seen();
         let object = |object: &TopologyObject| ObjectState {
             address: object.address.clone(),
             uid: object.uid.clone(),
@@ -504,10 +536,10 @@ impl Cluster for Broker {
             version: "0.1.0".to_owned(),
             shards: 4,
             topology: Some(TopologyState {
-                revision: state.revision,
-                applied_revision: state.revision,
-                digest: state.digest.clone().into(),
-                objects: state.objects.values().map(object).collect(),
+                revision,
+                applied_revision: revision,
+                digest,
+                objects: objects.values().map(object).collect(),
             }),
         }))
     }
@@ -540,6 +572,11 @@ impl Cluster for Broker {
         {
             return Err(tonic::Status::invalid_argument("that one is refused"));
         }
+        state.past = Some(Past {
+            looks_left: state.late_looks,
+            revision: state.revision,
+            objects: state.objects.clone(),
+        });
         for object in request.upserts {
             state.objects.insert(object.address.clone(), object);
         }

@@ -111,7 +111,7 @@ impl View {
     #[must_use]
     pub fn thin(&self, replication: u32, brokers: u32) -> Vec<String> {
         let wanted = |number: u32| match number {
-            0 => brokers.min(METADATA_COPIES_MAX),
+            0 => odd(brokers.min(METADATA_COPIES_MAX)),
             _ => brokers.min(replication),
         };
         let of = self.shards.iter();
@@ -121,8 +121,17 @@ impl View {
 }
 
 /// Copies of the metadata shard that count for a majority, whatever the number of brokers: as the
-/// brokers have it.
+/// brokers have it, like their number being odd.
 const METADATA_COPIES_MAX: u32 = 5;
+
+/// The largest odd number up to one that is at least 1.
+const fn odd(number: u32) -> u32 {
+    if number.is_multiple_of(2) {
+        number.saturating_sub(1)
+    } else {
+        number
+    }
+}
 
 /// A shard as its leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -251,6 +251,7 @@ mod tests {
             refused: [].into(),
             unsent: 0,
             resent_at: None,
+            sent: 0,
             frozen: None,
         }
     }

@@ -47,6 +47,8 @@ pub struct Looked {
 /// What became of a push.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pushed {
+    /// What the last page made the topology.
+    pub revision: u64,
     /// Objects that were refused, by address.
     pub refused: BTreeMap<String, Refused>,
     /// Pages that are left for the next time.
@@ -67,6 +69,14 @@ pub enum Failure {
     /// Somebody else changed the topology in between; look again.
     #[error("the topology changed in between")]
     Conflict,
+    /// The broker shows an older topology than the cluster is known to have.
+    #[error("the broker shows revision {shown} of the topology and the cluster has {known}")]
+    Behind {
+        /// What it shows.
+        shown: u64,
+        /// What a broker of the cluster said before.
+        known: u64,
+    },
 }
 
 impl<'a> Exchange<'a> {
@@ -140,7 +150,11 @@ impl<'a> Exchange<'a> {
             }
         }
         let unsent = pages;
-        Ok(Pushed { refused, unsent })
+        Ok(Pushed {
+            revision,
+            refused,
+            unsent,
+        })
     }
 }
 

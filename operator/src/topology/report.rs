@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Report {
     /// What the broker said.
     pub broker: Broker,
+    /// The revision that what was sent made: an answer that shows an older one is a late view.
+    pub sent: u64,
     /// Whether its pod is ready: only then the Service leads clients to it.
     pub serves: bool,
     /// Objects it refused, with its words, by address. What it had of them before is unchanged.
@@ -110,6 +112,7 @@ impl Report {
                 reason,
                 message: message.into(),
             },
+            sent: 0,
             serves: false,
             refused: BTreeMap::new(),
             unsent: 0,
@@ -130,7 +133,15 @@ impl Report {
     /// Whether the broker works by all that it can be told: there is nothing to wait for.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.unsent == 0 && self.answer().is_some_and(Answer::is_settled)
+        let settled = |answer: &Answer| answer.revision >= self.sent && answer.is_settled();
+        self.unsent == 0 && self.answer().is_some_and(settled)
+    }
+
+    /// The newest revision that the cluster is known to have; 0 when nobody answered.
+    #[must_use]
+    pub fn known_revision(&self) -> u64 {
+        self.answer()
+            .map_or(0, |answer| answer.revision.max(self.sent))
     }
 
     /// Which objects this report says something new about. Why a broker cannot be asked is told by
@@ -178,6 +189,7 @@ mod tests {
                 objects: objects.collect(),
                 ..Answer::default()
             }),
+            sent: 0,
             serves: true,
             refused: BTreeMap::new(),
             unsent: 0,

@@ -29,10 +29,14 @@ use crate::reasons;
 /// A broker that has everything is asked again after this long: it may have been restored from
 /// older disks, and nobody would tell.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Exchanges in a row that are tried when the topology changed in between: two operators may both
-/// act for a moment, and one of them is right.
-const CONFLICTS_MAX: usize = 3;
-/// Waits between looks at a broker that has just been sent something: shards need a few syncs.
+/// Waits before an exchange is tried again because the topology changed in between: two operators
+/// may both act for a moment, or the broker that was looked at had not heard of the last change.
+const CONFLICTS_MS: [u64; 2] = [50, 250];
+/// A broker that answers and has not done all that it was sent is asked again after this long at
+/// most: nobody would tell, and people wait for their edits.
+const UNSETTLED_MAX: Duration = Duration::from_secs(15);
+/// Waits between looks at a broker that has just been sent something: shards need a few syncs, and
+/// a broker that does not lead the metadata shard hears of it from the one that does.
 const SETTLING_MS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 /// Without the right to see definitions go, a resource must be absent this long before it counts as
 /// gone: by then the definition itself has disappeared, and lists fail.
@@ -120,9 +124,12 @@ fn wait(ctx: &Context, key: &ClusterKey, before: Option<&Report>, report: &Repor
         ctx.backoffs.reset(&object);
     }
     if is_done {
-        RESYNC
-    } else {
-        ctx.backoffs.fail(object)
+        return RESYNC;
+    }
+    let pause = ctx.backoffs.fail(object);
+    match report.answer() {
+        Some(_) => pause.min(UNSETTLED_MAX),
+        None => pause,
     }
 }
 
@@ -166,7 +173,9 @@ async fn report(
     }
     Ok(match last {
         exchange::Failure::Unavailable { reason, message } => Report::unavailable(reason, message),
-        exchange::Failure::Conflict => unavailable(last.to_string()),
+        exchange::Failure::Conflict | exchange::Failure::Behind { .. } => {
+            unavailable(last.to_string())
+        }
     })
 }
 
@@ -177,11 +186,12 @@ async fn agree(
     cluster: &BrokerCluster,
     exchange: &Exchange<'_>,
 ) -> Result<Report, exchange::Failure> {
-    for _ in 1..CONFLICTS_MAX {
+    for wait_ms in CONFLICTS_MS {
         match converse(ctx, key, cluster, exchange).await {
             Err(exchange::Failure::Conflict) => {}
             other => return other,
         }
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
     }
     converse(ctx, key, cluster, exchange).await
 }
@@ -194,12 +204,13 @@ async fn converse(
     exchange: &Exchange<'_>,
 ) -> Result<Report, exchange::Failure> {
     let declared = declared(ctx, key);
-    let looked = exchange.look().await?;
+    let before = ctx.reports.of(key);
+    let newest = before.as_deref().map_or(0, Report::known_revision);
+    let looked = look(exchange, newest).await?;
     let Delta {
         mut upserts,
         candidates,
     } = delta(&key.namespace, &declared, &looked.answer);
-    let before = ctx.reports.of(key);
     let in_vain = before.as_ref().and_then(|before| before.resent_at.clone());
     let mut resent_at = in_vain.filter(|digest| *digest == looked.digest);
     let seems_same = upserts.is_empty() && candidates.is_empty() && resent_at.is_none();
@@ -215,6 +226,7 @@ async fn converse(
     };
     if upserts.is_empty() && removals.is_empty() {
         return Ok(Report {
+            sent: looked.answer.revision,
             broker: Broker::Answered(looked.answer),
             serves: false,
             refused: BTreeMap::new(),
@@ -234,6 +246,7 @@ async fn converse(
     let mut pages = pages(new, removals);
     pages.extend(delta::pages(again, Vec::new()));
     let Pushed {
+        revision,
         mut refused,
         unsent,
     } = exchange.push(looked.answer.revision, pages).await?;
@@ -242,7 +255,8 @@ async fn converse(
         refused.extend(refusal.map(|refusal| (object.address.clone(), refusal)));
     }
     Ok(Report {
-        broker: Broker::Answered(settled(exchange).await?),
+        broker: Broker::Answered(settled(exchange, revision).await?),
+        sent: revision,
         serves: false,
         refused,
         unsent: unsent.iter().map(Page::len).sum(),
@@ -260,17 +274,37 @@ fn refusal<'a>(
     (refusal.generation == object.generation).then_some(refusal)
 }
 
-/// What the broker has once every shard works by it, or a moment later: a report of each step on
-/// the way would be a write to every resource it is about.
-async fn settled(exchange: &Exchange<'_>) -> Result<Answer, exchange::Failure> {
+/// What the broker has, once that is no older than what the cluster is known to have: a delta made
+/// against a late view would be in vain, or worse, there would seem to be none.
+async fn look(exchange: &Exchange<'_>, known: u64) -> Result<Looked, exchange::Failure> {
+    let looked = look_until(exchange, |answer| answer.revision >= known).await?;
+    let shown = looked.answer.revision;
+    if shown < known {
+        return Err(exchange::Failure::Behind { shown, known });
+    }
+    Ok(looked)
+}
+
+/// What the broker has once every shard works by what it was sent, or a moment later: a report of
+/// each step on the way would be a write to every resource it is about.
+async fn settled(exchange: &Exchange<'_>, sent: u64) -> Result<Answer, exchange::Failure> {
+    let is_done = |answer: &Answer| answer.revision >= sent && answer.is_settled();
+    Ok(look_until(exchange, is_done).await?.answer)
+}
+
+/// Looks until `is_enough`, a few times; then as it is.
+async fn look_until(
+    exchange: &Exchange<'_>,
+    is_enough: impl Fn(&Answer) -> bool,
+) -> Result<Looked, exchange::Failure> {
     for wait_ms in SETTLING_MS {
-        let answer = exchange.look().await?.answer;
-        if answer.is_settled() {
-            return Ok(answer);
+        let looked = exchange.look().await?;
+        if is_enough(&looked.answer) {
+            return Ok(looked);
         }
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
     }
-    Ok(exchange.look().await?.answer)
+    exchange.look().await
 }
 
 fn declared(ctx: &Context, key: &ClusterKey) -> Declared {

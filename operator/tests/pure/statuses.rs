@@ -60,6 +60,7 @@ fn a_cluster_that_serves_is_ready_and_says_where() {
         refused: [].into(),
         unsent: 0,
         resent_at: None,
+        sent: 0,
         frozen: None,
     };
 
@@ -209,6 +210,18 @@ fn a_cluster_that_grows_serves_and_is_not_stable_before_every_shard_has_its_copi
 }
 
 #[test]
+fn a_cluster_of_any_size_is_stable_once_its_brokers_have_what_they_give_each_other() {
+    for replicas in 1..=9 {
+        let desired = validated(&with_spec(json!({ "replicas": replicas })), claimless());
+
+        let status = of(&desired, &converged(&desired), None);
+
+        let stable = says(&status, "Stable");
+        assert_eq!(stable, ("True", reasons::SETTLED), "{replicas} brokers");
+    }
+}
+
+#[test]
 fn an_even_number_of_brokers_is_warned_of() {
     for (replicas, warned) in [(1, false), (2, true), (3, false), (4, true)] {
         let desired = validated(&with_spec(json!({ "replicas": replicas })), claimless());
@@ -325,6 +338,7 @@ fn a_cluster_is_not_synced_while_its_broker_lacks_something_declared() {
         refused: [].into(),
         unsent: 0,
         resent_at: None,
+        sent: 0,
         frozen: None,
     };
     let no = Refused {

@@ -102,9 +102,14 @@ pub(crate) fn converged(desired: &Desired) -> Observed {
     let brokers = ordinals
         .clone()
         .map(|ordinal| (desired.key.pod(ordinal), member(ordinal, id)));
-    let shard = Shard {
+    // As the brokers' own planner has it.
+    let metadata = [1, 1, 3, 3, 5, 5, 5, 5, 5][desired.replicas as usize - 1];
+    let shard = |number: u32| Shard {
         leader: Leader::Node(node(0)),
-        copies: desired.replicas.min(3),
+        copies: match number {
+            0 => metadata,
+            _ => desired.replicas.min(desired.replication),
+        },
         is_changing: false,
     };
     let nodes = ordinals.clone().map(|ordinal| {
@@ -127,7 +132,7 @@ pub(crate) fn converged(desired: &Desired) -> Observed {
         brokers: brokers.collect(),
         view: Some(View {
             nodes: nodes.collect(),
-            shards: (0..5).map(|number| (number, shard.clone())).collect(),
+            shards: (0..5).map(|number| (number, shard(number))).collect(),
         }),
         answer: None,
         status: Some(status),

@@ -185,7 +185,7 @@ fn reinstalled(world: &mut World) -> Result<Verdict> {
         .kubectl(&["patch", "-n", SHOP, object, "--type=merge", "-p", patch])?;
     wait::until_true(
         "the new release applies an edit",
-        Duration::from_secs(150),
+        Duration::from_secs(60),
         || {
             let value = world.get(SHOP, object)?;
             Ok(value["status"]["appliedGeneration"] == value["metadata"]["generation"])
