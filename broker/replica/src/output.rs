@@ -133,3 +133,13 @@ pub struct Progress {
     /// Whether it was heard of lately.
     pub active: bool,
 }
+
+impl Progress {
+    /// Whether it is there and gets entries as they come, in a log that goes up to `last`. One that
+    /// came back to a log to which nothing is added is probed until the next entry, though it has
+    /// everything.
+    #[must_use]
+    pub fn keeps_up(&self, last: LogIndex) -> bool {
+        self.active && (self.flow == Flow::Replicating || self.matched >= last)
+    }
+}

@@ -2,7 +2,7 @@
 //! whether it has caught up. Pure.
 
 use millrace_engine::catalogue::{Role, Roster};
-use millrace_replica::{Flow, Member, Progress, Seat};
+use millrace_replica::{Member, Progress, Seat};
 use millrace_types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use serde::{Deserialize, Serialize};
 
@@ -106,12 +106,7 @@ impl MemberStanding {
             } else {
                 last.get().saturating_sub(matched)
             },
-            // One that came back to a shard where nothing happens is probed until the next entry,
-            // though it has everything.
-            active: is_own
-                || progress.is_some_and(|it| {
-                    it.active && (it.flow == Flow::Replicating || it.matched >= last)
-                }),
+            active: is_own || progress.is_some_and(|it| it.keeps_up(last)),
         }
     }
 
@@ -286,6 +281,8 @@ pub(crate) fn catch_up_blockers(
 
 #[cfg(test)]
 mod tests {
+    use millrace_replica::Flow;
+
     use super::*;
 
     const A: NodeId = NodeId::new(1);

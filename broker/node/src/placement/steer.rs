@@ -9,7 +9,7 @@
 //! target and there are no more steps.
 
 use millrace_engine::catalogue::{Assigned, Replicas, Role};
-use millrace_replica::{Change, Flow, Member, Progress, Seat};
+use millrace_replica::{Change, Member, Progress, Seat};
 use millrace_types::{LogIndex, NodeId, ReplicaId};
 
 /// Entries that a learner may be behind and be made a voter: a fraction of a second's worth, so
@@ -247,7 +247,7 @@ impl Scene<'_> {
     fn is_ready(&self, replica: ReplicaId) -> bool {
         let is_near = |it: &Progress| {
             let behind = self.last.get().saturating_sub(it.matched.get());
-            it.active && it.flow == Flow::Replicating && behind <= LAG_ENTRIES_MAX
+            it.keeps_up(self.last) && behind <= LAG_ENTRIES_MAX
         };
         replica == self.own || self.of(replica).is_some_and(is_near)
     }

@@ -1,5 +1,5 @@
 //! What of the journal a shard's leader keeps behind its checkpoint: entries that a follower lacks
-//! which was there a moment ago. It then gets those, and no snapshot.
+//! which was there a moment ago. It then gets those, and no snapshot. Who that is serves others, too.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,9 @@ use super::ShardLog;
 const WAITED_TICKS: u64 = 600;
 /// How often it is noted who is there, in ticks: a leader forgets that itself every eight.
 const NOTICED_EVERY: u64 = 4;
+/// For how many ticks after it was noticed a follower counts as there: two rounds of noticing, one
+/// of which may fall right behind the leader's forgetting.
+const LATELY_TICKS: u64 = 8;
 
 /// Whether entries are kept for followers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,12 @@ impl Keeping {
         let active = followers.iter().filter(|follower| follower.active);
         self.there
             .extend(active.map(|follower| (follower.replica, now)));
+    }
+
+    /// Whether a follower was there a moment ago.
+    pub(super) fn was_there(&self, follower: ReplicaId) -> bool {
+        let then = self.there.get(&follower);
+        then.is_some_and(|then| self.ticks - then <= LATELY_TICKS)
     }
 
     /// A checkpoint has been made.
@@ -93,5 +102,33 @@ impl<E> ShardLog<E> {
             let shard = self.replica.shard();
             tracing::warn!(%shard, %error, "the journal has other entries than the log");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_replica::Flow;
+
+    use super::*;
+
+    #[test]
+    fn a_follower_is_there_for_a_while_after_it_was_heard_of_and_no_longer() {
+        let follower = |active| Progress {
+            replica: ReplicaId::new(7),
+            matched: LogIndex::new(1),
+            has: LogIndex::new(1),
+            flow: Flow::Replicating,
+            active,
+        };
+        let mut keeping = Keeping::default();
+        assert!(!keeping.was_there(ReplicaId::new(7)));
+
+        keeping.notice(&[follower(true)]);
+        keeping.ticks += NOTICED_EVERY;
+        keeping.notice(&[follower(false)]);
+        assert!(keeping.was_there(ReplicaId::new(7)));
+
+        keeping.ticks += LATELY_TICKS;
+        assert!(!keeping.was_there(ReplicaId::new(7)));
     }
 }

@@ -33,9 +33,14 @@ impl<E> ShardLog<E> {
         self.replica.applied_to()
     }
 
-    /// How far each member is, as a leader knows.
+    /// How far each member is, as a leader knows. It forgets once a round who is active and hears
+    /// of them again a moment later; who was there a moment ago counts as being so.
     pub(crate) fn progress(&self) -> Vec<Progress> {
-        self.replica.progress()
+        let mut progress = self.replica.progress();
+        for member in &mut progress {
+            member.active |= self.keeping.was_there(member.replica);
+        }
+        progress
     }
 
     /// Puts a change of members on its way.

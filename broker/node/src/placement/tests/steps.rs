@@ -9,9 +9,14 @@ struct Table {
     members: Vec<Member>,
     behind: BTreeSet<u64>,
     silent: BTreeSet<u64>,
+    /// Came back with everything, and nothing has happened since.
+    back: BTreeSet<u64>,
 }
 
 const SHARD: ShardId = ShardId::new(1);
+
+/// The last entry of its log.
+const LAST: u64 = 10_000;
 
 impl Table {
     /// Members 1 (ids minted from there on) to `count`, all voters, all wanted.
@@ -23,6 +28,7 @@ impl Table {
             members,
             behind: BTreeSet::new(),
             silent: BTreeSet::new(),
+            back: BTreeSet::new(),
         }
     }
 
@@ -63,28 +69,51 @@ impl Table {
         });
     }
 
-    fn next(&self, leader: u64) -> Step {
-        let progress = |m: &Member| Progress {
-            replica: m.replica,
-            matched: LogIndex::new(if self.behind.contains(&m.node.get()) {
-                10
-            } else {
-                9_500
-            }),
-            has: LogIndex::new(0),
-            flow: Flow::Replicating,
-            active: !self.silent.contains(&m.node.get()),
+    fn progress(&self, member: &Member) -> Progress {
+        let node = member.node.get();
+        let matched = match () {
+            () if self.behind.contains(&node) => 10,
+            () if self.back.contains(&node) => LAST,
+            () => LAST - 500,
         };
-        let progress: Vec<Progress> = self.members.iter().map(progress).collect();
-        let scene = Scene {
+        Progress {
+            replica: member.replica,
+            matched: LogIndex::new(matched),
+            has: LogIndex::new(0),
+            flow: match self.back.contains(&node) {
+                true => Flow::Probing,
+                false => Flow::Replicating,
+            },
+            active: !self.silent.contains(&node),
+        }
+    }
+
+    fn see<T>(&self, leader: u64, what: impl FnOnce(&Scene<'_>) -> T) -> T {
+        let members = self.members.iter();
+        let progress: Vec<Progress> = members.map(|member| self.progress(member)).collect();
+        what(&Scene {
             own: self.on(leader),
             members: &self.members,
             replicas: self.replicas(),
             progress: &progress,
-            last: LogIndex::new(10_000),
-        };
-        scene.next_change()
+            last: LogIndex::new(LAST),
+        })
     }
+
+    fn next(&self, leader: u64) -> Step {
+        self.see(leader, |scene| scene.next_change())
+    }
+}
+
+#[test]
+fn a_leader_that_must_go_hands_over_to_who_came_back_to_an_idle_shard_with_everything() {
+    let mut table = Table::of(3);
+    table.back.extend([2, 3]);
+    table.silent.insert(3);
+
+    let heir = table.see(1, |scene| scene.heir(|other| other != node(1)));
+
+    assert_eq!(heir, Some(table.on(2)));
 }
 
 #[test]
