@@ -7,6 +7,7 @@ use millrace_client::{
     Client, ConsumerOptions, Delivery, Error, Message, Position, PublisherOptions, ReadOptions,
     Settle,
 };
+use millrace_proto::v1::summary::Stats;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -105,6 +106,21 @@ impl Broker {
             consumer.close().await;
             Ok(count)
         })
+    }
+
+    /// Messages of a queue that are not settled.
+    ///
+    /// # Errors
+    /// When there is no such queue, or nobody answers.
+    pub(crate) fn left(&self, address: &str) -> Result<u64> {
+        let described = self
+            .runtime
+            .block_on(self.client.admin().describe(address))?;
+        let stats = described.summary.and_then(|summary| summary.stats);
+        let Some(Stats::Queue(queue)) = stats else {
+            bail!("{address} is no queue");
+        };
+        Ok(queue.ready + queue.in_flight + queue.delayed + queue.dying)
     }
 
     /// The offset of the oldest message a partition keeps, and the one after its newest.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::broker::Broker;
 use crate::pods;
 use crate::wait;
 use crate::world::{CLIENTS, CLUSTER, World};
@@ -17,16 +18,17 @@ use crate::world::{CLIENTS, CLUSTER, World};
 const PACE: Duration = Duration::from_millis(5);
 /// How long both ends keep trying: longer than a node is away in these tests.
 const PATIENCE: &str = "180s";
-/// The consumer ends when nothing has come for this long; it must outlast every interruption.
-const QUIET: &str = "45s";
+/// The consumer ends by itself when nothing has come for this long; it is ended before.
+const QUIET: &str = "300s";
 /// Until pods run and the first line has arrived.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// Until the consumer has noticed that nothing comes any more.
+/// Until everything is consumed that was published.
 const END_LIMIT: Duration = Duration::from_secs(240);
 
 /// A stream of lines through a queue.
 pub(crate) struct Load {
     name: &'static str,
+    namespace: String,
     address: String,
     publisher: Child,
     feeder: JoinHandle<io::Result<u64>>,
@@ -57,6 +59,7 @@ impl Load {
         let feeder = thread::spawn(move || feed(pipe, name, &stopped));
         let load = Self {
             name,
+            namespace: namespace.to_owned(),
             address,
             publisher,
             feeder,
@@ -98,10 +101,11 @@ impl Load {
     /// Ends the stream and enters all of it into the ledger: what was acknowledged, what arrived.
     ///
     /// # Errors
-    /// When a line was not acknowledged, or did not arrive.
+    /// When a line was not acknowledged, did not arrive, or was not settled.
     pub(crate) fn finish(self, world: &mut World) -> Result<()> {
         let Self {
             name,
+            namespace,
             address,
             publisher,
             feeder,
@@ -127,7 +131,7 @@ impl Load {
             world.ledger.acknowledge(line(name, number), &address);
         }
         let pod = consumer(name);
-        pods::ended(world, &pod, END_LIMIT)?;
+        wait_empty(world, &namespace, &address)?;
         let log = world.shell.kubectl(&["logs", "-n", CLIENTS, &pod])?;
         let mut arrived = 0;
         for text in log.lines().filter(|text| text.starts_with(&prefix(name))) {
@@ -145,6 +149,21 @@ impl Load {
         );
         Ok(())
     }
+}
+
+/// Waits until nothing of a queue is left to be settled.
+fn wait_empty(world: &World, namespace: &str, address: &str) -> Result<()> {
+    let mut broker = None;
+    wait::until_true("everything is settled", END_LIMIT, || {
+        let way = match broker.take() {
+            Some(way) => way,
+            None => Broker::connect(&world.shell, namespace)?,
+        };
+        let left = way.left(address)?;
+        broker = Some(way);
+        ensure!(left == 0, "{left} messages of {address} are left");
+        Ok(true)
+    })
 }
 
 fn publisher(name: &str) -> String {
