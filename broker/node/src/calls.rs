@@ -104,6 +104,12 @@ pub(super) enum Question {
         /// Which.
         shard: ShardId,
     },
+    /// What the node's catalogue says of nodes and replicas. Answer: `Option<Roster>`; nothing when
+    /// that is not later than what is known.
+    Roster {
+        /// Its revision.
+        known: u64,
+    },
 }
 
 /// Answer to `Sends`.

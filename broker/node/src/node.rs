@@ -2,7 +2,8 @@
 //! view and whether the node serves. Ways to propose, to ask and to read; decides nothing about
 //! messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use super::logs::Logs;
 use super::neighbours::Neighbours;
 use super::network::Network;
 use super::options::{ANSWER_WAIT_MAX, CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
+use super::placement::learning::Heard;
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
 use super::shard_log::Keeps;
@@ -62,6 +64,8 @@ pub(super) struct Node {
     /// Where other nodes take calls of clients.
     pub(super) directory: watch::Sender<BTreeMap<NodeId, Arc<str>>>,
     pub(super) view: watch::Sender<Arc<CatalogueView>>,
+    /// What others say of nodes and replicas.
+    pub(super) heard: Heard,
     /// Told when a replica of this node was given up because it lost something.
     pub(super) lost_more: Arc<Notify>,
     pub(super) phase: watch::Sender<Phase>,
@@ -364,6 +368,16 @@ impl Node {
         let preferred = preferred.filter(|node| replicas.nodes().any(|other| other == *node));
         let others = preferred.into_iter().chain(replicas.nodes());
         others.into_iter().find(|node| *node != own)
+    }
+
+    /// The next node after one that has a replica of a shard, by id, going round; not this one.
+    pub(super) fn candidate_after(&self, shard: ShardId, node: NodeId) -> Option<NodeId> {
+        let view = self.view.borrow();
+        let own = self.data_dir.node();
+        let others = view.roster().shard(shard)?.nodes();
+        let others: BTreeSet<NodeId> = others.filter(|other| *other != own).collect();
+        let after = others.range((Bound::Excluded(node), Bound::Unbounded));
+        after.chain(&others).next().copied()
     }
 
     /// Where another node takes calls of clients, if that is known.

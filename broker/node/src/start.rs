@@ -28,6 +28,7 @@ use super::neighbours::Neighbours;
 use super::network::Network;
 use super::node::{DiskLook, Node, Phase, not_leader, quarantined};
 use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
+use super::placement::learning::{self, Heard};
 use super::placement::registering;
 use super::pumps::Pumps;
 use super::recovery::{self, Apply, Metadata, Opened, Recovered, Unusable};
@@ -104,6 +105,7 @@ pub(super) fn start(
         neighbours: Neighbours::default(),
         directory: watch::Sender::default(),
         view: watch::Sender::new(Arc::new(view)),
+        heard: Heard::default(),
         lost_more: Arc::new(Notify::new()),
         phase,
         figures: Figures::default(),
@@ -121,6 +123,7 @@ pub(super) fn start(
     });
     let workers = run_workers(&node, workers_of(&node, found))?;
     registering::start(&node);
+    learning::start(&node);
     let mut disk = disk_routines;
     let (scrubber, running) = scrub(&node)?;
     disk.push(running);

@@ -36,6 +36,16 @@ impl CatalogueView {
         }
     }
 
+    /// What others know of nodes and replicas, while there is no catalogue here; `None` when that is
+    /// no news.
+    pub(crate) fn told(roster: &Arc<Roster>, before: &Self) -> Option<Self> {
+        let refusal = before.unavailable.clone()?;
+        (roster.revision() > before.roster.revision()).then(|| Self {
+            roster: Arc::clone(roster),
+            ..Self::unavailable(refusal)
+        })
+    }
+
     /// What comes after this view.
     pub(crate) fn next(&self, topology: &Topology, roster: &Arc<Roster>) -> Self {
         let is_same = self.revision() == topology.revision();

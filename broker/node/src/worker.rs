@@ -28,6 +28,7 @@ use super::outbound::{Outbound, SyncMark};
 use super::shortages::TOLD_EVERY;
 use super::turn::Turn;
 use draining::Draining;
+use hosting::Former;
 
 /// How often connections, retention and old journal files are looked after, while there are any.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     ghosts: BTreeSet<ShardId>,
     /// Whether what is here may differ from what the catalogue wants here.
     rehost: bool,
+    former: Former,
 }
 
 /// Whether the worker goes on.
@@ -108,6 +110,7 @@ impl Worker {
             draining: None,
             ghosts: BTreeSet::new(),
             rehost: false,
+            former: Former::default(),
         }
     }
 

@@ -315,8 +315,11 @@ impl Roster {
         shards.any(|replicas| replicas.nodes().any(|other| other == node))
     }
 
-    /// Whether it contradicts itself, for a snapshot that was read; says how.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+    /// Whether one that was read makes sense.
+    ///
+    /// # Errors
+    /// How it contradicts itself.
+    pub fn check(&self) -> Result<(), &'static str> {
         if self.nodes.len() > NODES_MAX {
             return Err("there are too many nodes");
         }

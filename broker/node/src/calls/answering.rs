@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_engine::catalogue::CatalogueCommand;
+use millrace_engine::catalogue::{CatalogueCommand, Roster};
 use millrace_engine::command::Command;
 use millrace_engine::outcome::Outcome;
 use millrace_storage::{Limits, ReadError, records};
@@ -78,6 +78,7 @@ impl Node {
                 encoded(Ok(()))
             }
             Question::ReadIndex { shard } => encoded(self.read_index(shard).await),
+            Question::Roster { known } => encoded(self.roster_for(known)),
         }
     }
 
@@ -174,6 +175,14 @@ impl Node {
             end: extent.end,
             messages: messages.collect(),
         })
+    }
+
+    /// As its own catalogue has it: what it was told itself may be old.
+    fn roster_for(&self, known: u64) -> Result<Option<Roster>, Refusal> {
+        let view = self.view.borrow().clone();
+        view.topology()?;
+        let own = view.roster();
+        Ok((own.revision() > known).then(|| Roster::clone(own)))
     }
 
     fn extents_for(

@@ -202,7 +202,10 @@ impl Node {
         let request = encode(question, body);
         let answer = match self.network.call(node, request).await {
             Ok(answer) => answer,
-            Err(error) => return Err(unreachable(shard, &error)),
+            Err(error) => {
+                self.pass_over(shard, node);
+                return Err(unreachable(shard, &error));
+            }
         };
         let Some(answer) = decode_answer(&answer) else {
             let text = format!("node {node} does not understand what this one asks");
@@ -210,6 +213,16 @@ impl Node {
             return Err(refusal.unknown().retry_after_millis(RETRY_AFTER_MS));
         };
         answer.inspect_err(|refusal| self.note_leader(shard, refusal))
+    }
+
+    /// A node could not be asked about a shard: the next time, another one is that may know.
+    fn pass_over(&self, shard: ShardId, node: NodeId) {
+        if self.hosts(shard) {
+            return;
+        }
+        if let Some(next) = self.candidate_after(shard, node) {
+            self.leaders.set(shard, Led::There(next));
+        }
     }
 
     /// Another node says who leads a shard: that is news if this node has no replica of it.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use millrace_engine::catalogue::CatalogueCommand;
+use millrace_engine::catalogue::{CatalogueCommand, Roster};
 use millrace_engine::command::{BatchHeader, Command};
 use millrace_engine::outcome::{Outcome, Room};
 use millrace_types::{ErrorCode, LogId, LogIndex, Offset, Refusal, ReplicaId, ShardId, Term};
@@ -63,6 +63,7 @@ fn questions() -> Vec<Question> {
             reserve_bytes: 12,
         },
         Question::ReadIndex { shard: SHARD },
+        Question::Roster { known: 8 },
     ]
 }
 
@@ -93,6 +94,7 @@ fn answers() -> Vec<Bytes> {
             lowest: vec![None, Some(Offset::new(2))],
         })),
         encode_answer(&Ok(vec![standing()])),
+        encode_answer(&Ok(Some(Roster::default()))),
     ]
 }
 

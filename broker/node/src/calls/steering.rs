@@ -1,5 +1,6 @@
 //! How shards stand, and handing them over, here and on other nodes.
 
+use millrace_engine::catalogue::Roster;
 use millrace_types::{ErrorCode, NodeId, Refusal, ShardId};
 
 use super::Question;
@@ -32,6 +33,19 @@ impl Node {
     /// When it does not answer.
     pub(crate) async fn standing_of(&self, node: NodeId) -> Result<Vec<ShardStanding>, Refusal> {
         let question = Question::Standing;
+        self.ask_of(node, ShardId::METADATA, &question, &[]).await
+    }
+
+    /// What another node knows of nodes and replicas, if it is later than a revision.
+    ///
+    /// # Errors
+    /// When it does not answer, or has no catalogue itself.
+    pub(crate) async fn roster_of(
+        &self,
+        node: NodeId,
+        known: u64,
+    ) -> Result<Option<Roster>, Refusal> {
+        let question = Question::Roster { known };
         self.ask_of(node, ShardId::METADATA, &question, &[]).await
     }
 

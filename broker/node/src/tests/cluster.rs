@@ -5,6 +5,10 @@ mod current;
 mod elsewhere;
 mod failover;
 mod full_disk;
+mod joining;
+mod load;
+mod losses;
+mod moves;
 mod snapshots;
 mod steering;
 
@@ -49,6 +53,8 @@ struct Cluster {
 /// One node, dead or alive.
 struct Member {
     id: NodeId,
+    /// Where it says that it is.
+    address: String,
     /// Nothing when it joined later.
     founding: Option<Founding>,
     disk: MemoryDisk,
@@ -60,9 +66,27 @@ fn live<F>(seed: u64, change: fn(&mut NodeOptions), story: impl FnOnce(Cluster) 
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    founded(seed, (3, change), story);
+}
+
+/// Runs a story on a node that has just founded a cluster alone.
+fn alone<F>(seed: u64, story: impl FnOnce(Cluster) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    founded(seed, (1, |_| {}), story);
+}
+
+fn founded<F>(
+    seed: u64,
+    (founders, change): (usize, fn(&mut NodeOptions)),
+    story: impl FnOnce(Cluster) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let host = TestHost::new(seed);
-    let cluster = Cluster::new(&host, change);
-    for node in 0..3 {
+    let cluster = Cluster::new(&host, founders, change);
+    for node in 0..founders {
         cluster.start(node);
     }
     host.run(story(cluster.clone()));
@@ -84,6 +108,7 @@ impl Member {
         let (id, founding, life) = (dir.node(), None, None);
         Self {
             id,
+            address: format!("{id}:1"),
             founding,
             disk,
             life,
@@ -92,16 +117,17 @@ impl Member {
 }
 
 impl Cluster {
-    fn new(host: &TestHost, change: fn(&mut NodeOptions)) -> Self {
-        let mut members: Vec<Member> = (0..3).map(|_| Member::new(host, |_| {})).collect();
+    fn new(host: &TestHost, founders: usize, change: fn(&mut NodeOptions)) -> Self {
+        let members = (0..founders).map(|_| Member::new(host, |_| {}));
+        let mut members: Vec<Member> = members.collect();
         let founder = |member: &Member| Founder {
             node: member.id,
-            peer: format!("{}:1", member.id),
+            peer: member.address.clone(),
         };
         let draft = FoundingDraft {
             cluster_id: "ours".into(),
             shards: SHARDS,
-            replication: 3,
+            replication: u32::try_from(founders).unwrap(),
             founders: members.iter().map(founder).collect(),
         };
         let founding: Founding = draft.try_into().unwrap();
@@ -136,6 +162,7 @@ impl Cluster {
         self.members()[node].life = Some(life.clone());
         let mut options = options_at("data");
         options.founding = self.members()[node].founding.clone();
+        options.advertised.peer_address = self.members()[node].address.clone();
         options.shards = SHARDS;
         (self.change)(&mut options);
         let network = Arc::new(Wires(id, self.net.clone()));

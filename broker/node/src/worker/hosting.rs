@@ -4,12 +4,14 @@
 //!
 //! Promises: what the disk has of a former replica is never read as the next one's; nothing is let
 //! go of before the catalogue says that nobody wants or has it; what is given up never votes again,
-//! not even after a restart.
+//! not even after a restart; its files go when others have what it had and nobody reads them.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use millrace_engine::catalogue::Roster;
+use millrace_storage::Store;
 use millrace_types::{LogIndex, NodeId, Refusal, ReplicaId, ShardId};
 
 use super::Worker;
@@ -22,11 +24,27 @@ use crate::slot::Content;
 use crate::start::{self, OpenedReplica};
 use crate::view::CatalogueView;
 
+/// Replicas that this node has given up.
+#[derive(Debug, Default)]
+pub(super) struct Former {
+    /// Bodies of those that somebody may still read.
+    stores: BTreeMap<ShardId, Weak<Store>>,
+    /// Shards of which nothing is left on the disk.
+    cleared: BTreeSet<ShardId>,
+}
+
+impl Former {
+    fn is_read(&self, shard: ShardId) -> bool {
+        let store = self.stores.get(&shard);
+        store.is_some_and(|store| store.strong_count() > 0)
+    }
+}
+
 impl Worker {
     /// Looks at all shards of this worker. What cannot be done yet is looked at again.
     pub(super) fn rehost(&mut self, now: Instant) {
         self.rehost = false;
-        let roster = Arc::clone(self.node.view.borrow().roster());
+        let roster = self.node.roster();
         if !roster.is_founded() {
             return;
         }
@@ -54,20 +72,46 @@ impl Worker {
             self.give_up(shard);
             self.node.snapshots.forget(shard);
         }
-        let dir = &self.node.data_dir;
-        let wanted = roster.wanted(shard, dir.node());
-        let Some(wanted) = wanted.filter(|wanted| dir.retired(shard) != Some(*wanted)) else {
-            return;
-        };
-        if dir.replica(shard).is_some() {
+        if self.node.data_dir.replica(shard).is_some() {
             return;
         }
-        // The same holds for a state that was on its way to the former one.
-        if self.ghosts.contains(&shard) || self.node.snapshots.has_files(shard) {
+        let wanted = roster.wanted(shard, self.node.data_dir.node());
+        match wanted.filter(|wanted| self.node.data_dir.retired(shard) != Some(*wanted)) {
+            // The same holds for a state that was on its way to the former one.
+            Some(_) if self.is_in_use(shard) => self.rehost = true,
+            Some(wanted) => self.open(shard, wanted, now),
+            None => self.clear(shard, roster),
+        }
+    }
+
+    /// Whether somebody still writes or reads what a former replica has left behind.
+    fn is_in_use(&self, shard: ShardId) -> bool {
+        self.ghosts.contains(&shard)
+            || self.node.snapshots.has_files(shard)
+            || self.former.is_read(shard)
+    }
+
+    /// Removes what a former replica has left behind, when others have what it had. Blocks on the
+    /// disk, which happens rarely.
+    fn clear(&mut self, shard: ShardId, roster: &Roster) {
+        let former = self.node.data_dir.retired(shard);
+        let is_gone = former.is_some_and(|former| roster.is_gone(shard, former));
+        if !is_gone || self.former.cleared.contains(&shard) {
+            return;
+        }
+        if self.is_in_use(shard) {
             self.rehost = true;
             return;
         }
-        self.open(shard, wanted, now);
+        match self.node.data_dir.clear_retired(shard) {
+            Ok(()) => {
+                self.former.cleared.insert(shard);
+            }
+            Err(error) => {
+                tracing::error!(%shard, %error, "what a former replica has left is still there");
+                self.rehost = true;
+            }
+        }
     }
 
     fn is_checkpointing(&self, shard: ShardId) -> bool {
@@ -80,7 +124,7 @@ impl Worker {
         here.is_some_and(DataShard::is_checkpointing) || self.ghosts.contains(&shard)
     }
 
-    /// Never again this replica. Its files stay until there is a next one.
+    /// Never again this replica. Its files stay until somebody else has what it had.
     fn give_up(&mut self, shard: ShardId) {
         if let Err(error) = self.node.data_dir.retire(shard) {
             tracing::error!(%shard, %error, "a replica cannot be given up");
@@ -95,7 +139,12 @@ impl Worker {
             self.drop_shard(shard, &refusal);
         }
         self.node.leaders.set(shard, Led::Nobody);
-        self.node.slot_at_all(shard).replace(Content::Absent);
+        let slot = self.node.slot_at_all(shard);
+        if let Some(store) = slot.store() {
+            self.former.stores.insert(shard, Arc::downgrade(&store));
+        }
+        slot.replace(Content::Absent);
+        self.former.cleared.remove(&shard);
         self.node.journal.release(shard, LogIndex::new(u64::MAX));
         self.node.lost_more.notify_one();
     }
@@ -109,6 +158,7 @@ impl Worker {
             return;
         }
         self.node.journal.restart(shard);
+        self.former.cleared.remove(&shard);
         match start::open_replica(&self.node, shard, now) {
             Ok(OpenedReplica::Metadata(metadata)) => self.metadata = Some(*metadata),
             Ok(OpenedReplica::Data(data)) => {

@@ -120,16 +120,17 @@ impl DataDir {
     /// removed. The same again is no error.
     ///
     /// # Errors
-    /// When there is another one, or its id was used.
+    /// When there is another one, or its id was used or is an older one.
     pub fn hold(&self, shard: ShardId, replica: ReplicaId) -> Result<(), BelongError> {
         let mut identity = self.lock();
         let belongs = belongs(&identity, shard)?;
         if let Some(held) = belongs.replicas.get(&shard) {
+            let was_used = || !is_later(&belongs.cluster, shard, (held.replica, replica));
             match (held.state, held.replica == replica) {
-                (HeldState::Retired, false) => {}
-                (HeldState::Retired, true) => {
+                (HeldState::Retired, _) if was_used() => {
                     return Err(BelongError::Retired { shard, replica });
                 }
+                (HeldState::Retired, _) => {}
                 (HeldState::Founder | HeldState::Added, true) => return Ok(()),
                 (HeldState::Founder | HeldState::Added, false) => {
                     let replica = held.replica;
@@ -145,8 +146,8 @@ impl DataDir {
         self.set(&mut identity, shard, Held { replica, state })
     }
 
-    /// Gives up this node's replica of a shard, durably; its files go when there is a next one. No
-    /// error when there is none.
+    /// Gives up this node's replica of a shard, durably; its files go with `clear_retired`, or when
+    /// there is a next one. No error when there is none.
     ///
     /// # Errors
     /// When there is no such shard.
@@ -160,6 +161,19 @@ impl DataDir {
                 let state = HeldState::Retired;
                 self.set(&mut identity, shard, Held { replica, state })
             }
+        }
+    }
+
+    /// Removes the files of a replica that was given up. Does nothing when one is here.
+    ///
+    /// # Errors
+    /// When there is no such shard.
+    pub fn clear_retired(&self, shard: ShardId) -> Result<(), BelongError> {
+        let identity = self.lock();
+        let held = belongs(&identity, shard)?.replicas.get(&shard);
+        match held {
+            Some(held) if held.state == HeldState::Retired => Ok(self.clear(shard)?),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -243,6 +257,15 @@ fn belongs(identity: &Identity, shard: ShardId) -> Result<&Belongs, BelongError>
     let belongs = identity.belongs.as_ref();
     let has_it = |all: &&Belongs| shard.get() <= all.cluster.shards;
     belongs.filter(has_it).ok_or(BelongError::NoShard { shard })
+}
+
+/// Whether a replica was minted after one that was here, whatever an old catalogue wants: ids are
+/// minted in order, and founders brought theirs before.
+fn is_later(cluster: &Cluster, shard: ShardId, (former, next): (ReplicaId, ReplicaId)) -> bool {
+    let founding = cluster.founding.as_ref();
+    let first = founding.map(|founding| founding.members(shard));
+    let is_first = |id| first.iter().flatten().any(|(first, _)| *first == id);
+    former != next && !is_first(next) && (is_first(former) || next > former)
 }
 
 fn is_founder(cluster: &Cluster, node: NodeId) -> bool {

@@ -360,6 +360,32 @@ fn a_replica_that_was_given_up_is_not_used_again_and_its_files_are_gone() {
 }
 
 #[test]
+fn what_was_given_up_is_cleared_and_no_older_replica_comes_back() {
+    let disk = MemoryDisk::new();
+    let dir = open_only(&disk);
+    dir.found(&founding_with(dir.node(), "ours")).unwrap();
+    let shard = ShardId::new(1);
+    let first = dir.replica(shard).unwrap();
+    let path = dir.shard_path(shard).join("checkpoint-1");
+    disk.create_dir_all(path.parent().unwrap()).unwrap();
+    disk.open(&path, OpenMode::CreateNew).unwrap();
+
+    dir.clear_retired(shard).unwrap();
+    assert!(disk.content(&path).is_ok(), "it is not given up");
+    dir.retire(shard).unwrap();
+    dir.clear_retired(shard).unwrap();
+    assert!(disk.content(&path).is_err());
+
+    dir.hold(shard, ReplicaId::new(9)).unwrap();
+    dir.retire(shard).unwrap();
+    for older in [first, ReplicaId::new(8), ReplicaId::new(9)] {
+        let refused = dir.hold(shard, older);
+        assert!(matches!(refused, Err(BelongError::Retired { replica, .. }) if replica == older));
+    }
+    dir.hold(shard, ReplicaId::new(10)).unwrap();
+}
+
+#[test]
 fn a_crash_while_founding_leaves_the_directory_before_or_after() {
     let operations = [
         Operation::Write,
