@@ -144,6 +144,19 @@ fn a_replacement_is_added_catches_up_and_takes_the_place_in_one_change() {
 }
 
 #[test]
+fn a_learner_with_everything_of_a_shard_where_nothing_happens_comes_to_vote() {
+    let mut table = Table::of(1);
+    table.world.register(2, 2, "");
+    table.want(&[1, 2]);
+    table.join(2);
+    table.back.insert(2);
+    let promote = Change::Promote {
+        replica: table.on(2),
+    };
+    assert_eq!(table.next(1), Step::Change(vec![promote]));
+}
+
+#[test]
 fn the_second_and_third_voter_come_together() {
     let mut table = Table::of(1);
     for n in [2, 3] {
