@@ -3,26 +3,16 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use millrace_client::{Client, ClientOptions};
+use clap::{Parser, Subcommand};
 
-use crate::exit::Failure;
-use crate::{consume, describe, list, nodes, peek, publish, read, serve, topology};
-
-/// Told at the end of the help of every verb that talks to a server, since scripts branch on them.
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  some messages were refused or not settled, or documents are invalid
-  2  wrong usage
-  3  the server cannot be reached
-  4  no such queue, topic, partition or node
-  5  nothing came for as long as --wait allows, and --count was not reached";
+use crate::exit::{EXIT_CODES, Failure};
+use crate::talk::Talk;
+use crate::{serve, topology};
 
 /// A message broker that lives in Kubernetes as natively as a Deployment does.
 #[derive(Debug, Parser)]
 #[command(name = "millrace", version, after_help = EXIT_CODES)]
-pub(crate) struct Cli {
+struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -31,84 +21,11 @@ pub(crate) struct Cli {
 enum Verb {
     /// Run a broker
     Serve(serve::Args),
-    /// Send messages to a queue or topic
-    #[command(after_help = EXIT_CODES)]
-    Publish(publish::Args),
-    /// Take messages from a queue, one a line
-    #[command(after_help = EXIT_CODES)]
-    Consume(consume::Args),
-    /// Replay a topic, one message a line
-    #[command(after_help = EXIT_CODES)]
-    Read(read::Args),
-    /// Look at the messages of a queue without taking them
-    #[command(after_help = EXIT_CODES)]
-    Peek(peek::Args),
-    /// Show one queue or topic: what is declared, and how it does
-    #[command(after_help = EXIT_CODES)]
-    Describe(describe::Args),
-    /// List queues and topics
-    #[command(after_help = EXIT_CODES)]
-    List(list::Args),
-    /// List the nodes of the cluster
-    #[command(after_help = EXIT_CODES)]
-    Nodes(nodes::ListArgs),
-    /// List the shards, who leads them and how far their replicas are
-    #[command(after_help = EXIT_CODES)]
-    Shards(nodes::ListArgs),
-    /// Have a node hand over what it leads, and wait until it can be stopped
-    #[command(after_help = EXIT_CODES)]
-    Drain(nodes::DrainArgs),
-    /// Let a node lead again
-    #[command(after_help = EXIT_CODES)]
-    Undrain(nodes::NodeArgs),
-    /// Have a node's replicas moved to others, and keep it from getting new ones
-    #[command(after_help = EXIT_CODES)]
-    Cordon(nodes::NodeArgs),
-    /// Let a node have replicas again
-    #[command(after_help = EXIT_CODES)]
-    Uncordon(nodes::NodeArgs),
-    /// Strike a node off that has no replicas any more
-    #[command(after_help = EXIT_CODES)]
-    Forget(nodes::NodeArgs),
-    /// Have another node lead a shard
-    #[command(after_help = EXIT_CODES)]
-    Transfer(nodes::TransferArgs),
-    /// Move a replica of a shard to another node
-    #[command(after_help = EXIT_CODES)]
-    Move(nodes::MoveArgs),
+    #[command(flatten)]
+    Talk(Talk),
     /// Work with topology files
     #[command(subcommand)]
     Topology(topology::Verb),
-}
-
-/// How to reach a server; part of every verb that needs one.
-#[derive(Debug, Args)]
-pub(crate) struct Connection {
-    /// Where the broker listens for clients; of several nodes, with commas between, the next is
-    /// used
-    /// when one cannot be reached
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "MILLRACE_SERVER",
-        default_value = "http://127.0.0.1:7070"
-    )]
-    pub(crate) server: String,
-    /// Send everything to --server, which forwards it, and nothing to other nodes directly: for
-    /// when only that one can be reached, as through kubectl port-forward
-    #[arg(long, env = "MILLRACE_NO_DIRECT", value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) no_direct: bool,
-}
-
-impl Connection {
-    /// A client of that server.
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let options = ClientOptions {
-            direct: !self.no_direct,
-            ..ClientOptions::new(&self.server)
-        };
-        Client::connect(options).map_err(Failure::usage)
-    }
 }
 
 /// `250ms`, `10s`, `5m`, `1h30m`.
@@ -144,50 +61,29 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Runs the verb.
-pub(crate) fn run(cli: Cli) -> ExitCode {
-    let verb = match cli.verb {
+/// Runs the verb that the command line names.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
         Verb::Serve(args) => return serve::run(args),
-        Verb::Topology(verb) => return ended(topology::run(verb)),
-        verb => verb,
+        Verb::Topology(verb) => topology::run(verb),
+        Verb::Talk(talk) => run(talk.run()),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return ended(Err(Failure::local("cannot start", &error))),
-    };
-    let outcome = runtime.block_on(async {
-        match verb {
-            Verb::Publish(args) => publish::run(args).await,
-            Verb::Consume(args) => consume::run(args).await,
-            Verb::Read(args) => read::run(args).await,
-            Verb::Peek(args) => peek::run(args).await,
-            Verb::Describe(args) => describe::run(args).await,
-            Verb::List(args) => list::run(args).await,
-            Verb::Nodes(args) => nodes::nodes(args).await,
-            Verb::Shards(args) => nodes::shards(args).await,
-            Verb::Drain(args) => nodes::drain(args).await,
-            Verb::Undrain(args) => nodes::undrain(args).await,
-            Verb::Cordon(args) => nodes::cordon(args).await,
-            Verb::Uncordon(args) => nodes::uncordon(args).await,
-            Verb::Forget(args) => nodes::forget(args).await,
-            Verb::Transfer(args) => nodes::transfer(args).await,
-            Verb::Move(args) => nodes::move_replica(args).await,
-            Verb::Serve(_) | Verb::Topology(_) => Ok(()),
-        }
-    });
-    // A thread that still reads stdin must not hold up the end.
-    runtime.shutdown_background();
-    ended(outcome)
-}
-
-fn ended(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+fn run(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("cannot start", &error))?;
+    let outcome = runtime.block_on(verb);
+    // A thread that still reads stdin must not hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[cfg(test)]

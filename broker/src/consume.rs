@@ -7,7 +7,8 @@ use futures::stream::FuturesUnordered;
 use millrace_client::{ConsumerOptions, Delivery, Error, Settling};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::{Connection, duration};
+use crate::cli::duration;
+use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::{self, Format, Reader};
@@ -23,9 +24,9 @@ const PREFETCH_MAX: u32 = 256;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    target: Target,
+    pub(crate) target: Target,
     #[command(flatten)]
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// Stop after this many messages; without it, go on until interrupted
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,

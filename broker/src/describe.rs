@@ -9,7 +9,7 @@ use millrace_proto::v1::{
 };
 use serde_json::{Value, json};
 
-use crate::cli::Connection;
+use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::list::{Output, state, summary};
 use crate::output;
@@ -20,9 +20,9 @@ use crate::target::Target;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    target: Target,
+    pub(crate) target: Target,
     #[command(flatten)]
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,

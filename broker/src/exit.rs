@@ -1,6 +1,6 @@
 //! How a verb ends when it did not succeed: a text for people, an exit code for scripts.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::process::ExitCode;
 
@@ -8,7 +8,17 @@ use millrace_client::Error;
 
 use crate::tell;
 
-/// Some messages were refused or not settled, or documents are invalid.
+/// Told at the end of the help of every verb that talks to a server, since scripts branch on them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  some messages were refused or not settled, documents are invalid, or a node cannot be stopped
+  2  wrong usage
+  3  the server cannot be reached
+  4  no such queue, topic, partition or node
+  5  nothing came for as long as --wait allows, and --count was not reached";
+
+/// Some messages were refused or not settled, documents are invalid, or a node cannot be stopped.
 const REFUSED: u8 = 1;
 /// Wrong usage; clap's code, too.
 const USAGE: u8 = 2;
@@ -24,7 +34,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Why a verb did not succeed.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     code: u8,
     /// Empty when everything has been said.
     text: String,
@@ -32,15 +42,39 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// The command line asks for something that makes no sense.
-    pub(crate) fn usage(text: impl Display) -> Self {
+    pub fn usage(text: impl Display) -> Self {
         Self {
             code: USAGE,
             text: text.to_string(),
         }
     }
 
+    /// What has to be asked first cannot be reached.
+    pub fn unreachable(text: impl Display) -> Self {
+        Self {
+            code: UNREACHABLE,
+            text: text.to_string(),
+        }
+    }
+
+    /// What is named is not there.
+    pub fn not_found(text: impl Display) -> Self {
+        Self {
+            code: NOT_FOUND,
+            text: text.to_string(),
+        }
+    }
+
+    /// It was refused.
+    pub fn failed(text: impl Display) -> Self {
+        Self {
+            code: REFUSED,
+            text: text.to_string(),
+        }
+    }
+
     /// Some messages or documents are wrong; they have been named already.
-    pub(crate) const fn refused() -> Self {
+    pub const fn refused() -> Self {
         Self {
             code: REFUSED,
             text: String::new(),
@@ -48,7 +82,7 @@ impl Failure {
     }
 
     /// Not everything came in time.
-    pub(crate) fn idle(text: impl Display) -> Self {
+    pub fn idle(text: impl Display) -> Self {
         Self {
             code: IDLE,
             text: text.to_string(),
@@ -56,7 +90,7 @@ impl Failure {
     }
 
     /// The user would not wait.
-    pub(crate) fn interrupted(text: impl Display) -> Self {
+    pub fn interrupted(text: impl Display) -> Self {
         Self {
             code: INTERRUPTED,
             text: text.to_string(),
@@ -64,7 +98,7 @@ impl Failure {
     }
 
     /// This machine failed, not the server.
-    pub(crate) fn local(doing: &str, error: &io::Error) -> Self {
+    pub fn local(doing: &str, error: &io::Error) -> Self {
         Self {
             code: REFUSED,
             text: format!("{doing}: {error}"),
@@ -72,7 +106,7 @@ impl Failure {
     }
 
     /// A call failed; `doing` names the object.
-    pub(crate) fn call(doing: impl Display, server: &str, error: &Error) -> Self {
+    pub fn call(doing: impl Display, server: &str, error: &Error) -> Self {
         if error.is_unreachable() {
             return Self {
                 code: UNREACHABLE,
@@ -95,10 +129,16 @@ impl Failure {
     }
 
     /// Says it, and gives the code.
-    pub(crate) fn report(&self) -> ExitCode {
+    pub fn report(&self) -> ExitCode {
         if !self.text.is_empty() {
             tell::line(format_args!("error: {}", self.text));
         }
         ExitCode::from(self.code)
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }

@@ -1,12 +1,14 @@
 //! `millrace list`: queues and topics of a namespace, or of all.
 
 use clap::ValueEnum;
+use millrace_client::{Client, Error};
+use millrace_crds::DEFAULT_NAMESPACE;
 use millrace_proto::v1::list_request::Kind;
 use millrace_proto::v1::summary::Stats;
 use millrace_proto::v1::{QueueStats, Summary, TopicStats};
 use serde_json::{Value, json};
 
-use crate::cli::Connection;
+use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::json::time;
 use crate::table::{age, bytes, table};
@@ -39,16 +41,39 @@ pub(crate) struct Args {
     #[arg(value_enum, default_value = "all")]
     what: What,
     #[command(flatten)]
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// Of this namespace
-    #[arg(short, long, env = "MILLRACE_NAMESPACE", default_value = "default")]
-    namespace: String,
+    /// [default: default]
+    #[arg(short, long, env = "MILLRACE_NAMESPACE")]
+    pub(crate) namespace: Option<String>,
     /// Of all namespaces, whatever --namespace says
     #[arg(short = 'A', long)]
     all_namespaces: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
+}
+
+impl Args {
+    /// Of all namespaces, as a table.
+    pub(crate) fn everything() -> Self {
+        Self {
+            what: What::All,
+            connection: Connection::default(),
+            namespace: None,
+            all_namespaces: true,
+            output: Output::Table,
+        }
+    }
+}
+
+/// Queues and topics of all namespaces, as `--output json` prints them.
+///
+/// # Errors
+/// As the server refuses it, or cannot be reached.
+pub async fn as_json(client: &Client) -> Result<Value, Error> {
+    let items = client.admin().list(Kind::Unspecified, "").await?;
+    Ok(items.iter().map(summary).collect())
 }
 
 /// Lists.
@@ -62,7 +87,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let namespace = if args.all_namespaces {
         ""
     } else {
-        args.namespace.as_str()
+        args.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
     };
     let items = client.admin().list(kind, namespace).await;
     let items = items.map_err(|error| Failure::call("cannot list", client.url(), &error))?;

@@ -1,11 +1,10 @@
 //! `millrace nodes`, `shards`, and the verbs that steer them: on the control port of any node, with
-//! the control token. A node is named by its id, or by as many of its first digits as tell it from
-//! the others.
+//! the control token. A node is named by its id, by as many of its first digits as tell it from the
+//! others, or by the host of its address: `main-0` for the first pod of cluster `main`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_client::{ClientOptions, Control, Error};
+use millrace_client::{Control, Error};
 use millrace_proto::v1::{
     Blocker, MoveReplicaRequest, Node, NodeHosting, Shard, ShardMember, TransferLeaderRequest,
 };
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::cli::duration;
+use crate::connection::ControlPort;
 use crate::exit::Failure;
 use crate::list::Output;
 use crate::table::table;
@@ -21,67 +21,11 @@ use crate::{output, tell};
 /// Between two looks at a node that is drained: a hand-over takes less than that.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How to reach a control port.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ControlPort {
-    /// Where any broker of the cluster listens for control
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "MILLRACE_CONTROL",
-        default_value = "http://127.0.0.1:7071"
-    )]
-    control: String,
-    /// The file with the control token; a broker that listens on loopback may have none
-    #[arg(long, value_name = "FILE", env = "MILLRACE_CONTROL_TOKEN_FILE")]
-    control_token_file: Option<PathBuf>,
-}
-
-impl ControlPort {
-    fn open(&self) -> Result<Control, Failure> {
-        let read = |file: &PathBuf| {
-            std::fs::read_to_string(file).map_err(|error| {
-                let doing = format!("cannot read the control token from {}", file.display());
-                Failure::local(&doing, &error)
-            })
-        };
-        let token = self.control_token_file.as_ref().map(read).transpose()?;
-        let token = token.unwrap_or_default();
-        Control::connect(ClientOptions::new(&self.control), &token).map_err(Failure::usage)
-    }
-
-    fn failed(&self, doing: &str, error: &Error) -> Failure {
-        Failure::call(doing, &self.control, error)
-    }
-
-    /// The id of a node of which the first digits are given.
-    async fn node(&self, control: &Control, digits: &str) -> Result<String, Failure> {
-        let all = control.nodes().await;
-        let all = all.map_err(|error| self.failed("cannot list nodes", &error))?;
-        pick(all.nodes.into_iter().map(|node| node.node_id), digits)
-    }
-}
-
-/// The only id that begins like this.
-fn pick(ids: impl Iterator<Item = String>, digits: &str) -> Result<String, Failure> {
-    let digits = digits.to_ascii_lowercase();
-    let mut fits = ids.filter(|id| id.starts_with(&digits));
-    match (fits.next(), fits.next()) {
-        (Some(node), None) if !digits.is_empty() => Ok(node),
-        (Some(_), _) => Err(Failure::usage(format!(
-            "several nodes begin with {digits:?}"
-        ))),
-        (None, _) => Err(Failure::usage(format!(
-            "no node begins with {digits:?}; `millrace nodes` lists them"
-        ))),
-    }
-}
-
 /// Options of `nodes` and `shards`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
-    port: ControlPort,
+    pub(crate) port: ControlPort,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -99,18 +43,28 @@ impl ListArgs {
 /// Options of a verb on a node.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeArgs {
-    /// The node's id, or its first digits
+    /// The node's id, its first digits, or its host, such as main-0
     #[arg(value_name = "NODE")]
     node: String,
     #[command(flatten)]
-    port: ControlPort,
+    pub(crate) port: ControlPort,
+}
+
+/// Options of a verb that tells of a node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListedNodeArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
 }
 
 /// Options of `drain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DrainArgs {
     #[command(flatten)]
-    node: NodeArgs,
+    pub(crate) node: NodeArgs,
     /// How long to wait until the node can be stopped; 0s: not at all
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     wait: Duration,
@@ -121,11 +75,11 @@ pub(crate) struct DrainArgs {
 pub(crate) struct TransferArgs {
     /// The shard's number
     shard: u32,
-    /// Who is to lead: the node's id, or its first digits
+    /// Who is to lead: the node's id, its first digits, or its host
     #[arg(value_name = "NODE")]
     node: String,
     #[command(flatten)]
-    port: ControlPort,
+    pub(crate) port: ControlPort,
 }
 
 /// Options of `move`.
@@ -140,7 +94,18 @@ pub(crate) struct MoveArgs {
     #[arg(value_name = "TO")]
     to: String,
     #[command(flatten)]
-    port: ControlPort,
+    pub(crate) port: ControlPort,
+}
+
+/// All nodes and all shards, as `--output json` prints them.
+///
+/// # Errors
+/// As the server refuses it, or cannot be reached.
+pub async fn as_json(control: &Control) -> Result<(Value, Value), Error> {
+    let (nodes, shards) = (control.nodes().await?, control.shards().await?);
+    let nodes = nodes.nodes.iter().map(node_value).collect();
+    let shards = shards.shards.iter().map(shard_value).collect();
+    Ok((nodes, shards))
 }
 
 /// Lists nodes.
@@ -312,6 +277,38 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     }
 }
 
+/// Tells whether a node can be stopped.
+pub(crate) async fn can_stop(args: ListedNodeArgs) -> Result<(), Failure> {
+    let port = &args.node.port;
+    let (control, node) = args.node.open().await?;
+    let answer = control.can_stop(&node).await;
+    let answer = answer.map_err(|error| port.failed("cannot tell", &error))?;
+    let blockers = answer.blockers;
+    match args.output {
+        Output::Json => {
+            let of = |blocker: &Blocker| {
+                let Blocker { shard, message, .. } = blocker;
+                json!({"shard": shard, "message": message})
+            };
+            let list: Vec<Value> = blockers.iter().map(of).collect();
+            let value = json!({"node": node, "can_stop": list.is_empty(), "blockers": list});
+            output::text(&format!("{value:#}"))?;
+        }
+        Output::Table if blockers.is_empty() => {
+            output::text(&format!("node {node} can be stopped"))?;
+        }
+        Output::Table => {
+            let row = |blocker: &Blocker| vec![blocker.shard.to_string(), blocker.message.clone()];
+            let rows: Vec<_> = blockers.iter().map(row).collect();
+            output::text(&table(&["SHARD", "BLOCKER"], &rows))?;
+        }
+    }
+    match blockers.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::refused()),
+    }
+}
+
 /// Lets a node lead again.
 pub(crate) async fn undrain(args: NodeArgs) -> Result<(), Failure> {
     let (control, node) = args.open().await?;
@@ -376,19 +373,4 @@ pub(crate) async fn move_replica(args: MoveArgs) -> Result<(), Failure> {
         "it is on its way; `millrace shards` shows how far"
     ));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_is_named_by_digits_that_tell_it_from_the_others() {
-        let ids = || ["00aa", "00ab", "01aa"].into_iter().map(str::to_owned);
-        assert_eq!(pick(ids(), "01").unwrap(), "01aa");
-        assert_eq!(pick(ids(), "00AB").unwrap(), "00ab");
-        for wrong in ["", "00", "02"] {
-            assert!(pick(ids(), wrong).is_err(), "{wrong:?} was taken");
-        }
-    }
 }

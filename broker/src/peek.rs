@@ -1,6 +1,6 @@
 //! `millrace peek`: shows messages of a queue and what they wait for, without taking them.
 
-use crate::cli::Connection;
+use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::json;
 use crate::output::{self, Format, Reader};
@@ -13,9 +13,9 @@ const PAGE_MESSAGES: u64 = 1000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    target: Target,
+    pub(crate) target: Target,
     #[command(flatten)]
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// The lowest offset to show
     #[arg(long, value_name = "OFFSET", default_value_t = 0)]
     from: u64,

@@ -10,7 +10,8 @@ use millrace_client::{Ack, Applied, Error, Header, Message, PublisherOptions, te
 use millrace_types::Address;
 use serde_json::Value;
 
-use crate::cli::{Connection, duration};
+use crate::cli::duration;
+use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::input::{self, Path};
 use crate::interrupt::Interrupts;
@@ -28,9 +29,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    target: Target,
+    pub(crate) target: Target,
     #[command(flatten)]
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// Send each line of stdin as a message, instead of all of stdin as one
     #[arg(long, conflicts_with = "message")]
     lines: bool,

@@ -10,7 +10,8 @@ use millrace_proto::v1::summary::Stats;
 use millrace_types::Address;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::{Connection, duration};
+use crate::cli::duration;
+use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::{self, Format, Reader};
@@ -24,9 +25,9 @@ const PAGE_MESSAGES: u32 = 1000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    target: Target,
+    pub(crate) target: Target,
     #[command(flatten)]
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// Where to start: earliest, latest, an offset, or a time such as 2026-01-31T09:30:00Z
     #[arg(long, value_name = "POSITION", default_value = "earliest", value_parser = position)]
     from: Position,

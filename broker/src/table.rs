@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 const GAP: usize = 3;
 
 /// A head and rows of equal length, columns aligned to the left.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+#[must_use]
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,6 +1,7 @@
 //! What a verb works on: a full address, or `queue/NAME` with the namespace beside it.
 
 use clap::Args;
+use millrace_crds::DEFAULT_NAMESPACE;
 use millrace_types::{Address, AddressError};
 
 use crate::exit::Failure;
@@ -13,15 +14,17 @@ pub(crate) struct Target {
     #[arg(value_name = "ADDRESS")]
     address: String,
     /// Of an address that does not say it
-    #[arg(short, long, env = "MILLRACE_NAMESPACE", default_value = "default")]
-    namespace: String,
+    /// [default: default]
+    #[arg(short, long, env = "MILLRACE_NAMESPACE")]
+    pub(crate) namespace: Option<String>,
 }
 
 impl Target {
     /// The checked address.
     pub(crate) fn address(&self) -> Result<Address, Failure> {
+        let namespace = self.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
         let text = match self.address.split('/').collect::<Vec<_>>().as_slice() {
-            [kind, name] => format!("{kind}/{}/{name}", self.namespace),
+            [kind, name] => format!("{kind}/{namespace}/{name}"),
             _ => self.address.clone(),
         };
         text.parse().map_err(|error| match error {
@@ -64,7 +67,7 @@ mod tests {
     fn target(address: &str) -> Target {
         Target {
             address: address.into(),
-            namespace: "team".into(),
+            namespace: Some("team".into()),
         }
     }
 

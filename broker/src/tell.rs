@@ -4,6 +4,6 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 
 /// Says one line. When nobody can hear it, so be it.
-pub(crate) fn line(text: impl Display) {
+pub fn line(text: impl Display) {
     writeln!(io::stderr().lock(), "millrace: {text}").ok();
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// A crate of the workspace and those it may depend on. Tests may use more: dev-dependencies are
 /// not looked at.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("millrace-types", &[]),
     ("millrace-engine", &["millrace-types"]),
     ("millrace-storage", &["millrace-types"]),
@@ -47,6 +47,10 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "millrace-server",
             "millrace-types",
         ],
+    ),
+    (
+        "millrace-kubectl",
+        &["millrace", "millrace-client", "millrace-crds"],
     ),
     (
         "millrace-operator",
