@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// The `millrace` binary, for what runs outside the cluster.
     #[arg(long)]
     pub(crate) cli: PathBuf,
+    /// The `kubectl-millrace` binary.
+    #[arg(long)]
+    pub(crate) plugin: PathBuf,
     /// The `millrace-operator` binary: its table of rights is compared with the chart's.
     #[arg(long)]
     pub(crate) operator: PathBuf,

@@ -5,6 +5,7 @@ mod chart;
 mod declare;
 mod fault;
 mod install;
+mod plugin;
 mod remove;
 mod replicas;
 mod stream;
@@ -16,6 +17,7 @@ pub(crate) const MAIN: &[&[Case]] = &[
     chart::CASES,
     install::CASES,
     declare::CASES,
+    plugin::CASES,
     stream::CASES,
     change::CASES,
     fault::CASES,

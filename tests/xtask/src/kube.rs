@@ -82,7 +82,12 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
         needs::test_cluster()?;
         succeed(&mut house.command(testbed.join("build")))?;
     }
-    house.build(&["millrace", "millrace-operator", "millrace-kube-tests"])?;
+    house.build(&[
+        "millrace",
+        "kubectl-millrace",
+        "millrace-operator",
+        "millrace-kube-tests",
+    ])?;
     let mut suite = house.command(house.binary("millrace-kube-tests"));
     suite.args(["--suite", &options.suite, "--driver", driver.name()]);
     suite
@@ -90,6 +95,7 @@ pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
         .arg(house.root().join("charts/millrace"));
     suite.arg("--testbed").arg(&testbed);
     suite.arg("--cli").arg(house.binary("millrace"));
+    suite.arg("--plugin").arg(house.binary("kubectl-millrace"));
     suite
         .arg("--operator")
         .arg(house.binary("millrace-operator"));
