@@ -1,5 +1,5 @@
-//! The command line of Millrace: `serve`, and verbs that talk to a cluster. A library so that another
-//! program can offer those verbs and find the cluster by itself.
+//! The command line of Millrace: `serve`, and verbs that talk to a cluster. A library so that
+//! another program can offer those verbs and find the cluster by itself.
 
 mod call;
 mod cli;

@@ -1,5 +1,5 @@
-//! The verbs that talk to a cluster, for whoever knows how to reach one: by their own options, or by
-//! a way that somebody else has made.
+//! The verbs that talk to a cluster, for whoever knows how to reach one: by their own options, or
+//! by a way that somebody else has made.
 
 use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 

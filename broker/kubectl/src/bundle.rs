@@ -1,4 +1,5 @@
-//! One compressed archive, filled file by file; what could not be had is named in a file of its own.
+//! One compressed archive, filled file by file; what could not be had is named in a file of its
+//! own.
 
 use std::fs::File;
 use std::io::{self, Write as _};

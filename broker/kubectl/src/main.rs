@@ -1,6 +1,6 @@
-//! `kubectl millrace`: the verbs of `millrace` for a cluster that is found through the kubeconfig and
-//! reached through a port-forward of its own, and two more: what Kubernetes and the brokers say of
-//! a cluster, and a bundle for a bug report.
+//! `kubectl millrace`: the verbs of `millrace` for a cluster that is found through the kubeconfig
+//! and reached through a port-forward of its own, and two more: what Kubernetes and the brokers say
+//! of a cluster, and a bundle for a bug report.
 //!
 //! A plugin as kubectl finds it: a program of this name on the path.
 

@@ -1,5 +1,6 @@
 //! What of the journal a shard's leader keeps behind its checkpoint: entries that a follower lacks
-//! which was there a moment ago. It then gets those, and no snapshot. Who that is serves others, too.
+//! which was there a moment ago. It then gets those, and no snapshot. Who that is serves others,
+//! too.
 
 use std::collections::BTreeMap;
 
