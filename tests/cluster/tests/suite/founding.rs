@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use millrace_client::{Client, ReceiveOptions};
@@ -14,6 +15,8 @@ use millrace_proto::membership::v1::membership_client::MembershipClient;
 use millrace_proto::membership::v1::{
     BootstrapRequest, Founder, Founding, IdentifyRequest, IdentifyResponse,
 };
+use millrace_proto::v1::cluster_client::ClusterClient;
+use millrace_proto::v1::{NodeRequest, NodesRequest};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -21,7 +24,9 @@ use crate::given::{self, SOON, assert_has};
 
 const QUEUE: &str = "queue/default/orders";
 /// An election on a busy machine.
-const ELECTED: std::time::Duration = SOON;
+const ELECTED: Duration = SOON;
+/// Copies of a few small shards move, one step after the other.
+const MOVED: Duration = Duration::from_secs(60);
 
 /// Three nodes on addresses of their own.
 struct Three {
@@ -199,6 +204,40 @@ pub(crate) async fn a_node_whose_disk_is_lost_founds_nothing_again() -> Result<(
     let is_it = |one: &Founder| one.node_id == node.node_id;
     assert!(!record.founders.iter().any(is_it));
     assert_eq!(three.record().await?, record);
+    three.carries("with it").await
+}
+
+pub(crate) async fn a_node_that_was_struck_off_comes_back_with_its_old_disk() -> Result<()> {
+    let mut three = Three::new("--peers")?;
+    let mut running = three.start([0, 1, 2]).await?;
+    let last = running.pop().context("three of them")?;
+    let gone = format!("{:016x}", three.identify(2).await?.node_id);
+    let control = format!("http://{}", running[0].addresses().control);
+    let channel = Endpoint::from_shared(control)?.connect().await?;
+    let mut control = ClusterClient::new(channel);
+    let about = || NodeRequest {
+        node_id: gone.clone(),
+    };
+    control.cordon_node(about()).await?;
+    until("the node to hold nothing", MOVED, async || {
+        let nodes = control.clone().nodes(NodesRequest {}).await?.into_inner();
+        let node = nodes.nodes.into_iter().find(|it| it.node_id == gone);
+        Ok((node.context("it is known")?.replicas == 0).then_some(()))
+    })
+    .await?;
+    last.stop().await?;
+    control.forget_node(about()).await?;
+
+    running.push(three.launch(2)?.broker().await?);
+    until("the node to have replicas again", MOVED, async || {
+        let missing = control.clone().caught_up(about()).await;
+        let nodes = control.clone().nodes(NodesRequest {}).await?.into_inner();
+        let mut nodes = nodes.nodes.into_iter();
+        let has_all = nodes.any(|it| it.node_id == gone && it.replicas > 1);
+        let is_whole = missing.is_ok_and(|it| it.into_inner().blockers.is_empty());
+        Ok((has_all && is_whole).then_some(()))
+    })
+    .await?;
     three.carries("with it").await
 }
 

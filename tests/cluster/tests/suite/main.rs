@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         command_line::publish_outlives_a_restart_of_the_broker,
         founding::three_nodes_found_one_cluster_in_any_order,
         founding::a_node_whose_disk_is_lost_founds_nothing_again,
+        founding::a_node_that_was_struck_off_comes_back_with_its_old_disk,
         founding::a_record_that_was_sent_to_some_reaches_those_who_come_later,
         python::a_client_generated_from_the_protocol_files_works,
     ])
