@@ -1,6 +1,7 @@
 //! Messages in motion while something happens: a publisher and a consumer in the cluster, numbered
 //! lines between them, and a ledger of both ends.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -65,9 +66,13 @@ impl Load {
             feeder,
             stop,
         };
-        wait::until_true("the first line arrives", START_LIMIT, || {
+        let runs = wait::until_true("the first line arrives", START_LIMIT, || {
             Ok(load.arrived(world)? > 0)
-        })?;
+        });
+        if let Err(error) = runs {
+            end_consumer(world, name)?;
+            return Err(error);
+        }
         Ok(load)
     }
 
@@ -103,6 +108,18 @@ impl Load {
     /// # Errors
     /// When a line was not acknowledged, did not arrive, or was not settled.
     pub(crate) fn finish(self, world: &mut World) -> Result<()> {
+        let name = self.name;
+        let result = self.settle(world);
+        end_consumer(world, name)?;
+        result?;
+        let balance = world.ledger.balance();
+        let is_whole = balance.lost == 0 && balance.misrouted == 0;
+        ensure!(is_whole, "{}", world.ledger);
+        Ok(())
+    }
+
+    /// Ends the publisher, waits for the consumer, and enters what they say into the ledger.
+    fn settle(self, world: &mut World) -> Result<()> {
         let Self {
             name,
             namespace,
@@ -123,32 +140,54 @@ impl Load {
         let summary = said.lines().last().unwrap_or_default();
         println!("{name}: publisher: {summary}");
         ensure!(output.status.success(), "the publisher failed: {said}");
+        let acknowledged = number_after(summary, "acknowledged");
+        let acknowledged = acknowledged.and_then(|count| u64::try_from(count).ok());
         ensure!(
-            summary.contains(&format!("acknowledged {fed},")),
+            acknowledged == Some(fed),
             "not all of {fed} lines were acknowledged: {said}"
         );
         for number in 1..=fed {
             world.ledger.acknowledge(line(name, number), &address);
         }
-        let pod = consumer(name);
-        wait_empty(world, &namespace, &address)?;
-        let log = world.shell.kubectl(&["logs", "-n", CLIENTS, &pod])?;
+        let empty = wait_empty(world, &namespace, &address);
+        let log = ["logs", "-n", CLIENTS, &consumer(name)];
+        let log = world.shell.kubectl(&log)?;
         let mut arrived = 0;
-        for text in log.lines().filter(|text| text.starts_with(&prefix(name))) {
+        let mut missing: BTreeSet<u64> = (1..=fed).collect();
+        for text in log.lines() {
+            let Some(number) = text.strip_prefix(&prefix(name)) else {
+                continue;
+            };
             world.ledger.arrive(text, &address);
             arrived += 1;
+            if let Ok(number) = number.parse() {
+                missing.remove(&number);
+            }
+        }
+        if let Some((first, last)) = missing.first().zip(missing.last()) {
+            let count = missing.len();
+            println!("{name}: {count} lines are missing, from {first} to {last}");
         }
         println!("{name}: {fed} lines acknowledged, {arrived} deliveries");
-        let delete = ["delete", "pod", "-n", CLIENTS, &pod, "--wait=false"];
-        world.shell.kubectl(&delete)?;
-        let balance = world.ledger.balance();
-        ensure!(
-            balance.lost == 0 && balance.misrouted == 0,
-            "{}",
-            world.ledger
-        );
-        Ok(())
+        empty
     }
+}
+
+/// Takes the consumer away, so that it takes no line of the next load.
+fn end_consumer(world: &World, name: &str) -> Result<()> {
+    let pod = consumer(name);
+    let delete = ["delete", "pod", "-n", CLIENTS, &pod, "--grace-period=1"];
+    world.shell.kubectl(&delete).map(drop)
+}
+
+/// The number that follows a word.
+pub(crate) fn number_after(text: &str, word: &str) -> Option<usize> {
+    let rest = &text[text.find(word)? + word.len()..];
+    let digits = rest.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(digits.len());
+    digits[..end].parse().ok()
 }
 
 /// Waits until nothing of a queue is left to be settled.
@@ -190,4 +229,20 @@ fn feed(mut pipe: impl Write, name: &str, stopped: &Receiver<()>) -> io::Result<
         writeln!(pipe, "{}", line(name, number))?;
     }
     Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_is_found_in_a_summary() {
+        assert_eq!(
+            number_after("acknowledged 512 of 512", "acknowledged"),
+            Some(512)
+        );
+        let again = "acknowledged 42 (7 stored before), refused 0, unknown 0";
+        assert_eq!(number_after(again, "acknowledged"), Some(42));
+        assert_eq!(number_after("nothing", "acknowledged"), None);
+    }
 }

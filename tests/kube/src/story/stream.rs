@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::broker::Broker;
 use crate::case::{Case, Need, Verdict};
 use crate::lines::Source;
+use crate::load::number_after;
 use crate::pods;
 use crate::wait;
 use crate::world::{CLUSTER, SHOP, World};
@@ -201,28 +202,4 @@ fn uid(object: &Value) -> Result<String> {
         .as_str()
         .context("no UID")?
         .to_owned())
-}
-
-/// The number that follows a word.
-fn number_after(text: &str, word: &str) -> Option<usize> {
-    let rest = &text[text.find(word)? + word.len()..];
-    let digits = rest.trim_start_matches(|c: char| !c.is_ascii_digit());
-    let end = digits
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(digits.len());
-    digits[..end].parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_count_is_found_in_a_summary() {
-        assert_eq!(
-            number_after("acknowledged 512 of 512", "acknowledged"),
-            Some(512)
-        );
-        assert_eq!(number_after("nothing", "acknowledged"), None);
-    }
 }
