@@ -3,8 +3,8 @@
 //! it leads: how far the partitions there go that they are bound to, because their pumps have to be
 //! woken.
 //!
-//! Promises: a bound queue of which nothing is known holds retention back as one does that has not
-//! looked at anything. Asks while there is something to ask, about leaders elsewhere; decides
+//! Promises: a bound queue of which nothing is known, here or elsewhere, holds retention back as one
+//! does that has not looked at anything. Asks while there is something to ask, about leaders elsewhere; decides
 //! nothing about trimming.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,12 +63,20 @@ struct Plan {
 impl Neighbours {
     /// What retention of a partition has to wait for elsewhere.
     pub(super) fn hold(&self, node: &Node, partition: LogId) -> Hold {
-        let elsewhere = shards_elsewhere(node);
+        let revision = node.view.borrow().revision();
+        let (here, elsewhere) = shards(node);
+        if here
+            .iter()
+            .any(|shard| node.logs.configured(*shard) < revision)
+        {
+            // A replica that has just come, or is behind, may not know of a queue yet.
+            return Hold::From(Offset::default());
+        }
         if elsewhere.is_empty() {
             return Hold::Nothing;
         }
         let state = self.lock();
-        let is_current = state.plan.revision == node.view.borrow().revision();
+        let is_current = state.plan.revision == revision;
         if !is_current || state.plan.elsewhere != elsewhere {
             return Hold::From(Offset::default());
         }
@@ -226,6 +234,11 @@ async fn wake(node: &Arc<Node>, home: ShardId, partitions: &[LogId]) {
 
 /// Data shards that this node has no replica of that serves.
 fn shards_elsewhere(node: &Node) -> BTreeSet<ShardId> {
+    shards(node).1
+}
+
+/// Data shards of which this node has a replica that serves, and all others.
+fn shards(node: &Node) -> (BTreeSet<ShardId>, BTreeSet<ShardId>) {
     let shards = (1..=node.data_shards()).map(ShardId::new);
-    shards.filter(|shard| !node.hosts(*shard)).collect()
+    shards.partition(|shard| node.hosts(*shard))
 }

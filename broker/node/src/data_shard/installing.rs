@@ -79,10 +79,11 @@ impl DataShard {
         let shard = &self.state.shard;
         self.clock = Clock::new(shard.wall(), shard.elapsed(), now);
         self.noted = shard.elapsed();
-        self.publish_configured();
         for log in before.into_iter().chain(self.logs()) {
             self.publish_log(log);
         }
+        // Last: who reads it takes all queues for known.
+        self.publish_configured();
         snapshots::replaced(&self.node, self.id, (old.store, old.shard));
     }
 }
