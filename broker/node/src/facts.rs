@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_replica::Role;
 use millrace_storage::{Area, TimesSeen};
-use millrace_types::{Address, LogIndex, NodeId, Offset, ShardId, Term, Wall};
+use millrace_types::{Address, LogIndex, NodeId, Offset, ReplicaId, ShardId, Term, Wall};
 use std::ops::Range;
 
 pub use millrace_engine::outcome::QueueStats;
@@ -233,7 +233,9 @@ pub struct Stats {
 pub struct ShardFacts {
     /// Why it does not serve; `None` when it does.
     pub unavailable: Option<String>,
-    /// What the replica here is; `None` when there is none that runs.
+    /// The replica here; `None` when there is none that runs.
+    pub replica: Option<ReplicaId>,
+    /// What it is; `None` when there is none that runs.
     pub role: Option<Role>,
     /// Raft's.
     pub term: Term,

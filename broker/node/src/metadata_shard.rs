@@ -425,6 +425,7 @@ impl MetadataShard {
         let reach = self.log.reach();
         ShardFacts {
             unavailable: None,
+            replica: Some(self.log.id()),
             role: Some(self.log.role()),
             term: self.log.term(),
             last: reach.last,

@@ -74,6 +74,8 @@ pub enum Mutant {
     LostLeadNotApplied,
     /// A new leader counts the time in which nobody led.
     FailoverExpiresLeases,
+    /// A replica that lost what it once had goes on with what is left.
+    QuarantinedVotes,
 }
 
 impl Mutant {
@@ -113,13 +115,19 @@ impl Mutant {
         Self::IdUsedAgain,
     ];
     /// Those that it takes several whole nodes to find.
-    pub const CLUSTER: [Self; 6] = [
+    pub const CLUSTER: [Self; 12] = [
         Self::CommittedAlone,
         Self::LostLeadNotApplied,
         Self::FailoverExpiresLeases,
         Self::AcceptedBeforeSync,
         Self::CommitNotWritten,
         Self::AppliedBeforeSync,
+        Self::StaleRead,
+        Self::IdUsedAgain,
+        Self::ChunkNotVerified,
+        Self::InstallBeforeSync,
+        Self::DedupForgotten,
+        Self::QuarantinedVotes,
     ];
 }
 

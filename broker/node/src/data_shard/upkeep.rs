@@ -197,6 +197,7 @@ impl DataShard {
         let reach = self.log.reach();
         ShardFacts {
             unavailable: None,
+            replica: Some(self.log.id()),
             role: Some(self.log.role()),
             term: self.log.term(),
             last: reach.last,
