@@ -27,6 +27,8 @@ pub struct Campaign {
     pub twice: bool,
     /// and without cutting down what fails.
     pub quick: bool,
+    /// Only those that have several nodes.
+    pub several: bool,
 }
 
 /// What it came to.
@@ -85,6 +87,9 @@ pub fn run(campaign: &Campaign) -> Totals {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= campaign.seeds.end {
                         return;
+                    }
+                    if campaign.several && !generate::has_several_nodes(seed) {
+                        continue;
                     }
                     let report = one(seed, campaign.twice);
                     if let Some(violation) = &report.violation {

@@ -57,6 +57,10 @@ struct Numbers {
     generation: i64,
     /// A change of the topology is on its way, over this node.
     declaring: Option<usize>,
+    /// Changes of the topology so far,
+    declaration: u64,
+    /// and the last of them that is in force.
+    in_force: u64,
 }
 
 impl Lasting {
@@ -253,7 +257,7 @@ impl Client {
             messages_max,
             bytes_max: READ_BYTES_MAX,
         };
-        let (client, asked_ms) = (self.clone(), self.now_ms());
+        let (client, asked_ms, asked) = (self.clone(), self.now_ms(), self.events());
         self.run(async move {
             let answer = match client.broker.read(read).await {
                 Ok(answer) => answer,
@@ -268,6 +272,7 @@ impl Client {
             let event = ReadEvent {
                 log,
                 from: start,
+                from_latest: place == From::Latest,
                 since_wall,
                 records: records
                     .map(|r| (r.offset.get(), r.stored_at.as_millis(), Body(r.message)))
@@ -275,6 +280,7 @@ impl Client {
                 next: answer.next.get(),
                 available: answer.available.start.get()..answer.available.end.get(),
                 asked_ms,
+                asked,
             };
             client.tell(&Event::Read(event));
         });
@@ -350,6 +356,7 @@ impl Client {
     pub(crate) fn tell_figures(&self, asked: u64, stats: &Stats) {
         let shards = stats.shards.iter().map(|(id, facts)| ShardFigures {
             shard: id.get(),
+            replica: facts.replica.map(millrace_types::ReplicaId::get),
             unavailable: facts.unavailable.clone(),
             last: facts.last.get(),
             synced: facts.synced.get(),

@@ -229,6 +229,8 @@ pub(crate) struct Read {
     pub log: LogId,
     /// The first offset asked for; `None` when it asked for a time.
     pub from: Option<u64>,
+    /// It asked for what comes behind all there is.
+    pub from_latest: bool,
     /// The time it asked for.
     pub since_wall: Option<u64>,
     /// Offset, time of storing and body.
@@ -237,8 +239,10 @@ pub(crate) struct Read {
     pub next: u64,
     /// What there was.
     pub available: Range<u64>,
-    /// When it was asked.
+    /// When it was asked,
     pub asked_ms: u64,
+    /// and after how many events.
+    pub asked: u64,
 }
 
 /// How far a shard is.
@@ -246,6 +250,8 @@ pub(crate) struct Read {
 pub(crate) struct ShardFigures {
     /// Which.
     pub shard: u32,
+    /// Which replica it is.
+    pub replica: Option<u64>,
     /// Why it does not serve; `None` when it does.
     pub unavailable: Option<String>,
     /// The log's last entry.

@@ -181,11 +181,16 @@ impl Facts {
             Event::Declaring { object, shape } => self.declaring(*object, shape.as_ref()),
             Event::Declared { object, answer } => self.declared(*object, answer),
             Event::Figures { node, shards, .. } => {
+                // Of what is not here any more, nothing is said.
+                self.figures.retain(|(at, _), _| at != node);
                 for figures in shards {
                     self.figures.insert((*node, figures.shard), figures.clone());
                 }
                 for figures in shards.iter().filter(|one| one.unavailable.is_some()) {
-                    self.damage.note(figures.shard);
+                    // With others that have everything, it is no excuse for anything.
+                    if !self.is_cluster {
+                        self.damage.note(figures.shard);
+                    }
                 }
             }
             Event::Started { .. }
@@ -339,13 +344,6 @@ impl Facts {
             !session.closing
                 && self.now_ms + ROUNDING_MS < session.heard_ms.saturating_add(session.ttl_ms)
         })
-    }
-
-    /// Whether who reads may be shown what was there a while ago: a node that does not lead shows
-    /// what it has applied.
-    #[must_use]
-    pub(crate) const fn may_be_stale(&self) -> bool {
-        self.is_cluster
     }
 
     /// Every queue shape an object may have had from a time on.

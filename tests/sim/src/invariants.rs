@@ -9,6 +9,7 @@ mod checksums;
 mod dead_letters;
 mod kept;
 mod leases;
+mod monotonic;
 mod offsets;
 mod order;
 mod pointers;
@@ -44,6 +45,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(bodies::Bodies),
         Box::new(offsets::Offsets::default()),
+        Box::new(monotonic::Monotonic::default()),
         Box::new(order::Order::default()),
         Box::new(leases::Leases),
         Box::new(settled::Settled::default()),

@@ -25,6 +25,9 @@ struct Arguments {
     /// Does not cut down what fails.
     #[arg(long)]
     quick: bool,
+    /// Only those that have several nodes.
+    #[arg(long)]
+    several: bool,
     /// Threads; one for each core unless given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             jobs,
             twice: arguments.twice,
             quick: arguments.quick,
+            several: arguments.several,
         });
         println!("{}", totals.line());
         totals.violations == 0

@@ -27,14 +27,23 @@ const fn bound(mutant: Mutant) -> u64 {
     }
 }
 
+/// Among which seeds a bug of several nodes is looked for: not where nothing provokes it.
+const fn seeds(mutant: Mutant) -> fn(u64) -> bool {
+    match mutant {
+        Mutant::IdUsedAgain => generate::loses_a_disk,
+        Mutant::QuarantinedVotes => generate::loses_a_replica,
+        _ => generate::has_several_nodes,
+    }
+}
+
 /// Looks for each of them; whether all were found.
 #[must_use]
 pub fn run(jobs: usize) -> bool {
     guard::install();
     let any: fn(u64) -> bool = |_| true;
     let alone = Mutant::ALL.iter().map(|mutant| (*mutant, any));
-    let cluster: fn(u64) -> bool = generate::has_several_nodes;
-    let several = Mutant::CLUSTER.iter().map(|mutant| (*mutant, cluster));
+    let several = Mutant::CLUSTER.iter();
+    let several = several.map(|mutant| (*mutant, seeds(*mutant)));
     let (mut found, mut missed, mut skipped) = (0, 0, 0);
     for (mutant, seeds) in alone.chain(several) {
         if !(0..SEEDS_LOOKED_AT).any(seeds) {

@@ -14,7 +14,7 @@ use futures::FutureExt as _;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use millrace_node::{Network, Unreachable};
-use millrace_replica::{Lane, ShardMessage};
+use millrace_replica::{Body, Lane, ShardMessage};
 use millrace_types::NodeId;
 
 use crate::clock::Time;
@@ -73,6 +73,18 @@ pub(crate) enum Packet {
     Unreachable(Link, Lane),
 }
 
+impl Packet {
+    /// Whether it comes from a node or goes there. Of an answer, nobody knows.
+    const fn concerns(&self, node: usize) -> bool {
+        match self {
+            Self::Messages(link, ..) | Self::Question(link, ..) | Self::Unreachable(link, _) => {
+                link.from == node || link.to == node
+            }
+            Self::Answer(..) => false,
+        }
+    }
+}
+
 /// The way back to who asked.
 pub(crate) struct Back {
     link: Link,
@@ -124,6 +136,24 @@ impl Net {
         self.state().nodes = nodes;
     }
 
+    /// Another node is at a place from now on. What was on its way to the former one, or from it,
+    /// belongs to connections that are gone.
+    pub(crate) fn replace(&self, place: usize, id: NodeId) {
+        let gone: Vec<Packet> = {
+            let mut state = self.state();
+            if let Some(node) = state.nodes.get_mut(place) {
+                *node = id;
+            }
+            let flying = state.flying.iter();
+            let gone = flying.filter(|(_, packet)| packet.concerns(place));
+            let gone: Vec<(Duration, u64)> = gone.map(|(key, _)| *key).collect();
+            let packets = gone.iter().filter_map(|key| state.flying.remove(key));
+            packets.collect()
+        };
+        // A question that is dropped tells who asked, for which the state is needed.
+        drop(gone);
+    }
+
     /// The id of the node at a place.
     pub(crate) fn id(&self, node: usize) -> Option<NodeId> {
         self.state().nodes.get(node).copied()
@@ -137,6 +167,11 @@ impl Net {
     /// The node that led a shard last.
     pub(crate) fn leader(&self, shard: u32) -> Option<usize> {
         self.state().tap.leader(shard)
+    }
+
+    /// The node that led it before that one.
+    pub(crate) fn former_leader(&self, shard: u32) -> Option<usize> {
+        self.state().tap.former_leader(shard)
     }
 
     /// Lets nothing through over some links for a while.
@@ -192,7 +227,7 @@ impl Net {
         }
     }
 
-    fn send(&self, link: Link, lane: Lane, messages: Vec<ShardMessage>) {
+    fn send(&self, link: Link, lane: Lane, mut messages: Vec<ShardMessage>) {
         let now = self.time.now();
         let mut state = self.state();
         for message in &messages {
@@ -204,6 +239,7 @@ impl Net {
         }
         let fate = state.fate(now, link, Some(lane));
         state.shows(&self.watch, link, lane, &messages, &fate);
+        messages.iter_mut().for_each(|message| state.flip(message));
         match fate.as_slice() {
             [] => state.tell(now, link, lane),
             [once] => state.fly(*once, Packet::Messages(link, lane, messages)),
@@ -298,6 +334,20 @@ impl State {
             times.push(at);
         }
         times
+    }
+
+    /// A bit of a snapshot may arrive as another one: it was read so, or written.
+    fn flip(&mut self, message: &mut ShardMessage) {
+        let Body::Chunk(chunk) = &mut message.body else {
+            return;
+        };
+        if chunk.data.is_empty() || !self.random.percent(self.weather.flipped_percent) {
+            return;
+        }
+        let mut data = chunk.data.to_vec();
+        let at = self.random.below(data.len());
+        data[at] ^= 1 << self.random.below(8);
+        chunk.data = data.into();
     }
 
     fn fly(&mut self, at: Duration, packet: Packet) {

@@ -3,11 +3,12 @@
 
 mod cluster;
 pub mod generate;
+mod script;
 mod spice;
 
 use std::fmt;
 
-pub use cluster::{Between, Cluster, Cut, Way, Weather, Who};
+pub use cluster::{Between, Cluster, Cut, Found, Steer, Way, Weather, Who};
 use millrace_storage::{Fault, Operation};
 
 /// Everything that a run does; chance within the run comes from `schedule`.
@@ -274,6 +275,16 @@ pub enum Step {
     },
     /// Some links let nothing through for a while.
     Cut(Cut),
+    /// A machine is switched off, and comes back after a while with an empty disk: as another node,
+    /// at the same address.
+    Wipe {
+        /// Which.
+        node: Who,
+        /// How long it is away.
+        millis: u64,
+    },
+    /// Somebody has leaders or replicas moved.
+    Steer(Steer),
     /// Lets so many things run.
     Run {
         /// How many.

@@ -6,8 +6,10 @@ mod ask;
 mod cluster;
 mod damage;
 mod drain;
+mod joining;
 mod life;
 mod member;
+mod steering;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,8 @@ pub(crate) struct World<'a> {
     report: Report,
     /// How several nodes began.
     founding: Option<Founding>,
+    /// A disk was lost.
+    wiped: bool,
     /// Faults are over.
     calm: bool,
 }
@@ -92,6 +96,7 @@ pub fn run(plan: &Plan, loud: bool) -> Report {
         random: Random::new(plan.schedule),
         report: Report::default(),
         founding: None,
+        wiped: false,
         calm: false,
     };
     world.guarded(World::play);
@@ -187,6 +192,15 @@ impl World<'_> {
             }
             Step::Cut(cut) => {
                 self.cut(cut);
+                Ok(())
+            }
+            Step::Wipe { node, millis } => {
+                let node = node.resolve(self);
+                self.wipe(node, *millis);
+                Ok(())
+            }
+            Step::Steer(steer) => {
+                self.steer(*steer);
                 Ok(())
             }
             _ if self.is_alone() => self.step_on(0, step),

@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Does not cut down what fails.
     #[arg(long)]
     quick: bool,
+    /// Only those that have several nodes.
+    #[arg(long)]
+    several: bool,
     /// Switches known bugs on, one after the other, and runs until each is found.
     #[arg(long)]
     mutants: bool,
@@ -43,6 +46,7 @@ impl Options {
             seed: None,
             twice: false,
             quick: false,
+            several: false,
             mutants: false,
         }
     }
@@ -56,6 +60,7 @@ impl Options {
         let flags = [
             ("--twice", self.twice),
             ("--quick", self.quick),
+            ("--several", self.several),
             ("--mutants", self.mutants),
         ];
         let numbers = numbers

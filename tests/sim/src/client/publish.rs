@@ -42,8 +42,11 @@ impl Client {
         let address = self.address(to);
         let Some(log) = self.log(&address, partition) else {
             for batch in batches {
-                let answer = Answer::Refused("not declared here".into());
-                self.tell(&Event::Published { batch, answer });
+                // Of one that was sent before, nobody knows.
+                if self.attempts(batch) == 0 {
+                    let answer = Answer::Refused("not declared here".into());
+                    self.tell(&Event::Published { batch, answer });
+                }
             }
             return;
         };
@@ -93,6 +96,12 @@ impl Client {
         self.lasting.watch.with(|state| {
             state.facts.batches[batch].attempts += u32::from(counts);
         });
+    }
+
+    /// How often a batch was sent that may be there.
+    fn attempts(&self, batch: usize) -> u32 {
+        let watch = &self.lasting.watch;
+        watch.with(|state| state.facts.batches[batch].attempts)
     }
 
     /// Tells what came of a batch, or sends it again if that is not known.

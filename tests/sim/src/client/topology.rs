@@ -18,12 +18,25 @@ impl Client {
         self.lasting.numbers().declaring.is_some()
     }
 
-    /// Changes objects, unless a change is on its way. `None` removes one.
-    pub(crate) fn declare(&self, changes: Vec<(usize, Option<Shape>)>) {
+    /// Changes objects, unless a change is on its way. `None` removes one. The number of the
+    /// change, by which `is_in_force` knows it.
+    pub(crate) fn declare(&self, changes: Vec<(usize, Option<Shape>)>) -> Option<u64> {
         if self.is_declaring() {
-            return;
+            return None;
         }
+        let number = {
+            let mut numbers = self.lasting.numbers();
+            numbers.declaration += 1;
+            numbers.declaration
+        };
         self.declare_here(changes, 0);
+        Some(number)
+    }
+
+    /// Whether a change was confirmed, and everybody has it.
+    #[must_use]
+    pub(crate) fn is_in_force(&self, declaration: u64) -> bool {
+        self.lasting.numbers().in_force == declaration
     }
 
     fn declare_here(&self, changes: Vec<(usize, Option<Shape>)>, tries: u32) {
@@ -70,6 +83,9 @@ impl Client {
                 return false;
             }
             self.note_logs();
+            // Only one is on its way at a time.
+            let mut numbers = self.lasting.numbers();
+            numbers.in_force = numbers.declaration;
         }
         for (object, _) in &changes {
             self.tell(&Event::Declared {

@@ -148,17 +148,21 @@ impl Offsets {
                 "offset {offset} of log {log} is of {wall}, too old"
             ));
         }
-        if facts.may_be_stale() {
+        if facts.is_cluster && !read.from_latest {
+            // Shown is what is committed, as far as the node knows, which is not all.
             return Ok(());
         }
+        let end = match read.from_latest {
+            true => read.next,
+            false => read.available.end,
+        };
         let known = self.ends.get(&log).into_iter().flatten();
         let known = known
             .filter(|(at, _)| *at < read.asked_ms)
             .map(|(_, end)| *end);
         match known.max() {
-            Some(end) if end > read.available.end => Err(format!(
-                "log {log} was acknowledged up to {end} and ends at {}",
-                read.available.end
+            Some(known) if known > end => Err(format!(
+                "log {log} was acknowledged up to {known} and ends at {end}"
             )),
             _ => Ok(()),
         }

@@ -1,7 +1,8 @@
 //! The order of a shard's pointers: a checkpoint covers nothing that was not applied, applied is
 //! only what is committed and synced, and there is no more of those than the log has. Checkpoint,
 //! applied and term never go back, crash or not: they had been synced. Of several replicas, one
-//! that has just started may not know what of its log is committed, and has that to apply again.
+//! that has just started may not know what of its log is committed, and has that to apply again;
+//! another one that takes its place begins with nothing.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +54,7 @@ impl Invariant for Pointers {
                 .insert((*node, now.shard), (facts.events, now.clone()));
             // Two who ask at the same time are answered in any order.
             let before = before
-                .filter(|(told, _)| told < asked)
+                .filter(|(told, before)| told < asked && before.replica == now.replica)
                 .map(|(_, before)| before);
             let back = before.as_ref().is_some_and(|before| {
                 let ahead = before.term > now.term || before.applied > now.applied;

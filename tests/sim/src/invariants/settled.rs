@@ -50,11 +50,9 @@ impl Invariant for Settled {
                 messages
                     .iter()
                     .try_for_each(|(offset, _)| match self.over.get(&(*log, *offset)) {
-                        Some((_, End::Accept, at)) if at < asked_ms && !facts.may_be_stale() => {
-                            Err(format!(
-                                "offset {offset} of log {log} is shown though it was accepted"
-                            ))
-                        }
+                        Some((_, End::Accept, at)) if at < asked_ms => Err(format!(
+                            "offset {offset} of log {log} is shown though it was accepted"
+                        )),
                         _ => Ok(()),
                     })
             }

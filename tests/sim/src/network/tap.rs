@@ -49,6 +49,14 @@ impl Tap {
         Some(*node)
     }
 
+    /// The node of the last leader before that one which was on another node.
+    pub(super) fn former_leader(&self, shard: u32) -> Option<usize> {
+        let leaders = &self.shards.get(&shard)?.leaders;
+        let (_, (_, last)) = leaders.last_key_value()?;
+        let mut earlier = leaders.values().rev().map(|(_, node)| *node);
+        earlier.find(|node| node != last)
+    }
+
     /// Looks at a message that is sent.
     ///
     /// # Errors

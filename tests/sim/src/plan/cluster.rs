@@ -4,16 +4,17 @@
 
 use std::ops::Range;
 
-use super::{NodeShape, Plan, Step};
+use super::{NodeShape, Plan, Step, script};
 use crate::clock::{DRIFT_PERCENT_MAX, Drift};
 use crate::random::{Random, mix};
 
 /// Decides which seeds have several nodes; chosen so that none has of those that `seeds.txt` had
 /// before there were any.
 const SALT: u64 = 7_200;
-/// Seeds of a hundred that have several nodes. None until a follower that is behind what its leader
-/// has in memory is caught up.
-const CLUSTERS: Range<u64> = 0..0;
+/// Decides what is lost in them.
+const SALT_OF_LOSSES: u64 = 7_201;
+/// Seeds of a hundred that have several nodes.
+const CLUSTERS: Range<u64> = 0..20;
 /// Steps at most: more time passes, and more happens, with each of them than with one node.
 const STEPS_MAX: usize = 160;
 /// A machine's time of day is off by so much at most.
@@ -24,8 +25,20 @@ const AHEAD_MS_MAX: u64 = 5_000;
 pub struct Cluster {
     /// How the clock of each is off.
     pub drifts: Vec<Drift>,
+    /// When each of them hears that it founds a cluster, and what becomes of it then.
+    pub found: Vec<Found>,
     /// What the network is like while faults last.
     pub weather: Weather,
+}
+
+/// How a founder begins: the record reaches some earlier than others, and is sent again to those
+/// that died over it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found {
+    /// After this time; the cluster may be at work by then.
+    pub after_ms: u64,
+    /// It dies inside the operation of its disk that comes after so many.
+    pub dies_after: Option<u64>,
 }
 
 impl Cluster {
@@ -34,6 +47,7 @@ impl Cluster {
     pub fn alone() -> Self {
         Self {
             drifts: vec![Drift::default()],
+            found: vec![Found::default()],
             weather: Weather::CALM,
         }
     }
@@ -52,6 +66,8 @@ pub struct Weather {
     pub lost_percent: u64,
     /// and so many twice.
     pub twice_percent: u64,
+    /// Of stretches of snapshots, so many of a hundred arrive with a bit that was another one.
+    pub flipped_percent: u64,
     /// Whether what comes later waits for what is late.
     pub in_order: bool,
 }
@@ -64,6 +80,7 @@ impl Weather {
         late_ms_max: 1,
         lost_percent: 0,
         twice_percent: 0,
+        flipped_percent: 0,
         in_order: true,
     };
 }
@@ -75,6 +92,29 @@ pub enum Who {
     Node(usize),
     /// Whoever leads this shard when the step comes.
     LeaderOf(u32),
+    /// Whoever leads the shard of a queue or of a topic's first partition, by its place,
+    LeaderOfObject(usize),
+    /// and whoever led it before that one.
+    FormerLeaderOfObject(usize),
+}
+
+/// What somebody asks of a cluster who steers it. What is not possible is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// A node hands over what it leads, and leads no more.
+    Drain(Who),
+    /// It may lead again.
+    Undrain(Who),
+    /// A node loses all its replicas.
+    Cordon(Who),
+    /// It may have some again.
+    Uncordon(Who),
+    /// A shard is to be led by a node.
+    Transfer(u32, usize),
+    /// A replica of a shard goes from one node to another.
+    Move(u32, Who, usize),
+    /// So many replicas of a data shard vote.
+    Replication(u32),
 }
 
 /// Links that let nothing through for a while.
@@ -116,7 +156,7 @@ impl Cut {
         let leaves = |from: usize, to: usize| match self.between {
             Between::Two(one, other) => (from, to) == (one, other),
             Between::Around(Who::Node(node)) => from == node && to != node,
-            Between::Around(Who::LeaderOf(_)) => false,
+            Between::Around(_) => false,
             Between::Halves(mask) => mask >> from & 1 == 1 && mask >> to & 1 == 0,
         };
         (self.way != Way::In && leaves(from, to)) || (self.way != Way::Out && leaves(to, from))
@@ -134,9 +174,10 @@ pub(super) fn spread(plan: &mut Plan) {
         return;
     }
     let mut random = Random::new(mix(plan.seed ^ SALT));
-    let nodes = *random.pick(&[3, 3, 3, 3]);
+    let nodes = *random.pick(&[3, 3, 3, 5]);
     plan.cluster = Cluster {
         drifts: (0..nodes).map(|_| drift(&mut random)).collect(),
+        found: founders(&mut random, nodes),
         weather: weather(&mut random),
     };
     // What a disk does without a word is for worlds of one node.
@@ -167,10 +208,62 @@ pub(super) fn spread(plan: &mut Plan) {
         }
     }
     for _ in 0..troubles {
-        let at = random.below(plan.steps.len() + 1);
         let step = trouble(&mut random, nodes, &plan.node);
-        plan.steps.insert(at, step);
+        insert(&mut random, &mut plan.steps, vec![step]);
     }
+    let losses = losses(plan.seed).unwrap_or(Loses::Nothing);
+    for _ in 0..*random.pick(&[0, 0, 4, 10]) {
+        let step = steer(&mut random, nodes, &plan.node, losses);
+        insert(&mut random, &mut plan.steps, vec![step]);
+    }
+    for _ in 0..*random.pick(&[0, 0, 1, 3]) {
+        let steps = script::stale(&mut random, plan);
+        insert(&mut random, &mut plan.steps, steps);
+    }
+    for _ in 0..*random.pick(&[0, 0, 0, 1]) {
+        let steps = script::behind(&mut random, plan, nodes);
+        insert(&mut random, &mut plan.steps, steps);
+    }
+    let steps = script::loss(&mut random, plan, nodes, losses);
+    insert(&mut random, &mut plan.steps, steps);
+}
+
+/// What a world loses for good. One replica of a shard at a time is what it can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loses {
+    /// Nothing.
+    Nothing,
+    /// All that a node has.
+    ADisk,
+    /// What one node has of some shards.
+    AReplica,
+}
+
+/// What the world of a seed loses, if it has several nodes.
+pub(super) fn losses(seed: u64) -> Option<Loses> {
+    let losses = match mix(seed ^ SALT_OF_LOSSES) % 100 {
+        0..=24 => Loses::ADisk,
+        25..=39 => Loses::AReplica,
+        _ => Loses::Nothing,
+    };
+    has_several_nodes(seed).then_some(losses)
+}
+
+fn insert(random: &mut Random, steps: &mut Vec<Step>, new: Vec<Step>) {
+    let at = random.below(steps.len() + 1);
+    steps.splice(at..at, new);
+}
+
+fn founders(random: &mut Random, nodes: usize) -> Vec<Found> {
+    let at_once = random.percent(60);
+    let mut found = |_| Found {
+        after_ms: match at_once {
+            true => 0,
+            false => *random.pick(&[0, 0, 300, 3_000, 20_000]),
+        },
+        dies_after: (!at_once && random.percent(40)).then(|| random.within(1, 60)),
+    };
+    (0..nodes).map(&mut found).collect()
 }
 
 fn drift(random: &mut Random) -> Drift {
@@ -195,21 +288,45 @@ fn weather(random: &mut Random) -> Weather {
         late_ms_max: *random.pick(&[20, 400, 3_000]),
         lost_percent: *random.pick(&[0, 0, 1, 5, 20]),
         twice_percent: *random.pick(&[0, 0, 1, 10]),
+        flipped_percent: *random.pick(&[0, 0, 5, 30]),
         in_order: random.percent(50),
     }
 }
 
 fn who(random: &mut Random, nodes: usize, shape: &NodeShape) -> Who {
     if random.percent(50) {
-        let shards = usize::try_from(shape.shards).unwrap_or(0) + 1;
-        return Who::LeaderOf(u32::try_from(random.below(shards)).unwrap_or(0));
+        return Who::LeaderOf(any_shard(random, shape));
     }
     Who::Node(random.below(nodes))
 }
 
+/// Somebody has something moved. A cluster that loses a disk keeps three voters of each shard.
+fn steer(random: &mut Random, nodes: usize, shape: &NodeShape, losses: Loses) -> Step {
+    let node = who(random, nodes, shape);
+    let shard = any_shard(random, shape);
+    let spare = nodes > 3;
+    let step = match random.below(10) {
+        0 | 1 => Steer::Transfer(shard, random.below(nodes)),
+        2 => Steer::Drain(node),
+        3 => Steer::Undrain(node),
+        4 if spare || losses == Loses::Nothing => Steer::Cordon(node),
+        5 => Steer::Uncordon(node),
+        6 if losses == Loses::Nothing => Steer::Replication(*random.pick(&[1, 2, 3, 5])),
+        6 => Steer::Replication(*random.pick(&[3, 5])),
+        _ => Steer::Move(shard, node, random.below(nodes)),
+    };
+    Step::Steer(step)
+}
+
+fn any_shard(random: &mut Random, shape: &NodeShape) -> u32 {
+    let shards = usize::try_from(shape.shards).unwrap_or(0) + 1;
+    u32::try_from(random.below(shards)).unwrap_or(0)
+}
+
 fn trouble(random: &mut Random, nodes: usize, shape: &NodeShape) -> Step {
     let node = who(random, nodes, shape);
-    let millis = *random.pick(&[50, 400, 1_500, 4_000, 15_000]);
+    // Who is away for more than a minute gets no entries of that time, but a snapshot.
+    let millis = *random.pick(&[50, 400, 1_500, 4_000, 15_000, 70_000]);
     match random.below(10) {
         0..=3 => Step::Down {
             node,

@@ -65,6 +65,18 @@ pub fn has_several_nodes(seed: u64) -> bool {
     cluster::has_several_nodes(seed)
 }
 
+/// Whether a disk is lost in it.
+#[must_use]
+pub fn loses_a_disk(seed: u64) -> bool {
+    cluster::losses(seed) == Some(cluster::Loses::ADisk)
+}
+
+/// Whether a replica is damaged in it, of which there are others.
+#[must_use]
+pub fn loses_a_replica(seed: u64) -> bool {
+    cluster::losses(seed) == Some(cluster::Loses::AReplica)
+}
+
 fn node(random: &mut Random) -> NodeShape {
     NodeShape {
         shards: *random.pick(&[2, 2, 3, 4]),

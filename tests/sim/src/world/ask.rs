@@ -107,7 +107,9 @@ impl World<'_> {
             Step::Declare { object, shape } => {
                 client.declare(vec![(*object, Some(shape.clone()))]);
             }
-            Step::Remove { object } => client.declare(vec![(*object, None)]),
+            Step::Remove { object } => {
+                client.declare(vec![(*object, None)]);
+            }
             Step::Look => client.look(),
             _ => self.ask_consumer(client, step),
         }

@@ -10,15 +10,15 @@ use millrace_storage::DataDir;
 use millrace_types::{Founder, Founding, FoundingDraft};
 
 use super::life::DATA_DIR;
-use super::{Over, World};
+use super::{Over, World, joining};
 use crate::client::Client;
 use crate::disk::SimDisk;
 use crate::event::{Event, ShardFigures};
 use crate::network::{Link, Packet};
-use crate::plan::{Between, Cut, Who};
+use crate::plan::{Between, Cut, Found, Loss, Who};
 
 /// Replicas of a data shard.
-const REPLICATION: u32 = 3;
+pub(super) const REPLICATION: u32 = 3;
 /// Looks until a cluster in peace has come to rest: elections take a few seconds,
 const SETTLE_LOOKS_MAX: u32 = 120;
 /// and this is the time between two.
@@ -33,6 +33,15 @@ impl Who {
             Self::LeaderOf(shard) => {
                 let shard = shard % (world.plan.node.shards + 1);
                 world.net.leader(shard).unwrap_or(0)
+            }
+            Self::LeaderOfObject(object) => {
+                let shard = world.shard_of_object(object);
+                world.net.leader(shard).unwrap_or(0)
+            }
+            Self::FormerLeaderOfObject(object) => {
+                let shard = world.shard_of_object(object);
+                let former = world.net.former_leader(shard);
+                former.or_else(|| world.net.leader(shard)).unwrap_or(0)
             }
         }
     }
@@ -50,10 +59,30 @@ impl World<'_> {
             })?;
             self.founding = Some(founding);
         }
-        for node in 0..self.nodes.len() {
+        let found = self.plan.cluster.found.iter().copied();
+        let mut found: Vec<(usize, Found)> = found.enumerate().collect();
+        found.sort_by_key(|(_, found)| found.after_ms);
+        for (node, found) in found {
+            let late = found.after_ms.saturating_sub(self.time.millis());
+            if late > 0 {
+                self.wait(late)?;
+            }
+            if let Some(operations) = found.dies_after {
+                let member = &mut self.nodes[node];
+                member.loss = Loss::Some(operations);
+                let carried_out = operations.is_multiple_of(2);
+                member.medium.end_after(operations, carried_out);
+            }
             self.start(node)?;
         }
         self.settle_down()
+    }
+
+    /// The shard of a queue, or of a topic's first partition.
+    fn shard_of_object(&self, object: usize) -> u32 {
+        let client = self.clients().next();
+        let shard = client.and_then(|client| client.shard(&client.address(object), 0));
+        shard.unwrap_or_default()
     }
 
     /// Mints the ids of all nodes, and says who they are.
@@ -70,7 +99,7 @@ impl World<'_> {
             ids.push(dir.node());
             founders.push(Founder {
                 node: dir.node(),
-                peer: format!("node-{node}:7073"),
+                peer: joining::address(node),
             });
         }
         self.net.know(ids);
@@ -166,9 +195,10 @@ impl World<'_> {
         let mut unsettled = String::new();
         for _ in 0..SETTLE_LOOKS_MAX {
             self.clients().for_each(Client::look);
+            let standing = self.ask_standing();
             self.wait(SETTLE_LOOK_MS)?;
             self.stop_at_violation()?;
-            match self.unsettled() {
+            match self.unsettled().or_else(|| self.unsteady(&standing)) {
                 None => return Ok(()),
                 Some(what) => unsettled = what,
             }
@@ -213,7 +243,7 @@ impl World<'_> {
                 self.start(node)?;
             }
         }
-        Ok(())
+        self.let_in()
     }
 }
 

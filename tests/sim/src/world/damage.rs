@@ -28,10 +28,30 @@ const SCRUB_MS_MAX: u64 = 610_000;
 /// Waited at a time.
 const SCRUB_STEP_MS: u64 = 10_000;
 
+/// Places looked at for one that will do.
+const PLACES_MAX: u32 = 40;
+
 /// Batches of the journal that were struck, by sequence number: while there is no later one,
 /// nothing shows that they had ever been whole.
 #[derive(Default)]
 pub(super) struct Open(Vec<u64>);
+
+/// Whom a flipped bit concerns.
+struct Hit {
+    shards: Vec<u32>,
+    /// The batch of the journal that it is in.
+    batch: Option<u64>,
+}
+
+impl Hit {
+    /// Whether some data shard loses something by it, and nobody could take that for a crash. The
+    /// catalogue is spared: who has lost it knows nobody to tell.
+    fn is_noticed(&self, batches: &[inspect::FoundBatch]) -> bool {
+        let last = batches.iter().map(|batch| batch.sequence).max();
+        let spared = self.shards.is_empty() || self.shards.contains(&0);
+        !spared && (self.batch.is_none() || self.batch < last)
+    }
+}
 
 impl Life {
     /// Something will go wrong without a word. At most one read: who reads twice sees it.
@@ -58,44 +78,50 @@ impl World<'_> {
     pub(super) fn rot(&mut self, node: usize, part: &str, at: u64) {
         let mut random = Random::new(at);
         let medium = Arc::clone(&self.nodes[node].medium);
-        let Some(place) = medium.place(&mut random, part) else {
-            return;
-        };
         let batches = medium.batches(Path::new(JOURNAL));
-        medium.flip(&place);
-        let (path, at) = (place.path, place.at as u64);
-        self.report.faults += 1;
-        let shards = match Scope::of(&path) {
-            Scope::Shard(shard) => vec![shard],
-            Scope::Journal => self.rotten(node, &batches, &path, at),
-            Scope::Identity | Scope::Nothing => Vec::new(),
-        };
-        let what = format!("a bit flips in {} at {at}", path.display());
-        self.struck(&path, shards, what);
+        for _ in 0..PLACES_MAX {
+            let Some(place) = medium.place(&mut random, part) else {
+                return;
+            };
+            let hit = self.hit(&batches, &place.path, place.at as u64);
+            if !self.is_alone() && !hit.is_noticed(&batches) {
+                continue;
+            }
+            medium.flip(&place);
+            self.report.faults += 1;
+            self.nodes[node].open.0.extend(hit.batch);
+            let (path, at) = (place.path, place.at);
+            let what = format!("a bit flips in {} at {at}", path.display());
+            self.struck(&path, hit.shards, what);
+            return;
+        }
     }
 
-    /// Whose records a byte of the journal is about.
-    fn rotten(
-        &mut self,
-        node: usize,
-        batches: &[inspect::FoundBatch],
-        path: &Path,
-        at: u64,
-    ) -> Vec<u32> {
+    /// What a byte of a file is about.
+    fn hit(&self, batches: &[inspect::FoundBatch], path: &Path, at: u64) -> Hit {
+        let hit = |shards| Hit {
+            shards,
+            batch: None,
+        };
+        match Scope::of(path) {
+            Scope::Shard(shard) => return hit(vec![shard]),
+            Scope::Identity | Scope::Nothing => return hit(Vec::new()),
+            Scope::Journal => {}
+        }
         // A spare one, too: a crash may take back that it was let go.
         let mut here = batches.iter().filter(|batch| batch.path == path);
         match here.find(|batch| batch.bytes.contains(&at)) {
             // A seal says something about others, and holds nothing.
-            Some(batch) if batch.records == 0 => Vec::new(),
-            Some(batch) => {
-                self.nodes[node].open.0.push(batch.sequence);
-                if at < batch.bytes.start + batch.header_bytes {
-                    return self.all_shards();
-                }
-                batch.shards.iter().map(|shard| shard.get()).collect()
-            }
-            None if at < JOURNAL_HEADER_BYTES => self.all_shards(),
-            None => Vec::new(),
+            Some(batch) if batch.records == 0 => hit(Vec::new()),
+            Some(batch) => Hit {
+                shards: match at < batch.bytes.start + batch.header_bytes {
+                    true => self.all_shards(),
+                    false => batch.shards.iter().map(|shard| shard.get()).collect(),
+                },
+                batch: Some(batch.sequence),
+            },
+            None if at < JOURNAL_HEADER_BYTES => hit(self.all_shards()),
+            None => hit(Vec::new()),
         }
     }
 
@@ -180,11 +206,11 @@ impl World<'_> {
     }
 
     /// With damage in the files of shards: gives the scrubber the time it needs, after which every
-    /// such shard has said so, or its damage does not matter.
-    pub(super) fn scrub(&mut self) -> Result<(), Over> {
+    /// such shard has said so, or its damage does not matter. Whether that took time.
+    pub(super) fn scrub(&mut self) -> Result<bool, Over> {
         let watch = self.lasting.watch.clone();
         if !watch.with(|state| state.facts.damage.is_in_shards()) {
-            return Ok(());
+            return Ok(false);
         }
         for _ in 0..SCRUB_MS_MAX / SCRUB_STEP_MS {
             self.wait(SCRUB_STEP_MS)?;
@@ -195,8 +221,12 @@ impl World<'_> {
         for shard in self.all_shards() {
             let directory = PathBuf::from(SHARDS).join(shard.to_string());
             let silent = !watch.with(|state| state.facts.damage.has_said(shard));
-            let mut nodes = self.nodes.iter();
-            if silent && !nodes.all(|node| node.medium.is_checkpoint_sound(&directory)) {
+            let is_here = |node: &usize| {
+                let at = (*node, shard);
+                self.is_alone() || watch.with(|state| state.facts.figures.contains_key(&at))
+            };
+            let mut nodes = (0..self.nodes.len()).filter(is_here);
+            if silent && !nodes.all(|at| self.nodes[at].medium.is_checkpoint_sound(&directory)) {
                 let what = format!("shard {shard} serves without a checkpoint that can be read");
                 return Err(self.violated("quarantine", what));
             }
@@ -207,6 +237,7 @@ impl World<'_> {
             }
         }
         self.look_for_rest()?;
-        self.stop_at_violation()
+        self.stop_at_violation()?;
+        Ok(true)
     }
 }

@@ -32,15 +32,15 @@ impl World<'_> {
 
     fn declare(&mut self, changes: Vec<(usize, Option<Shape>)>) -> Result<(), Over> {
         let until = self.time.millis() + DECLARE_MS_MAX;
+        let mut declaration = None;
         loop {
             let node = self.leader_of(0);
             let Some(client) = self.client(node).cloned() else {
                 return Err(Over);
             };
-            let before = self.revision();
-            client.declare(changes.clone());
+            declaration = client.declare(changes.clone()).or(declaration);
             self.wait(200)?;
-            if !client.is_declaring() && self.revision() > before {
+            if declaration.is_some_and(|number| client.is_in_force(number)) {
                 return Ok(());
             }
             if self.is_excused() {
@@ -59,12 +59,6 @@ impl World<'_> {
                 return Err(self.violated("liveness", "the topology is not taken"));
             }
         }
-    }
-
-    /// What everybody has.
-    fn revision(&self) -> u64 {
-        let revision = |client: &Client| client.broker.catalogue().borrow().applied_revision();
-        self.clients().map(revision).min().unwrap_or_default()
     }
 
     /// The node that leads a shard, or any.
@@ -96,8 +90,12 @@ impl World<'_> {
         }
         self.wait(LOOK_EVERY_MS)?;
         self.stop_at_violation()?;
+        self.take_back()?;
         self.settle_down()?;
-        self.scrub()?;
+        if self.scrub()? {
+            // What was found by then is replaced.
+            self.settle_down()?;
+        }
         if self.has_catalogue_said() {
             return Err(Over);
         }

@@ -73,6 +73,9 @@ impl Life {
 impl World<'_> {
     /// Starts a node, again if a fault keeps it from starting.
     pub(super) fn start(&mut self, node: usize) -> Result<(), Over> {
+        if self.nodes[node].is_blank {
+            return self.join(node);
+        }
         self.nodes[node].down_until = None;
         for _ in 0..STARTS_MAX {
             let before = self.nodes[node].medium.failed();
@@ -149,12 +152,14 @@ impl World<'_> {
             let net = Arc::clone(&self.net);
             Arc::new(SimNetwork { net, own: node })
         };
+        let founding = self.founding.clone();
+        let founding = founding.filter(|_| self.nodes[node].is_founder);
         let broker = Broker::start_on(
             Arc::new(disk.clone()),
             Arc::new(host.clone()),
             network,
             NodeOptions {
-                founding: self.founding.clone(),
+                founding,
                 ..options(&self.plan.node)
             },
         );
@@ -207,7 +212,7 @@ impl World<'_> {
         });
     }
 
-    fn tell_stopped(&self, node: usize, why: &str) {
+    pub(super) fn tell_stopped(&self, node: usize, why: &str) {
         let why = why.to_owned();
         self.lasting.watch.tell(&Event::Stopped { node, why });
     }
@@ -271,7 +276,7 @@ impl World<'_> {
         self.nodes[node].down_until = Some(until);
     }
 
-    fn stop(&mut self, node: usize, crash: Crash, why: &str) {
+    pub(super) fn stop(&mut self, node: usize, crash: Crash, why: &str) {
         self.tell_stopped(node, why);
         // First: nothing that is dropped below reaches the disk any more.
         self.lose(node, crash);
@@ -339,7 +344,7 @@ impl World<'_> {
     }
 }
 
-const fn crash(loss: Loss) -> Crash {
+pub(super) const fn crash(loss: Loss) -> Crash {
     match loss {
         Loss::Nothing => Crash::KeepAll,
         Loss::Everything => Crash::DropAll,

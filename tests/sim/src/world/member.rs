@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::damage::Open;
+use super::joining::Joining;
 use super::life::Life;
 use crate::clock::Clock;
 use crate::disk::Medium;
@@ -26,6 +27,12 @@ pub(super) struct Member {
     full_until: Option<Duration>,
     /// When the node is started again.
     pub(super) down_until: Option<Duration>,
+    /// The cluster began with this node.
+    pub(super) is_founder: bool,
+    /// Its disk is empty, and it belongs to no cluster yet.
+    pub(super) is_blank: bool,
+    /// What it does about that.
+    pub(super) joining: Option<Joining>,
     /// When the process goes on that stands still.
     paused_until: Option<Duration>,
 }
@@ -43,6 +50,9 @@ impl Member {
             open: Open::default(),
             full_until: None,
             down_until: None,
+            is_founder: true,
+            is_blank: false,
+            joining: None,
             paused_until: None,
         }
     }
