@@ -76,7 +76,7 @@ impl Worker {
             return;
         }
         let wanted = roster.wanted(shard, self.node.data_dir.node());
-        match wanted.filter(|wanted| self.node.data_dir.retired(shard) != Some(*wanted)) {
+        match wanted.filter(|wanted| self.node.data_dir.may_hold(shard, *wanted)) {
             // The same holds for a state that was on its way to the former one.
             Some(_) if self.is_in_use(shard) => self.rehost = true,
             Some(wanted) => self.open(shard, wanted, now),

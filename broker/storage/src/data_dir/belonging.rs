@@ -146,6 +146,17 @@ impl DataDir {
         self.set(&mut identity, shard, Held { replica, state })
     }
 
+    /// Whether a replica could be taken where another one was given up. An old catalogue may want
+    /// one that was here before.
+    #[must_use]
+    pub fn may_hold(&self, shard: ShardId, replica: ReplicaId) -> bool {
+        let identity = self.lock();
+        belongs(&identity, shard).is_ok_and(|belongs| {
+            let former = belongs.replicas.get(&shard).map(|held| held.replica);
+            former.is_none_or(|former| is_later(&belongs.cluster, shard, (former, replica)))
+        })
+    }
+
     /// Gives up this node's replica of a shard, durably; its files go with `clear_retired`, or when
     /// there is a next one. No error when there is none.
     ///

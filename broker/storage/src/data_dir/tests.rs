@@ -379,9 +379,11 @@ fn what_was_given_up_is_cleared_and_no_older_replica_comes_back() {
     dir.hold(shard, ReplicaId::new(9)).unwrap();
     dir.retire(shard).unwrap();
     for older in [first, ReplicaId::new(8), ReplicaId::new(9)] {
+        assert!(!dir.may_hold(shard, older));
         let refused = dir.hold(shard, older);
         assert!(matches!(refused, Err(BelongError::Retired { replica, .. }) if replica == older));
     }
+    assert!(dir.may_hold(shard, ReplicaId::new(10)));
     dir.hold(shard, ReplicaId::new(10)).unwrap();
 }
 

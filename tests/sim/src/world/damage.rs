@@ -44,12 +44,10 @@ struct Hit {
 }
 
 impl Hit {
-    /// Whether some data shard loses something by it, and nobody could take that for a crash. The
-    /// catalogue is spared: who has lost it knows nobody to tell.
+    /// Whether some shard loses something by it, and nobody could take that for a crash.
     fn is_noticed(&self, batches: &[inspect::FoundBatch]) -> bool {
         let last = batches.iter().map(|batch| batch.sequence).max();
-        let spared = self.shards.is_empty() || self.shards.contains(&0);
-        !spared && (self.batch.is_none() || self.batch < last)
+        !self.shards.is_empty() && (self.batch.is_none() || self.batch < last)
     }
 }
 
