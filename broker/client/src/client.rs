@@ -11,7 +11,7 @@ use crate::consumer::{Consumer, ConsumerOptions};
 use crate::error::{Applied, Error};
 use crate::publisher::{Publisher, PublisherOptions};
 use crate::reader::Reader;
-use crate::routing::{Routing, Way};
+use crate::routing::{Heed, Routing, Way, news};
 
 /// h2's default of 64 KiB caps a stream at about 1 MB/s over a wide network.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -19,10 +19,13 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Largest reply taken: 4 MiB of messages, or one message of the largest size (16 MiB), and frames.
 pub(crate) const REPLY_BYTES_MAX: usize = 20 << 20;
+/// A connection on which something is under way, and nothing is heard, is asked for a sign of life
+/// after this long,
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// and is gone when none comes within this.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Proxies forget idle connections after about a minute.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-/// A peer that does not answer a ping for this long is gone.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Where and how to connect.
 #[derive(Clone, Debug)]
@@ -125,6 +128,20 @@ impl Client {
         self.routing.given()
     }
 
+    /// Watches whether somebody else comes to lead what a way was chosen for.
+    pub(crate) fn heed(&self, way: &Way) -> Heed {
+        Heed::new(&self.routing, way)
+    }
+
+    /// Waits before another attempt, but not when somebody else comes to lead meanwhile.
+    pub(crate) async fn pause(&self, way: &Way, delay: Duration) {
+        tokio::select! {
+            biased;
+            () = news(&self.routing, way) => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+
     /// A stream went well.
     pub(crate) fn succeeded(&self, way: &Way) {
         self.routing.succeeded(way);
@@ -204,7 +221,7 @@ pub(crate) fn endpoint(url: &str, connect_timeout: Duration) -> Result<Endpoint,
     Ok(endpoint
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
-        .tcp_keepalive(Some(KEEPALIVE))
+        .tcp_keepalive(Some(TCP_KEEPALIVE))
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

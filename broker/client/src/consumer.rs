@@ -7,6 +7,7 @@
 //! its lease runs out.
 
 mod driver;
+mod settlements;
 
 use std::ops::Deref;
 use std::pin::Pin;

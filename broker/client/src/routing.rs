@@ -5,6 +5,7 @@
 //! Promises: routing never makes a call fail that the server given would take; a node that cannot
 //! be reached is left alone for a while. Decides nothing about what is tried again.
 
+mod heed;
 mod knowledge;
 mod learning;
 mod way;
@@ -18,9 +19,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
+pub(crate) use self::heed::{Heed, news};
 pub(crate) use self::way::Way;
 
 use self::knowledge::Knowledge;
+use self::way::About;
 use crate::client::{self, ClientOptions};
 use crate::error::Error;
 use crate::task;
@@ -72,12 +75,16 @@ impl Routing {
 
     /// The server that was given, or the one of several that is in use.
     pub(crate) fn given(&self) -> Way {
-        let at = self.current.load(Ordering::Relaxed) % self.servers.len().max(1);
+        let at = self.server();
         match self.servers.get(at) {
             Some((_, channel)) => Way::given(at, channel.clone()),
             // Splitting a text gives one part at least.
             None => unreachable!("there is a server"),
         }
+    }
+
+    fn server(&self) -> usize {
+        self.current.load(Ordering::Relaxed) % self.servers.len().max(1)
     }
 
     /// The way to whoever leads a queue, or a partition of a topic.
@@ -94,17 +101,34 @@ impl Routing {
             Some(shard) => Some(shard),
             None => self.locate(address, partition).await,
         };
-        let leader = shard.and_then(|shard| self.known().leader(shard, Instant::now()));
-        let Some((node, client)) = leader else {
+        let Some(shard) = shard else {
             return self.given();
         };
-        let mut known = self.known();
+        let (leader, place) = {
+            let (known, server) = (self.known(), self.server());
+            let leader = known.led_by(shard).cloned();
+            (leader, known.leader(shard, server, Instant::now()))
+        };
+        let direct = place.and_then(|(node, client)| self.direct(node, &client));
+        let way = direct.unwrap_or_else(|| self.given());
+        way.about(Some(About { shard, leader }))
+    }
+
+    /// The way to a node that the cluster has named.
+    fn direct(&self, node: String, client: &str) -> Option<Way> {
         let url = format!("http://{client}");
         let connect = || client::endpoint(&url, DIRECT_CONNECT_WITHIN).map(|it| it.connect_lazy());
-        match known.channel(&node, &client, connect) {
-            Some(channel) => Way::direct(node, channel),
-            None => self.given(),
-        }
+        let channel = self.known().channel(&node, client, connect)?;
+        Some(Way::direct(node, channel))
+    }
+
+    /// Another node than the one behind the server that was given, to be watched.
+    fn other(&self) -> Option<Way> {
+        // Which one does not matter, if only not all clients choose the same.
+        let nth = getrandom::u32().unwrap_or(0);
+        let nth = usize::try_from(nth).unwrap_or(0);
+        let (node, client) = self.known().other(nth, Instant::now())?;
+        self.direct(node, &client)
     }
 
     /// A call or stream went well.
@@ -142,10 +166,8 @@ impl Routing {
     async fn learn(self: &Arc<Self>) {
         let mut learned = self.learned.subscribe();
         if self.learning.set(()).is_ok() {
-            task::spawn(learning::run(
-                Arc::downgrade(self),
-                self.learned.subscribe(),
-            ));
+            let (routing, alive) = (Arc::downgrade(self), self.learned.subscribe());
+            task::spawn(learning::run(routing, alive));
         }
         if *learned.borrow() == 0 {
             // Late or not, there is a way.

@@ -1,28 +1,26 @@
 //! The task behind a consumer: one session, one stream at a time.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
 
 use bytes::Bytes;
 use millrace_proto::v1::{
-    self, ConsumeClose, ConsumeCredit, ConsumeFrame, ConsumeOpen, ConsumeReply, SettleBatch,
-    SettleResults, consume_frame::Frame, consume_reply::Reply,
+    self, ConsumeClose, ConsumeCredit, ConsumeFrame, ConsumeOpen, ConsumeReply,
+    consume_frame::Frame, consume_reply::Reply,
 };
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use super::settlements::Settlements;
 use super::{ConsumerOptions, Delivery, Request};
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Applied, Error};
-use crate::queue::{Received, Settle, refusal, wire_settlement};
+use crate::queue::Received;
 use crate::routing::Way;
 use crate::stream::{Duplex, is_final};
 
-/// Settlements of one frame: they share a sync, and more would only delay the first of them.
-const SETTLEMENTS_MAX: usize = 1000;
-/// Different outcomes of one frame; each note makes another one.
-const OUTCOMES_MAX: usize = 100;
 /// How long closing may take: the server ends the session by itself when it hears nothing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A message that died more than once is stored with every death, at most about this much each,
@@ -61,11 +59,7 @@ pub(super) struct Driver {
     held: HashSet<Bytes>,
     /// Delivered, not handed out.
     buffer: VecDeque<Received>,
-    /// To be sent, in order.
-    unsettled: VecDeque<Request>,
-    /// Sent, by sequence of their frame.
-    settling: BTreeMap<u64, Vec<Request>>,
-    sequence: u64,
+    settlements: Settlements,
     /// Credit to give back to the server.
     returned: ConsumeCredit,
     /// Messages the server may still send on this stream.
@@ -117,9 +111,7 @@ impl Driver {
             session: Bytes::new(),
             held: HashSet::new(),
             buffer: VecDeque::new(),
-            unsettled: VecDeque::new(),
-            settling: BTreeMap::new(),
-            sequence: 0,
+            settlements: Settlements::new(),
             returned: ConsumeCredit::default(),
             pong_due: false,
             closing: Closing::No,
@@ -135,7 +127,7 @@ impl Driver {
             self.has_opened = false;
             let way = self.client.way_to(&self.address, 0).await;
             let end = match self.open(&way).await {
-                Ok(stream) => self.serve(stream).await,
+                Ok(stream) => self.serve(stream, &way).await,
                 Err(error) => End::Lost(error),
             };
             if self.has_opened {
@@ -152,7 +144,7 @@ impl Driver {
             };
             if error.reason == SESSION_EXPIRED && !self.session.is_empty() {
                 self.forget(&error);
-                self.pause(backoff.delay()).await;
+                self.pause(backoff.delay(), &way).await;
                 continue;
             }
             let limit = match self.closing {
@@ -164,22 +156,23 @@ impl Driver {
                 self.fail(error).await;
                 return;
             }
-            self.resend();
+            self.settlements.resend();
             if self.is_finished() && self.session.is_empty() {
                 self.tell_closed();
                 return;
             }
-            self.pause(backoff.delay()).await;
+            self.pause(backoff.delay(), &way).await;
         }
     }
 
     /// Waits, listening to the handles: there is no connection.
-    async fn pause(&mut self, delay: Duration) {
-        let until = Instant::now() + delay;
+    async fn pause(&mut self, delay: Duration, way: &Way) {
+        let client = self.client.clone();
+        let mut over = pin!(client.pause(way, delay));
         loop {
             tokio::select! {
                 biased;
-                () = sleep_until(until) => return,
+                () = &mut over => return,
                 command = self.inbox.recv(), if self.inbox_open => self.heard(command),
             }
         }
@@ -211,26 +204,33 @@ impl Driver {
     }
 
     /// Works on one stream until it ends.
-    async fn serve(&mut self, mut stream: Stream) -> End {
+    async fn serve(&mut self, mut stream: Stream, way: &Way) -> End {
         self.returned = ConsumeCredit::default();
         self.pong_due = false;
+        let mut heed = self.client.heed(way);
         loop {
             if self.has_opened && self.is_finished() {
                 self.close(stream).await;
                 return End::Closed;
             }
             let due = self.has_opened && self.is_frame_due();
+            let again_at = self.settlements.again_at();
             let waiting = !self.buffer.is_empty() && !self.handed_out.is_closed();
             tokio::select! {
                 biased;
                 reply = stream.replies.message() => match reply {
-                    Ok(Some(reply)) => if let Err(error) = self.reply(reply) {
-                        return End::Lost(error);
-                    },
+                    Ok(Some(reply)) => {
+                        heed.heard();
+                        if let Err(error) = self.reply(reply) {
+                            return End::Lost(error);
+                        }
+                    }
                     Ok(None) => return End::Lost(Error::connection_lost()),
                     Err(status) => return End::Lost(status.into()),
                 },
                 command = self.inbox.recv(), if self.inbox_open => self.heard(command),
+                () = until(again_at) => self.settlements.again(),
+                () = heed.silent() => return End::Lost(Error::connection_lost()),
                 slot = stream.frames.reserve(), if due => match slot {
                     Ok(slot) => if let Some(frame) = self.frame() {
                         slot.send(ConsumeFrame { frame: Some(frame) });
@@ -250,8 +250,7 @@ impl Driver {
 
     /// Asked to end, and nothing waits for an answer.
     fn is_finished(&self) -> bool {
-        let settled = self.unsettled.is_empty() && self.settling.is_empty();
-        matches!(self.closing, Closing::Asked { .. }) && settled
+        matches!(self.closing, Closing::Asked { .. }) && self.settlements.is_empty()
     }
 
     async fn close(&mut self, mut stream: Stream) {
@@ -282,7 +281,7 @@ impl Driver {
     fn heard(&mut self, mut command: Option<Command>) {
         loop {
             match command {
-                Some(Command::Settle(request)) => self.unsettled.push_back(request),
+                Some(Command::Settle(request)) => self.settlements.add(request),
                 Some(Command::Close { done }) => {
                     self.closing = Closing::Asked { done: Some(done) };
                 }
@@ -325,12 +324,12 @@ impl Driver {
     }
 
     fn is_frame_due(&self) -> bool {
-        !self.unsettled.is_empty() || self.pong_due || self.is_credit_due()
+        self.settlements.is_due() || self.pong_due || self.is_credit_due()
     }
 
     fn frame(&mut self) -> Option<Frame> {
-        if !self.unsettled.is_empty() {
-            return Some(Frame::Settle(self.settle_batch()));
+        if self.settlements.is_due() {
+            return Some(Frame::Settle(self.settlements.batch()));
         }
         if self.is_credit_due() {
             let mut credit = std::mem::take(&mut self.returned);
@@ -338,36 +337,6 @@ impl Driver {
             return Some(Frame::Credit(credit));
         }
         std::mem::take(&mut self.pong_due).then_some(Frame::Pong(v1::Pong {}))
-    }
-
-    fn settle_batch(&mut self) -> SettleBatch {
-        let mut outcomes: Vec<(Settle, Vec<Bytes>)> = Vec::new();
-        let mut sent = Vec::new();
-        while let Some(request) = self.unsettled.front() {
-            let known = outcomes
-                .iter()
-                .position(|(settle, _)| *settle == request.settle);
-            if known.is_none() && outcomes.len() == OUTCOMES_MAX {
-                break;
-            }
-            match known.and_then(|at| outcomes.get_mut(at)) {
-                Some((_, tags)) => tags.push(request.tag.clone()),
-                None => outcomes.push((request.settle.clone(), vec![request.tag.clone()])),
-            }
-            sent.extend(self.unsettled.pop_front());
-            if sent.len() == SETTLEMENTS_MAX {
-                break;
-            }
-        }
-        self.sequence += 1;
-        self.settling.insert(self.sequence, sent);
-        let settlements = outcomes
-            .into_iter()
-            .map(|(settle, tags)| wire_settlement(tags, &settle));
-        SettleBatch {
-            sequence: self.sequence,
-            settlements: settlements.collect(),
-        }
     }
 
     fn reply(&mut self, reply: ConsumeReply) -> Result<(), Error> {
@@ -390,7 +359,11 @@ impl Driver {
                     }
                 }
             }
-            Some(Reply::Results(results)) => return self.results(results),
+            Some(Reply::Results(results)) => {
+                for tag in self.settlements.answered(&results)? {
+                    self.held.remove(&tag);
+                }
+            }
             Some(Reply::Ping(_)) => self.pong_due = true,
             Some(Reply::Lost(lost)) => self.leases_lost(&lost.tags),
             // The server ends the stream when it is done; until then, everything goes on. Nothing
@@ -416,43 +389,6 @@ impl Driver {
         });
     }
 
-    fn results(&mut self, results: SettleResults) -> Result<(), Error> {
-        let Some(requests) = self.settling.remove(&results.sequence) else {
-            return Err(Error::protocol(
-                "results came for settlements that were not sent",
-            ));
-        };
-        let mut refused: BTreeMap<Bytes, Error> = BTreeMap::new();
-        for one in &results.refused {
-            refused.insert(one.tag.clone(), refusal(one));
-        }
-        for request in requests {
-            let answer = match refused.get(&request.tag) {
-                Some(error) => Err(error.clone()),
-                None => Ok(()),
-            };
-            let is_over = match &answer {
-                Ok(()) => request.settle != Settle::Extend,
-                Err(error) => !error.is_retryable(),
-            };
-            if is_over {
-                self.held.remove(&request.tag);
-            }
-            reply_to(request, answer);
-        }
-        Ok(())
-    }
-
-    /// What was sent without an answer is sent again on the next stream.
-    fn resend(&mut self) {
-        for (_, requests) in std::mem::take(&mut self.settling).into_iter().rev() {
-            for mut request in requests.into_iter().rev() {
-                request.attempted = true;
-                self.unsettled.push_front(request);
-            }
-        }
-    }
-
     /// The session is over: its leases are, too.
     fn forget(&mut self, error: &Error) {
         self.session = Bytes::new();
@@ -461,10 +397,7 @@ impl Driver {
         let again = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
         self.left = self.left.saturating_add(again);
         self.buffer.clear();
-        self.resend();
-        for request in std::mem::take(&mut self.unsettled) {
-            reply_to(request, Err(error.clone()));
-        }
+        self.settlements.end(error);
     }
 
     /// Ends with an error, which is the last thing the consumer says.
@@ -476,15 +409,6 @@ impl Driver {
     }
 }
 
-fn reply_to(request: Request, answer: Result<(), Error>) {
-    let answer = match answer {
-        Err(error) if request.attempted => Err(error.after_unknown()),
-        answer => answer,
-    };
-    // Whoever dropped the handle does not want to know.
-    drop(request.answer.send(answer));
-}
-
 /// What a delivery takes of the credit in bytes.
 fn cost(received: &Received) -> u64 {
     let bytes = u64::try_from(received.message.encoded_len()).unwrap_or(u64::MAX);
@@ -494,6 +418,14 @@ fn cost(received: &Received) -> u64 {
         .as_ref()
         .map_or(0, |death| death.count.saturating_sub(1));
     bytes.saturating_add(u64::from(deaths).saturating_mul(DEATH_BYTES_MAX))
+}
+
+/// When it is time; never, without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn expired() -> Error {

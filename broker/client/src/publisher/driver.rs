@@ -8,7 +8,7 @@ use millrace_proto::v1::{
     publish_reply::Reply, publish_result::Outcome,
 };
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::batch::{
@@ -119,7 +119,7 @@ impl Driver {
             let end = match open(&way).await {
                 Ok(stream) => {
                     self.has_decided = false;
-                    let end = self.serve(stream).await;
+                    let end = self.serve(stream, &way).await;
                     if self.has_decided {
                         backoff.reset();
                         self.client.succeeded(&way);
@@ -136,19 +136,20 @@ impl Driver {
                 End::Drained => self.drained(),
                 End::Lost(error) => self.lost(&error),
             }
-            self.wait(&mut backoff).await;
+            self.wait(&mut backoff, &way).await;
             self.refused = None;
         }
     }
 
     /// Works on one stream until it ends.
-    async fn serve(&mut self, mut stream: Stream) -> End {
+    async fn serve(&mut self, mut stream: Stream, way: &Way) -> End {
         let mut connection = Connection {
             credit: Credit::default(),
             sequence: 0,
             draining: false,
         };
         let mut taken = Vec::new();
+        let mut heed = self.client.heed(way);
         loop {
             if self.waiting.is_empty() && self.sent.is_empty() && !self.inbox_open {
                 return End::Done;
@@ -166,12 +167,16 @@ impl Driver {
             tokio::select! {
                 biased;
                 reply = stream.replies.message() => match reply {
-                    Ok(Some(reply)) => if let Err(error) = self.reply(reply, &mut connection) {
-                        return End::Lost(error);
-                    },
+                    Ok(Some(reply)) => {
+                        heed.heard();
+                        if let Err(error) = self.reply(reply, &mut connection) {
+                            return End::Lost(error);
+                        }
+                    }
                     Ok(None) => return End::Lost(Error::connection_lost()),
                     Err(status) => return End::Lost(status.into()),
                 },
+                () = heed.silent() => return End::Lost(Error::connection_lost()),
                 count = self.inbox.recv_many(&mut taken, TAKE_MAX), if hungry => {
                     self.inbox_open = count > 0;
                     taken.drain(..).for_each(|item| self.take(item));
@@ -388,7 +393,7 @@ impl Driver {
     }
 
     /// Before the next attempt to connect; no longer than the oldest message may wait.
-    async fn wait(&self, backoff: &mut Backoff) {
+    async fn wait(&self, backoff: &mut Backoff, way: &Way) {
         let again = self.waiting.again.front().and_then(Batch::waits_since);
         let oldest = again.or(self.waiting.items.front().map(|item| item.since));
         let Some(oldest) = oldest else {
@@ -399,7 +404,7 @@ impl Driver {
         if let Some(limit) = self.options.give_up_after {
             delay = delay.min(limit.saturating_sub(oldest.elapsed()));
         }
-        sleep(delay).await;
+        self.client.pause(way, delay).await;
     }
 
     fn answer(&self, item: Item, outcome: Result<Ack, Error>) {

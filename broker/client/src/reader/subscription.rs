@@ -14,7 +14,7 @@ use super::{PartitionStart, Position, StoredMessage};
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::Error;
-use crate::routing::Way;
+use crate::routing::{Heed, Way};
 use crate::stream::{Duplex, is_final};
 
 /// How a subscription behaves.
@@ -74,6 +74,7 @@ pub struct Subscription {
     stream: Option<Stream>,
     /// Of the stream, or of the attempt to open one.
     way: Option<Way>,
+    heed: Option<Heed>,
     waiting: VecDeque<Event>,
     returned: ConsumeCredit,
     pong_due: bool,
@@ -92,6 +93,7 @@ impl Subscription {
             next: BTreeMap::new(),
             stream: None,
             way: None,
+            heed: None,
             waiting: VecDeque::new(),
             returned: ConsumeCredit::default(),
             pong_due: false,
@@ -114,8 +116,9 @@ impl Subscription {
                 continue;
             };
             self.stream = None;
-            if let Some(way) = self.way.take() {
-                self.client.failed(&way, &error);
+            let way = self.way.take();
+            if let Some(way) = &way {
+                self.client.failed(way, &error);
             }
             let away = self.away_since.get_or_insert_with(Instant::now).elapsed();
             let limit = self.options.give_up_after;
@@ -123,7 +126,11 @@ impl Subscription {
                 self.is_over = true;
                 return Some(Err(error));
             }
-            sleep(self.backoff.delay()).await;
+            let delay = self.backoff.delay();
+            match way {
+                Some(way) => self.client.pause(&way, delay).await,
+                None => sleep(delay).await,
+            }
         }
         None
     }
@@ -137,6 +144,7 @@ impl Subscription {
             let way = self.client.way_to(&self.address, first).await;
             self.way = Some(way.clone());
             let stream = self.open(&way).await?;
+            self.heed = Some(self.client.heed(&way));
             self.returned = ConsumeCredit::default();
             self.pong_due = false;
             self.stream = Some(stream);
@@ -151,11 +159,13 @@ impl Subscription {
                 None
             }
             reply = stream.replies.message() => Some(reply?.ok_or_else(Error::connection_lost)?),
+            () = silent(&mut self.heed) => return Err(Error::connection_lost()),
         };
         match heard {
             Some(reply) => {
                 self.away_since = None;
                 self.backoff.reset();
+                self.heed.iter_mut().for_each(Heed::heard);
                 if let Some(way) = &self.way {
                     self.client.succeeded(way);
                 }
@@ -232,6 +242,14 @@ impl Subscription {
             let bytes = message.message.encoded_len();
             self.returned.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
         }
+    }
+}
+
+/// Resolves when somebody else leads and nothing is heard.
+async fn silent(heed: &mut Option<Heed>) {
+    match heed {
+        Some(heed) => heed.silent().await,
+        None => std::future::pending().await,
     }
 }
 

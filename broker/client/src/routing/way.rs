@@ -14,6 +14,16 @@ use crate::client::REPLY_BYTES_MAX;
 pub(crate) struct Way {
     channel: Channel,
     to: To,
+    about: Option<About>,
+}
+
+/// What a way was chosen for.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    /// Who is to be asked leads this.
+    pub(super) shard: u32,
+    /// Or this one does, and is asked by who is; unknown when nobody was known to.
+    pub(super) leader: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -26,13 +36,29 @@ enum To {
 
 impl Way {
     pub(super) const fn given(server: usize, channel: Channel) -> Self {
-        let to = To::Given(server);
-        Self { channel, to }
+        Self {
+            channel,
+            to: To::Given(server),
+            about: None,
+        }
     }
 
     pub(super) const fn direct(node: String, channel: Channel) -> Self {
-        let to = To::Node(node);
-        Self { channel, to }
+        Self {
+            channel,
+            to: To::Node(node),
+            about: None,
+        }
+    }
+
+    /// The same, chosen for something.
+    pub(super) fn about(self, about: Option<About>) -> Self {
+        Self { about, ..self }
+    }
+
+    /// What it was chosen for.
+    pub(super) const fn purpose(&self) -> Option<&About> {
+        self.about.as_ref()
     }
 
     /// The node, if it is not a server that was given.

@@ -153,6 +153,36 @@ async fn a_settlement_whose_answer_was_lost_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_settlement_that_is_refused_for_now_is_sent_again() {
+    let mut server = Server::start().await;
+    let mut consumer = server.client().consumer(QUEUE, ConsumerOptions::default());
+    let mut stream = server.consume().await;
+    opened(&mut stream, b"s").await;
+    deliver(&stream, &["a", "b"]).await;
+    let (a, b) = (next(&mut consumer).await, next(&mut consumer).await);
+    let a = a.accept();
+    let batch = settlement(&mut stream).await;
+    // Somebody else leads: given up, the lease would run out, and that is a failure.
+    answer(&stream, &batch, &[("a", "NOT_LEADER")]).await;
+
+    let again = settlement(&mut stream).await;
+    assert_eq!(again.settlements[0].tags, ["a"]);
+    answer(&stream, &again, &[]).await;
+    a.await.unwrap();
+
+    // It outlives the stream, too.
+    let b = b.accept();
+    let batch = settlement(&mut stream).await;
+    answer(&stream, &batch, &[("b", "NOT_LEADER")]).await;
+    drop(stream);
+    let mut stream = server.consume().await;
+    assert_eq!(opened(&mut stream, b"s").await.held, ["b"]);
+    let again = settlement(&mut stream).await;
+    answer(&stream, &again, &[]).await;
+    b.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_that_has_expired_is_replaced_and_its_leases_are_lost() {
     let mut server = Server::start().await;
     let mut consumer = server.client().consumer(QUEUE, ConsumerOptions::default());
