@@ -1,14 +1,16 @@
 //! Reads bodies for those who may not block: at once when they are in memory, by the host
 //! when they are on disk. A read that finds damage quarantines the shard.
 
+use std::io;
 use std::sync::Arc;
 
-use millrace_storage::{Limits, ReadError, Store, StoredRecord};
+use millrace_storage::{Action, Limits, ReadError, Store, StoredRecord};
 use millrace_types::{ErrorCode, LogId, Offset, Refusal, ShardId};
 use tokio::sync::Semaphore;
 
 use super::host::{self, Host};
 use super::node::quarantined;
+use super::options::DISK_READ_WAIT_MAX;
 use super::slot::{Damage, Hosted};
 
 /// The way to one shard's bodies.
@@ -33,6 +35,16 @@ impl Bodies {
         }
     }
 
+    /// Of which shard.
+    pub(super) fn shard(&self) -> ShardId {
+        self.store.shard()
+    }
+
+    /// Whether a snapshot has taken the place of what it reads: what came after is elsewhere.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.store.is_retired()
+    }
+
     /// These messages, in order; one result for each of those that have about `bytes_max` bytes
     /// together, the first in any case. The rest is left out.
     pub(super) async fn each(
@@ -49,6 +61,7 @@ impl Bodies {
         } else {
             self.on_disk(move |store| store.read_each(log, &offsets, bytes_max))
                 .await
+                .unwrap_or_else(|error| vec![Err(error)])
         };
         let errors = found.iter().filter_map(|record| record.as_ref().err());
         errors.for_each(|error| self.note(error));
@@ -72,6 +85,7 @@ impl Bodies {
         } else {
             self.on_disk(move |store| store.read(log, from, limits))
                 .await
+                .flatten()
         };
         let mut records = found.inspect_err(|error| self.note(error))?;
         // The store may be ahead: what is not applied yet is not there for readers.
@@ -79,20 +93,34 @@ impl Bodies {
         Ok(records)
     }
 
+    /// Reads when it is this reader's turn. One that the disk keeps for too long keeps its place
+    /// among the readers until the disk answers; who waited for it goes without.
     async fn on_disk<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> T {
-        let permit = Arc::clone(&self.readers).acquire_owned().await;
-        let store = Arc::clone(&self.store);
-        let reading = host::blocking(&self.host, move || {
-            let _permit = permit;
-            read(&store)
-        });
-        match reading.await {
-            Some(records) => records,
-            // Only when the host ends or the store panics; nobody is served by going on.
-            None => std::panic::resume_unwind(Box::new("a read of stored messages has ended")),
+    ) -> Result<T, ReadError> {
+        let late = self.host.sleep(DISK_READ_WAIT_MAX);
+        let reading = async {
+            let permit = Arc::clone(&self.readers).acquire_owned().await;
+            let store = Arc::clone(&self.store);
+            let reading = host::blocking(&self.host, move || {
+                let _permit = permit;
+                read(&store)
+            });
+            reading.await
+        };
+        tokio::select! {
+            biased;
+            found = reading => match found {
+                Some(records) => Ok(records),
+                // Only when the host ends or the store panics; nobody is served by going on.
+                None => std::panic::resume_unwind(Box::new("a read of stored messages has ended")),
+            },
+            () = late => Err(ReadError::Io {
+                path: format!("shards/{}/segments", self.store.shard()).into(),
+                action: Action::Read,
+                source: io::ErrorKind::TimedOut.into(),
+            }),
         }
     }
 

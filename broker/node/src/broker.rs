@@ -2,6 +2,7 @@
 //! ask for is in the files below.
 
 mod consume;
+mod find;
 mod inspect;
 mod membership;
 mod nodes;

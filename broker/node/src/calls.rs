@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub(super) use answering::answer;
+pub(super) use current::unsure;
 
 /// Of questions and answers; a new kind of question goes to the end of the enum and needs none.
 const VERSION: u8 = 1;
@@ -110,6 +111,8 @@ pub(super) enum Question {
         /// Its revision.
         known: u64,
     },
+    /// Which revision the topology has now. Answer: `u64`.
+    Revision,
 }
 
 /// Answer to `Sends`.

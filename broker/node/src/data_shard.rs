@@ -25,12 +25,13 @@ use tokio::sync::watch;
 use super::checkpoint_plan::CheckpointPlan;
 use super::clock::Clock;
 use super::connection::Connection;
-use super::input::{Caller, Proposal};
+use super::input::{Caller, Proposal, Question};
 use super::logs::{Extent, Known};
 use super::node::Node;
 use super::options::{RETRY_AFTER_MS, WAITING_RECEIVES_MAX};
 use super::placement::steering::Steering;
 use super::pumps::{Job, Pumps};
+use super::reading::Reading;
 use super::reply::Reply;
 use super::shard_log::{Committed, ShardLog, Standing};
 use super::shard_state::ShardState;
@@ -38,7 +39,6 @@ use super::snapshots::Prepared;
 use super::turn::Turn;
 use super::waiters::{Waiter, Waiters};
 use connections::Begun;
-use reading::Reading;
 use sweep::Sweep;
 use waking::Waking;
 
@@ -65,7 +65,7 @@ pub(super) struct DataShard {
     noted: Elapsed,
     waking: Waking,
     steering: Steering,
-    reading: Reading,
+    reading: Reading<Question>,
     /// The state that takes the place of this one, while it is being installed.
     prepared: Option<Box<Prepared>>,
 }

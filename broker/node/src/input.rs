@@ -41,6 +41,9 @@ pub(super) enum Input {
     AskCurrent(ShardId, Question),
     /// Answer a question when this is applied.
     AskApplied(ShardId, LogIndex, Question),
+    /// Say which revision the topology has by what is committed now; refused where the metadata
+    /// shard is not led.
+    AskRevision(Reply<u64>),
     /// A connection ended.
     Detach(Arc<Connection>),
     /// A paused connection takes messages again.

@@ -38,6 +38,7 @@ mod outbound;
 mod partition;
 mod placement;
 mod pumps;
+mod reading;
 mod records;
 mod recovery;
 mod reply;

@@ -3,6 +3,7 @@
 
 mod installing;
 mod placing;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::leaders::Led;
 use super::node::Node;
 use super::outbound::Outbound;
 use super::placement::steering::Steering;
+use super::reading::Reading;
 use super::recovery::Metadata;
 use super::reply::Reply;
 use super::shard_log::{Committed, Lost, NotTaken, ShardLog, Standing};
@@ -37,6 +39,8 @@ pub(super) struct MetadataShard {
     held: Vec<(CatalogueCommand, Reply<u64>)>,
     clock: Clock,
     plan: CheckpointPlan,
+    /// Who wants to know what is declared now.
+    reading: Reading<Reply<u64>>,
     /// What data shards are being told.
     rounds: BTreeMap<ShardId, Round>,
     /// How many rounds there were.
@@ -66,6 +70,7 @@ impl MetadataShard {
             log,
             held: Vec::new(),
             plan,
+            reading: Reading::default(),
             rounds: BTreeMap::new(),
             round: 0,
             noted: BTreeMap::new(),
@@ -73,7 +78,10 @@ impl MetadataShard {
             steering: Steering::default(),
             prepared: None,
         };
-        this.publish();
+        // A replica that has nothing yet must not say that nothing is declared.
+        if this.state.catalogue.applied() > LogIndex::default() {
+            this.publish();
+        }
         this
     }
 
@@ -97,11 +105,13 @@ impl MetadataShard {
     /// Why the shard must not go on.
     pub(super) fn gather(&mut self, now: Instant, out: &mut Outbound) -> Result<(), String> {
         self.steer(now);
+        self.ask_for_reads();
         self.take_offered()?;
         if let Some(lost) = self.log.gather(out) {
             self.step_down(lost);
         }
         self.return_unwanted();
+        self.answer_reads();
         if let Some(led) = self.log.moved() {
             self.node.leaders.set(ShardId::METADATA, led);
         }
@@ -139,6 +149,7 @@ impl MetadataShard {
 
     /// Ends everything that waits.
     pub(super) fn close(&mut self, refusal: &Refusal) {
+        self.end_reads(refusal);
         for (_, reply) in std::mem::take(&mut self.held) {
             reply.answer(Err(refusal.clone()));
         }

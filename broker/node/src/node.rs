@@ -17,6 +17,7 @@ use millrace_types::{ErrorCode, LogId, NodeId, Refusal, ShardId};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::bodies::Bodies;
+use super::calls;
 use super::figures::Figures;
 use super::gate::{self, Lobby, Permit};
 use super::host::Host;
@@ -27,7 +28,9 @@ use super::leaders::{Leaders, Led};
 use super::logs::Logs;
 use super::neighbours::Neighbours;
 use super::network::Network;
-use super::options::{ANSWER_WAIT_MAX, CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS};
+use super::options::{
+    ANSWER_WAIT_MAX, ASK_WAIT_MAX, CROWDED_QUARTERS, NodeOptions, RETRY_AFTER_MS,
+};
 use super::placement::learning::Heard;
 use super::pumps::Pumps;
 use super::reply::{Pending, Reply};
@@ -78,6 +81,8 @@ pub(super) struct Node {
     pub(super) lobby: Arc<Lobby>,
     /// Reads that hit the disk, at a time.
     pub(super) readers: Arc<Semaphore>,
+    /// Calls that look for a name that is not known here, at a time.
+    pub(super) seekers: Semaphore,
     /// Reads of the journal for followers, at a time.
     pub(super) loads: Semaphore,
     pub(super) disk: DiskLook,
@@ -309,7 +314,24 @@ impl Node {
         let (reply, pending) = Reply::channel();
         let ask = move |shard: Result<&Shard, Refusal>| reply.answer(shard.map(question));
         slot.inbox.send(Input::Ask(shard, Box::new(ask)));
-        pending.answer().await
+        self.soon(shard, pending.answer()).await
+    }
+
+    /// Waits for what a worker says, but not for one that hangs.
+    ///
+    /// # Errors
+    /// What it says; `SHARD_UNAVAILABLE`.
+    pub(super) async fn soon<T>(
+        &self,
+        shard: ShardId,
+        answer: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let late = self.host.sleep(ASK_WAIT_MAX);
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = late => Err(calls::unsure(shard, ASK_WAIT_MAX)),
+        }
     }
 
     /// Whether the next effect is not carried out: tests and simulations lose some, because none

@@ -33,8 +33,16 @@ pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Who asks what a shard holds now is answered, or refused, within this: an election's time, with
 /// some for the way.
 pub(super) const READ_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// Who asks a worker what it has is answered, or goes without, within this: a worker that does not
+/// come round for so long hangs, on the disk as a rule.
+pub(super) const ASK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// A read of the disk that takes longer has failed for who waits for it: less than calls have time.
+pub(super) const DISK_READ_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Questions of one shard that wait for its leader: each holds a call's memory.
 pub(super) const READERS_WAITING_MAX: usize = 10_000;
+/// Calls that ask who leads the catalogue about a name that this node does not know: each is a
+/// question between nodes, and a client may ask for whatever it likes.
+pub(super) const NAMES_SOUGHT_MAX: usize = 256;
 /// How often it looks.
 pub(super) const PUBLISH_LOOK: Duration = Duration::from_millis(10);
 /// Parts of the memory for bodies, of four, from which on publishes are slowed down,

@@ -27,7 +27,7 @@ use super::metadata_shard::MetadataShard;
 use super::neighbours::Neighbours;
 use super::network::Network;
 use super::node::{DiskLook, Node, Phase, not_leader, quarantined};
-use super::options::{NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
+use super::options::{NAMES_SOUGHT_MAX, NodeOptions, READERS_MAX, SHARDS_MIN, StartError};
 use super::placement::learning::{self, Heard};
 use super::placement::registering;
 use super::pumps::Pumps;
@@ -114,6 +114,7 @@ pub(super) fn start(
         spread: AtomicU32::new(0),
         lobby: Arc::default(),
         readers: Arc::new(Semaphore::new(READERS_MAX)),
+        seekers: Semaphore::new(NAMES_SOUGHT_MAX),
         loads: Semaphore::new(LOADS_MAX),
         disk: DiskLook::new(host.now()),
         shortages: Shortages::default(),
@@ -138,9 +139,8 @@ pub(super) fn start(
 /// Until the catalogue has been read.
 fn first_view(found: &Found) -> CatalogueView {
     match &found.metadata {
-        Some(Ok(_)) => CatalogueView::default(),
         Some(Err(why)) => CatalogueView::unavailable(quarantined(ShardId::METADATA, why)),
-        None => CatalogueView::unavailable(not_leader(ShardId::METADATA, None)),
+        Some(Ok(_)) | None => CatalogueView::unavailable(not_leader(ShardId::METADATA, None)),
     }
 }
 

@@ -144,6 +144,25 @@ impl CatalogueView {
         }
     }
 
+    /// A partition's place.
+    ///
+    /// # Errors
+    /// `NO_SUCH_PARTITION`; as `require_topic`.
+    pub fn require_partition(
+        &self,
+        address: &Address,
+        partition: u32,
+    ) -> Result<(ShardId, LogId), Refusal> {
+        let partitions = self.require_topic(address)?;
+        let place = usize::try_from(partition).ok();
+        let place = place.and_then(|at| partitions.get(at));
+        place.copied().ok_or_else(|| {
+            let count = partitions.len();
+            let text = format!("{address} has {count} partitions, none is number {partition}");
+            Refusal::new(ErrorCode::NoSuchPartition, text).with("address", address.to_string())
+        })
+    }
+
     /// Everything declared or kept, in order of addresses: queues, then topics. Implicit
     /// dead-letter queues are left out: each queue has one.
     pub fn iter(&self) -> impl Iterator<Item = (&Address, Object<'_>)> {

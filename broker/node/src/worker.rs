@@ -276,6 +276,10 @@ impl Worker {
                 Some(shard) => shard.ask_current(question),
                 None => question(Err(not_here(id))),
             },
+            Input::AskRevision(reply) => match &mut self.metadata {
+                Some(metadata) => metadata.ask_revision(reply),
+                None => reply.answer(Err(not_here(ShardId::METADATA))),
+            },
             Input::AskApplied(id, index, question) => match self.shards.get_mut(&id) {
                 Some(shard) => shard.ask_applied(index, question),
                 None => question(Err(not_here(id))),

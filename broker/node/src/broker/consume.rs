@@ -42,7 +42,7 @@ impl Broker {
             .check_serving()
             .map_err(|refusal| self.node.figures.refused(refusal))?;
         check_count(receive.messages_max)?;
-        let (shard, queue) = self.node.view.borrow().require_queue(&receive.address)?;
+        let (shard, queue) = self.queue_of(&receive.address).await?;
         let (reply, answer) = oneshot::channel();
         let owner = self.random_session()?;
         let lease_ms = receive
@@ -162,8 +162,11 @@ impl Broker {
         address: Option<&Address>,
         tags: Vec<SettleTag>,
     ) -> Vec<Result<(), Refusal>> {
-        let only = address.map(|address| self.node.view.borrow().require_queue(address));
-        let only = match only.transpose() {
+        let only = match address {
+            None => Ok(None),
+            Some(address) => self.queue_of(address).await.map(Some),
+        };
+        let only = match only {
             Ok(only) => only,
             Err(refusal) => return tags.iter().map(|_| Err(refusal.clone())).collect(),
         };
@@ -180,6 +183,11 @@ impl Broker {
         }
     }
 
+    async fn queue_of(&self, address: &Address) -> Result<(ShardId, LogId), Refusal> {
+        self.find(address).await?;
+        self.node.view.borrow().require_queue(address)
+    }
+
     /// Opens or resumes a session.
     ///
     /// # Errors
@@ -191,6 +199,7 @@ impl Broker {
         self.node
             .check_serving()
             .map_err(|refusal| self.node.figures.refused(refusal))?;
+        self.find(&open.address).await?;
         let view = self.node.view.borrow().clone();
         let (shard, queue) = view.require_queue(&open.address)?;
         let in_flight_max = match view.require(&open.address)?.kind {
@@ -275,7 +284,7 @@ impl Broker {
     /// The refusal.
     pub async fn peek(&self, peek: Peek) -> Result<PeekAnswer, Refusal> {
         check_count(peek.messages_max)?;
-        let (shard, log) = self.node.view.borrow().require_queue(&peek.address)?;
+        let (shard, log) = self.queue_of(&peek.address).await?;
         let count = peek.messages_max as usize;
         let from = peek.from;
         let views = self

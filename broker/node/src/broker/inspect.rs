@@ -156,6 +156,7 @@ impl Broker {
     /// # Errors
     /// `NO_SUCH_QUEUE`, `NO_SUCH_TOPIC`, `SHARD_UNAVAILABLE`.
     pub async fn describe(&self, address: &Address) -> Result<Description, Refusal> {
+        self.find(address).await?;
         let view = self.node.view.borrow().clone();
         let object = view.require(address)?;
         let mut logs = places(&object);
@@ -298,7 +299,9 @@ impl Broker {
         for inbox in &self.node.inboxes {
             let (reply, pending) = Reply::channel();
             Arc::clone(inbox).send(Input::Facts(reply));
-            if let Ok(facts) = pending.answer().await {
+            let facts = self.node.soon(ShardId::METADATA, pending.answer());
+            // One that hangs, or has stopped, is left out.
+            if let Ok(facts) = facts.await {
                 stats.waiting_receives += facts.waiting_receives;
                 stats.shards.extend(facts.shards);
             }

@@ -29,6 +29,7 @@ impl Broker {
             )
             .with("field", "messages_max"));
         }
+        self.find_partition(&read.address, read.partition).await?;
         let (shard, log) = self.partition(&read.address, read.partition)?;
         let extents = self.extent(&read.address, log)?;
         let extent = extents.borrow().clone();
@@ -150,18 +151,7 @@ impl Broker {
         partition: u32,
     ) -> Result<(ShardId, LogId), Refusal> {
         let view = self.node.view.borrow().clone();
-        let partitions = view.require_topic(address)?;
-        let place = usize::try_from(partition)
-            .ok()
-            .and_then(|at| partitions.get(at));
-        place.copied().ok_or_else(|| {
-            let count = partitions.len();
-            Refusal::new(
-                ErrorCode::NoSuchPartition,
-                format!("{address} has {count} partitions, none is number {partition}"),
-            )
-            .with("address", address.to_string())
-        })
+        view.require_partition(address, partition)
     }
 
     fn extent(&self, address: &Address, log: LogId) -> Result<watch::Receiver<Extent>, Refusal> {

@@ -64,8 +64,9 @@ impl Broker {
     /// The shard of a queue.
     ///
     /// # Errors
-    /// `NO_SUCH_QUEUE`, `WRONG_KIND`, `SHARD_UNAVAILABLE`.
-    pub fn queue_shard(&self, address: &Address) -> Result<ShardId, Refusal> {
+    /// As `find`; `NO_SUCH_QUEUE`, `WRONG_KIND`, `SHARD_UNAVAILABLE`.
+    pub async fn queue_shard(&self, address: &Address) -> Result<ShardId, Refusal> {
+        self.find(address).await?;
         let view = self.node.view.borrow();
         view.require_queue(address).map(|(shard, _)| shard)
     }
@@ -73,8 +74,13 @@ impl Broker {
     /// The shard of a topic's partition.
     ///
     /// # Errors
-    /// `NO_SUCH_TOPIC`, `NO_SUCH_PARTITION`, `WRONG_KIND`, `SHARD_UNAVAILABLE`.
-    pub fn partition_shard(&self, address: &Address, partition: u32) -> Result<ShardId, Refusal> {
+    /// As `find_partition`.
+    pub async fn partition_shard(
+        &self,
+        address: &Address,
+        partition: u32,
+    ) -> Result<ShardId, Refusal> {
+        self.find_partition(address, partition).await?;
         self.partition(address, partition).map(|(shard, _)| shard)
     }
 
@@ -94,8 +100,9 @@ impl Broker {
     /// The shards of a queue, or of a topic's partitions by number.
     ///
     /// # Errors
-    /// `NO_SUCH_QUEUE`, `NO_SUCH_TOPIC`, `SHARD_UNAVAILABLE`.
-    pub fn shards_of(&self, address: &Address) -> Result<Vec<ShardId>, Refusal> {
+    /// As `find`.
+    pub async fn shards_of(&self, address: &Address) -> Result<Vec<ShardId>, Refusal> {
+        self.find(address).await?;
         let view = self.node.view.borrow().clone();
         let object = view.require(address)?;
         let queue = object.queue().map(|(shard, _)| shard);
@@ -106,9 +113,9 @@ impl Broker {
     /// Whether a partition of a topic is led here.
     ///
     /// # Errors
-    /// As `partition_shard`.
+    /// `NO_SUCH_TOPIC`, `NO_SUCH_PARTITION`, `WRONG_KIND`, `SHARD_UNAVAILABLE`.
     pub fn leads(&self, address: &Address, partition: u32) -> Result<bool, Refusal> {
-        let shard = self.partition_shard(address, partition)?;
+        let (shard, _) = self.partition(address, partition)?;
         Ok(self.node.led(shard) == Led::Here)
     }
 
@@ -163,6 +170,26 @@ impl Broker {
             () = moved => true,
             () = self.draining() => false,
             () = self.node.host.sleep(limit) => false,
+        }
+    }
+
+    /// Resolves when another node than this one leads a shard.
+    pub async fn led_elsewhere(&self, shard: ShardId, than: NodeId) {
+        let mut leaders = self.node.leaders.watch();
+        loop {
+            leaders.mark_unchanged();
+            let elsewhere = match self.node.led(shard) {
+                Led::Here => than != self.node.data_dir.node(),
+                Led::There(node) => than != node,
+                Led::Nobody => false,
+            };
+            if elsewhere {
+                return;
+            }
+            if leaders.changed().await.is_err() {
+                // Nothing changes any more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

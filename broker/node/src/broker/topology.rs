@@ -50,9 +50,9 @@ impl Broker {
     /// Who this cluster is and which topology it has.
     ///
     /// # Errors
-    /// `SHARD_UNAVAILABLE`.
+    /// `SHARD_UNAVAILABLE`; `NOT_LEADER` when this node has not got the catalogue yet.
     pub async fn metadata(&self) -> Result<Metadata, Refusal> {
-        let (dir, view) = (&self.node.data_dir, self.node.view.borrow().clone());
+        let (dir, view) = (&self.node.data_dir, self.node.first_view().await);
         let topology = view.topology()?;
         let object = |(address, object): (&Address, Object<'_>)| ObjectState {
             address: address.clone(),

@@ -77,6 +77,7 @@ impl Node {
                 self.shortages.note(from, free_bytes, reserve_bytes, now);
                 encoded(Ok(()))
             }
+            Question::Revision => encoded(self.revision_here().await),
             Question::ReadIndex { shard } => encoded(self.read_index(shard).await),
             Question::Roster { known } => encoded(self.roster_for(known)),
         }

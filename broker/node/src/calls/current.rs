@@ -66,6 +66,33 @@ impl Node {
         answer.answer().await
     }
 
+    /// The topology's revision by what is committed now, of who leads the metadata shard.
+    ///
+    /// # Errors
+    /// When this node does not, or cannot make sure that it does.
+    pub(crate) async fn revision_here(&self) -> Result<u64, Refusal> {
+        self.check_leads(ShardId::METADATA)?;
+        let (reply, revision) = Reply::channel();
+        self.slot(ShardId::METADATA)?
+            .inbox
+            .send(Input::AskRevision(reply));
+        let late = self.host.sleep(READ_WAIT_MAX);
+        tokio::select! {
+            biased;
+            revision = revision.answer() => revision,
+            () = late => Err(unsure(ShardId::METADATA, READ_WAIT_MAX)),
+        }
+    }
+
+    /// The same, of another node.
+    ///
+    /// # Errors
+    /// When that does not lead it, or cannot be asked.
+    pub(crate) async fn revision_of(&self, node: NodeId) -> Result<u64, Refusal> {
+        let asked = self.ask_of(node, ShardId::METADATA, &Asked::Revision, &[]);
+        asked.await.map_err(harmless)
+    }
+
     /// What has to be applied by who answers questions now.
     ///
     /// # Errors
@@ -93,7 +120,8 @@ fn harmless(refusal: Refusal) -> Refusal {
     }
 }
 
-fn unsure(shard: ShardId, waited: Duration) -> Refusal {
+/// A question that nobody could be asked in time.
+pub(crate) fn unsure(shard: ShardId, waited: Duration) -> Refusal {
     let text = format!("nobody could be asked within {waited:?} what shard {shard} holds now");
     Refusal::new(ErrorCode::ShardUnavailable, text)
         .with("shard", shard.to_string())

@@ -64,6 +64,7 @@ fn questions() -> Vec<Question> {
         },
         Question::ReadIndex { shard: SHARD },
         Question::Roster { known: 8 },
+        Question::Revision,
     ]
 }
 

@@ -21,8 +21,9 @@ impl Node {
             pending.push(answer);
         }
         for answer in pending {
-            // A worker that has stopped leads nothing.
-            all.extend(answer.answer().await.unwrap_or_default());
+            // A worker that has stopped, or hangs, leads nothing.
+            let answer = self.soon(ShardId::METADATA, answer.answer());
+            all.extend(answer.await.unwrap_or_default());
         }
         all
     }

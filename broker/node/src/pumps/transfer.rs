@@ -293,7 +293,18 @@ impl Lane<'_> {
         }
     }
 
-    fn look_again(&self, first: Offset) -> Stepped {
+    fn look_again(&mut self, first: Offset) -> Stepped {
+        if let Source::Here(bodies) = &self.source
+            && bodies.is_replaced()
+        {
+            return match self.node.bodies(bodies.shard()) {
+                Ok(bodies) => {
+                    self.source = Source::Here(bodies);
+                    Stepped::On
+                }
+                Err(refusal) => Stepped::Ended(Ended::refused(&refusal)),
+            };
+        }
         let extent = self.node.logs.extent(self.partition);
         let moved = extent.is_some_and(|extent| extent.borrow().start > first);
         if moved || matches!(self.source, Source::There(_)) {

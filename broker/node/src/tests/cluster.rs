@@ -9,6 +9,7 @@ mod joining;
 mod load;
 mod losses;
 mod moves;
+mod names;
 mod snapshots;
 mod steering;
 

@@ -48,7 +48,8 @@ impl Cluster {
     /// Publishes to a partition where it is led.
     async fn publish_to(&self, partition: u32, text: &str) {
         let shard = self.broker(self.alive()[0]);
-        let shard = shard.partition_shard(&address(TOPIC), partition).unwrap();
+        let address_of = address(TOPIC);
+        let shard = shard.partition_shard(&address_of, partition).await.unwrap();
         let sent = Batch {
             partition: Some(partition),
             ..batch(&[message(text, "")])
