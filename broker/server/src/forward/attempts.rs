@@ -3,15 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_node::{Peer, Route};
+use millrace_node::{Broker, Peer, Route};
 use millrace_proto::v1::admin_client::AdminClient;
 use millrace_proto::v1::consumer_client::ConsumerClient;
 use millrace_proto::v1::publisher_client::PublisherClient;
 use millrace_proto::v1::stream_reader_client::StreamReaderClient;
 use millrace_types::{Applied, ErrorCode, NodeId, Refusal, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use super::pool::Line;
 use super::{Forward, Origin, failed};
@@ -22,8 +22,14 @@ use crate::transport::GRPC_MESSAGE_BYTES_MAX;
 const LEADER_WAIT: Duration = Duration::from_secs(1);
 /// Between two attempts, unless the leader is known to have changed.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Another node leads by then: it is worth another attempt.
+const RETRY_AFTER_MS: u64 = 50;
 /// Largest answer of another node: one message of the largest size, and frames.
 const ANSWER_BYTES_MAX: usize = 2 * GRPC_MESSAGE_BYTES_MAX;
+
+/// A node that hears that another one leads has answered, or ended its streams, by then; one that
+/// stands still has not.
+pub(super) const GRACE: Duration = Duration::from_millis(250);
 
 /// Where to do something.
 #[derive(Debug)]
@@ -37,6 +43,7 @@ pub(crate) enum Place {
 /// A call to another node, about a shard that it leads.
 #[derive(Debug)]
 pub(crate) struct Remote {
+    broker: Broker,
     peer: Peer,
     shard: ShardId,
     channel: Channel,
@@ -44,9 +51,10 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    fn new(peer: Peer, shard: ShardId, line: Line) -> Self {
+    fn new(broker: &Broker, peer: Peer, shard: ShardId, line: Line) -> Self {
         let Line { channel, permit } = line;
         Self {
+            broker: broker.clone(),
             peer,
             shard,
             channel,
@@ -73,6 +81,60 @@ impl Remote {
 
     pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Asks; no longer than it is known to lead, and a moment.
+    ///
+    /// # Errors
+    /// What it says; *unknown* when it does not answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Refusal> {
+        tokio::select! {
+            biased;
+            answer = call => match answer {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) => Err(self.failed(&status)),
+            },
+            () = self.replaced() => Err(self.silent()),
+        }
+    }
+
+    /// The same, when it changes nothing whether the call was answered or not.
+    ///
+    /// # Errors
+    /// What it says.
+    pub(crate) async fn look<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Refusal> {
+        self.ask(call).await.map_err(|refusal| Refusal {
+            applied: Applied::No,
+            ..refusal
+        })
+    }
+
+    /// Resolves when another node has led its shard for a moment: what this one has not said by
+    /// then does not come.
+    pub(crate) async fn replaced(&self) {
+        self.moved(self.shard).await;
+        tokio::time::sleep(GRACE).await;
+    }
+
+    /// Resolves when another node leads a shard.
+    pub(super) async fn moved(&self, shard: ShardId) {
+        self.broker.led_elsewhere(shard, self.peer.node).await;
+    }
+
+    /// It says nothing, and another one leads.
+    pub(crate) fn silent(&self) -> Refusal {
+        let (node, shard) = (self.peer.node, self.shard);
+        let text = format!("node {node} did not answer and leads shard {shard} no more");
+        Refusal::new(ErrorCode::NotLeader, text)
+            .with("shard", shard.to_string())
+            .retry_after_millis(RETRY_AFTER_MS)
+            .unknown()
     }
 
     /// What the failure of a call to it means.
@@ -127,7 +189,12 @@ impl<'a> Attempts<'a> {
             }
             Route::There(peer) => {
                 let line = self.forward.pool.line(&peer)?;
-                Ok(Place::There(Remote::new(peer, self.shard, line)))
+                Ok(Place::There(Remote::new(
+                    &self.forward.broker,
+                    peer,
+                    self.shard,
+                    line,
+                )))
             }
         }
     }

@@ -1,10 +1,11 @@
-//! One client's `Consume` stream whose queue is led elsewhere: its frames go to the leader, what
-//! the
-//! leader says comes back, each at the pace of who reads it. When the leader goes away the stream
-//! ends with that; the client attaches to its session again.
+//! One client's `Consume` stream whose queue is led elsewhere: its frames go to the leader, what the
+//! leader says comes back, each at the pace of who reads it. When the leader goes away, or another
+//! one has its place, the stream ends with that; the client attaches to its session again.
+
+use std::pin::pin;
 
 use millrace_proto::v1;
-use millrace_types::Refusal;
+use millrace_types::{Applied, Refusal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -70,6 +71,7 @@ pub(crate) async fn serve(
         () = stop.ended() => return Ended::Closed(Err(draining())),
         () = outbox.closed() => return Ended::Gone,
         opened = opening => opened,
+        () = remote.replaced() => return Ended::NotOpened(not_opened(remote)),
     };
     let replies = match replies {
         Ok(replies) => replies.into_inner(),
@@ -90,6 +92,7 @@ async fn relay(
     // Dropped when the client has ended its frames: the leader is told by that.
     let mut sender = Some(sender);
     let mut has_replied = false;
+    let mut replaced = pin!(remote.replaced());
     loop {
         // Not before it is open: until then it may be opened somewhere else.
         let listening = sender.as_ref().filter(|_| has_replied);
@@ -117,6 +120,13 @@ async fn relay(
                     });
                 }
             },
+            () = &mut replaced => {
+                return Ok(if has_replied {
+                    Ended::Closed(Err(remote.silent()))
+                } else {
+                    Ended::NotOpened(not_opened(remote))
+                });
+            }
             heard = hear(listening, frames), if listening.is_some() => match heard {
                 Some((slot, Heard::Frame(frame))) => drop(slot.send(frame)),
                 Some((_, Heard::End)) => sender = None,
@@ -127,6 +137,14 @@ async fn relay(
                 None => sender = None,
             },
         }
+    }
+}
+
+/// Opening a session that nobody hears of does nothing: it may be opened somewhere else.
+fn not_opened(remote: &Remote) -> Refusal {
+    Refusal {
+        applied: Applied::No,
+        ..remote.silent()
     }
 }
 

@@ -86,7 +86,7 @@ impl Lanes {
                 Way::There(link) => {
                     let batches = places.iter().filter_map(|at| entries.get(*at));
                     let frame = frame(&target, partition, batches.map(publish::wire).collect());
-                    there.push((places, link.send(frame).await));
+                    there.push((places, link.send(shard, frame).await));
                 }
                 Way::Nowhere(refusal) => {
                     for at in places {

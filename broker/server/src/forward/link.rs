@@ -8,11 +8,13 @@ use std::future::Future;
 
 use millrace_proto::v1;
 use millrace_proto::v1::publish_reply::Reply;
-use millrace_types::{ErrorCode, Refusal};
+use millrace_types::{ErrorCode, Refusal, ShardId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::attempts::GRACE;
 use super::publish::Answer;
 use super::{Origin, Remote};
 use crate::convert;
@@ -31,6 +33,7 @@ pub(super) struct Link(mpsc::Sender<Ship>);
 
 /// A frame and who waits for its decision.
 struct Ship {
+    shard: ShardId,
     frame: v1::PublishFrame,
     answer: oneshot::Sender<Vec<Answer>>,
 }
@@ -65,11 +68,17 @@ impl Link {
     /// Sends a frame once there is room; gives the answers to come.
     pub(super) async fn send(
         &self,
+        shard: ShardId,
         frame: v1::PublishFrame,
     ) -> impl Future<Output = Vec<Answer>> + Send + 'static {
         let count = frame.batches.len();
         let (answer, answers) = oneshot::channel();
-        if let Err(mpsc::error::SendError(ship)) = self.0.send(Ship { frame, answer }).await {
+        let ship = Ship {
+            shard,
+            frame,
+            answer,
+        };
+        if let Err(mpsc::error::SendError(ship)) = self.0.send(ship).await {
             ship.refuse(&not_sent());
         }
         async move {
@@ -149,6 +158,8 @@ impl Connection {
     ) -> Refusal {
         let mut next: Option<Ship> = None;
         let (mut open, mut draining) = (true, false);
+        // Since when another node leads what is waited for, or since it said something after that.
+        let mut moved: Option<Instant> = None;
         loop {
             if self.sent.is_empty() && (draining || (!open && next.is_none())) {
                 break;
@@ -161,12 +172,23 @@ impl Connection {
                     return crate::services::draining();
                 }
                 reply = replies.message() => match self.hear(remote, reply) {
-                    Ok(drains) => draining |= drains,
+                    Ok(drains) => {
+                        draining |= drains;
+                        moved = None;
+                    }
                     Err(refusal) => {
                         refuse(next, &not_applied(refusal.clone()));
                         return refusal;
                     }
                 },
+                () = silence(remote, moved, self.awaited(next.as_ref())) => {
+                    if moved.is_none() {
+                        moved = Some(Instant::now());
+                        continue;
+                    }
+                    refuse(next, &not_applied(remote.silent()));
+                    return remote.silent();
+                }
                 slot = frames.reserve(), if sendable => {
                     let (Ok(slot), Some(ship)) = (slot, next.take()) else {
                         // It reads no more; its replies tell why.
@@ -184,6 +206,12 @@ impl Connection {
         }
         refuse(next, &not_sent());
         not_sent()
+    }
+
+    /// The shard of what is decided next.
+    fn awaited(&self, next: Option<&Ship>) -> Option<ShardId> {
+        let first = self.sent.front().or(next);
+        first.map(|ship| ship.shard)
     }
 
     fn covers(&self, frame: &v1::PublishFrame) -> bool {
@@ -231,6 +259,16 @@ impl Connection {
             None => {}
         }
         Ok(false)
+    }
+}
+
+/// Resolves when another node leads what is waited for; or, when one does, once this one has said
+/// nothing for a while. Cancel-safe.
+async fn silence(remote: &Remote, moved: Option<Instant>, awaited: Option<ShardId>) {
+    match (awaited, moved) {
+        (None, _) => std::future::pending().await,
+        (Some(shard), None) => remote.moved(shard).await,
+        (Some(_), Some(since)) => sleep_until(since + GRACE).await,
     }
 }
 

@@ -7,7 +7,6 @@ use futures::future::{join, join_all};
 use millrace_node::{Acknowledged, Batch, PublishOptions};
 use millrace_proto::v1;
 use millrace_types::{Address, ErrorCode, Refusal, ShardId};
-use tonic::Response;
 
 use super::{Attempts, Origin, Place, Remote};
 use crate::convert;
@@ -157,14 +156,14 @@ async fn send(
         partition: Some(partition),
         ..v1::PublishRequest::default()
     };
-    let answer = remote.publisher().publish(origin.request(request)).await;
-    match answer.map(Response::into_inner) {
+    let mut publisher = remote.publisher();
+    match remote.ask(publisher.publish(origin.request(request))).await {
         Ok(answer) => answer
             .results
             .into_iter()
             .map(convert::publish_answer)
             .collect(),
-        Err(status) => vec![Err(remote.failed(&status)); places.len()],
+        Err(refusal) => vec![Err(refusal); places.len()],
     }
 }
 

@@ -56,7 +56,7 @@ impl Service {
         if !address.is_queue() {
             return facts::description(broker.describe(&address).await?);
         }
-        let mut call = forward.call(origin, broker.queue_shard(&address)?);
+        let mut call = forward.call(origin, broker.queue_shard(&address).await?);
         loop {
             let answer = match call.place().await? {
                 Place::Here => {
@@ -64,12 +64,9 @@ impl Service {
                     described.and_then(facts::description)
                 }
                 Place::There(remote) => {
-                    let answer = remote
-                        .admin()
-                        .describe(origin.request(request.clone()))
-                        .await;
-                    let answer = answer.map(Response::into_inner);
-                    answer.map_err(|status| remote.failed(&status))
+                    let mut admin = remote.admin();
+                    let call = admin.describe(origin.request(request.clone()));
+                    remote.look(call).await
                 }
             };
             match answer {

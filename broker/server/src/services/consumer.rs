@@ -108,15 +108,14 @@ impl Service {
     ) -> Result<v1::ReceiveResponse, Refusal> {
         let wanted = receive(&request)?;
         let (forward, broker) = (&self.0.forward, &self.0.broker);
-        let mut call = forward.call(origin, broker.queue_shard(&wanted.address)?);
+        let mut call = forward.call(origin, broker.queue_shard(&wanted.address).await?);
         loop {
             let answer = match call.place().await? {
                 Place::Here => broker.receive(wanted.clone()).await.and_then(received),
                 Place::There(remote) => {
                     let mut consumer = remote.consumer();
-                    let answer = consumer.receive(origin.request(request.clone())).await;
-                    let answer = answer.map(Response::into_inner);
-                    answer.map_err(|status| remote.failed(&status))
+                    let call = consumer.receive(origin.request(request.clone()));
+                    remote.ask(call).await
                 }
             };
             match answer {
@@ -134,15 +133,14 @@ impl Service {
     ) -> Result<v1::PeekResponse, Refusal> {
         let wanted = peek(&request)?;
         let (forward, broker) = (&self.0.forward, &self.0.broker);
-        let mut call = forward.call(origin, broker.queue_shard(&wanted.address)?);
+        let mut call = forward.call(origin, broker.queue_shard(&wanted.address).await?);
         loop {
             let answer = match call.place().await? {
                 Place::Here => broker.peek(wanted.clone()).await.and_then(peeked),
                 Place::There(remote) => {
                     let mut consumer = remote.consumer();
-                    let answer = consumer.peek(origin.request(request.clone())).await;
-                    let answer = answer.map(Response::into_inner);
-                    answer.map_err(|status| remote.failed(&status))
+                    let call = consumer.peek(origin.request(request.clone()));
+                    remote.look(call).await
                 }
             };
             match answer {

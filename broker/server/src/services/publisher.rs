@@ -68,7 +68,7 @@ impl Publisher for Service {
         };
         shape(&frame).map_err(status)?;
         let address = validate::address(&frame.address).map_err(status)?;
-        let results = match planned(&self.0, Ok(address), frame, pace) {
+        let results = match planned(&self.0, Ok(address), frame, pace).await {
             Ok((plan, target, batches)) => {
                 let answers = publish::call(&self.0, &origin, &target, batches).await;
                 plan.results(&answers)
@@ -166,7 +166,7 @@ const ANSWER_PARTS: u32 = 10;
 type Decision = Pin<Box<dyn Future<Output = (Vec<v1::PublishResult>, Option<Refusal>)> + Send>>;
 
 /// What to send where, if anything; otherwise one result for each entry.
-fn planned(
+async fn planned(
     context: &Context,
     address: Result<Address, Refusal>,
     frame: v1::PublishFrame,
@@ -179,6 +179,9 @@ fn planned(
         Ok(checked) => checked,
         Err(refusal) => return Err(Plan::refusing(entries, &refusal).results(&[])),
     };
+    if let Err(refusal) = find(context, &address, frame.partition).await {
+        return Err(Plan::refusing(entries, &refusal).results(&[]));
+    }
     let view = context.broker.catalogue();
     let view = view.borrow().clone();
     let mut plan = Plan::new(&view, &address, &frame);
@@ -199,6 +202,16 @@ fn planned(
     Ok((plan, target, batches))
 }
 
+/// Makes sure that what is unknown here is unknown to the cluster.
+async fn find(context: &Context, address: &Address, place: Option<u32>) -> Result<(), Refusal> {
+    match (address, place) {
+        // Takes no publishes whether it is there or not.
+        (Address::DeadLetter { .. }, _) => Ok(()),
+        (Address::Topic { .. }, Some(place)) => context.broker.find_partition(address, place).await,
+        _ => context.broker.find(address).await,
+    }
+}
+
 /// Sends a frame's batches where they are led, at the pace there, and gives the decision to come:
 /// frames sent one after the other keep their order without waiting for each other's decision.
 async fn send(
@@ -207,7 +220,7 @@ async fn send(
     address: Result<Address, Refusal>,
     frame: v1::PublishFrame,
 ) -> Decision {
-    match planned(&context, address, frame, Pace::OF_STREAM) {
+    match planned(&context, address, frame, Pace::OF_STREAM).await {
         Ok((plan, target, batches)) => {
             let answers = lanes.send(target, batches).await;
             Box::pin(async move {

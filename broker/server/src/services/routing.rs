@@ -1,6 +1,7 @@
 //! `Routing`: who leads what and where everybody is, for clients that want to go there directly.
 //! Advice: nothing here promises anything about the next moment.
 
+use futures::future::join_all;
 use millrace_node::{Broker, Map};
 use millrace_proto::v1;
 use millrace_proto::v1::routing_server::Routing;
@@ -60,7 +61,7 @@ impl Routing for Service {
         }
         let located = addresses.iter().map(|it| located(&self.0.broker, it));
         Ok(Response::new(v1::LocateResponse {
-            located: located.collect(),
+            located: join_all(located).await,
         }))
     }
 }
@@ -109,8 +110,11 @@ fn state(broker: &Broker) -> v1::RoutingState {
     }
 }
 
-fn located(broker: &Broker, address: &str) -> v1::Located {
-    let shards = validate::address(address).and_then(|address| broker.shards_of(&address));
+async fn located(broker: &Broker, address: &str) -> v1::Located {
+    let shards = match validate::address(address) {
+        Ok(address) => broker.shards_of(&address).await,
+        Err(refusal) => Err(refusal),
+    };
     match shards {
         Ok(shards) => v1::Located {
             shards: shards.into_iter().map(|shard| shard.get()).collect(),

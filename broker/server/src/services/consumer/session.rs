@@ -71,7 +71,11 @@ async fn route(
     open: v1::ConsumeOpen,
     (mut frames, outbox): (Streaming<v1::ConsumeFrame>, &Outbox<v1::ConsumeReply>),
 ) -> Ended {
-    let shard = match request(open.clone()).and_then(|it| context.broker.queue_shard(&it.address)) {
+    let shard = match request(open.clone()) {
+        Ok(wanted) => context.broker.queue_shard(&wanted.address).await,
+        Err(refusal) => Err(refusal),
+    };
+    let shard = match shard {
         Ok(shard) => shard,
         Err(refusal) => return Ok(Err(refusal)),
     };

@@ -6,7 +6,6 @@ use std::time::Duration;
 use millrace_node::{Position, Read, ReadAnswer};
 use millrace_proto::v1;
 use millrace_types::{Address, Offset, Refusal};
-use tonic::Response;
 
 use crate::convert;
 use crate::forward::{Origin, Place};
@@ -23,7 +22,9 @@ pub(super) async fn read(
     wanted: Read,
 ) -> Result<v1::ReadResponse, Refusal> {
     let (forward, broker) = (&context.forward, &context.broker);
-    let shard = broker.partition_shard(&wanted.address, wanted.partition)?;
+    let shard = broker
+        .partition_shard(&wanted.address, wanted.partition)
+        .await?;
     let mut call = forward.call(origin, shard);
     loop {
         let answer = match call.place().await? {
@@ -33,9 +34,8 @@ pub(super) async fn read(
             }
             Place::There(remote) => {
                 let mut reader = remote.reader();
-                let answer = reader.read(origin.request(request(&wanted))).await;
-                let answer = answer.map(Response::into_inner);
-                answer.map_err(|status| remote.failed(&status))
+                let call = reader.read(origin.request(request(&wanted)));
+                remote.look(call).await
             }
         };
         match answer {

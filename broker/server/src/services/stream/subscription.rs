@@ -71,6 +71,13 @@ async fn open<'a>(
     };
     let address = Arc::new(validate::address(&open.address)?);
     let catalogue = context.broker.catalogue();
+    let last = open.partitions.iter().map(|start| start.partition).max();
+    let found = context.broker.find_partition(&address, last.unwrap_or(0));
+    match found.await {
+        // Which field says so is told below.
+        Err(refusal) if refusal.code == ErrorCode::NoSuchPartition => {}
+        found => found?,
+    }
     let partitions = partitions(&catalogue, &address)?;
     let starts = starts(&open, partitions)?;
     let mut subscription = Subscription {
