@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::chance::Chance;
 
 /// A way to disturb a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Fault {
     /// Killed, and started again on its disk.
     Kill,
@@ -20,6 +20,10 @@ pub enum Fault {
     Wipe,
     /// Its disk takes its time to sync.
     Slow,
+    /// Its disk has no room for more.
+    Full,
+    /// Nothing is wrong: it is asked to hand over what it leads. Always the leader.
+    Transfer,
 }
 
 /// Which wires of a node are cut.
@@ -75,7 +79,16 @@ impl Blow {
             fault,
             cut,
             lasts: Duration::from_millis(least + chance.below(LASTS_MS_MAX - least)),
-            hits_leader: round % 2 == 1,
+            hits_leader: round % 2 == 1 || fault == Fault::Transfer,
+        }
+    }
+
+    /// The same, on the leader whoever's turn it is.
+    #[must_use]
+    pub const fn on_leader(self) -> Self {
+        Self {
+            hits_leader: true,
+            ..self
         }
     }
 
@@ -97,6 +110,20 @@ impl Blow {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Cut => "cut",
+            Self::Wipe => "wipe",
+            Self::Slow => "slow",
+            Self::Full => "full",
+            Self::Transfer => "transfer",
+        })
+    }
+}
+
 impl fmt::Display for Blow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.fault {
@@ -105,6 +132,8 @@ impl fmt::Display for Blow {
             Fault::Cut => write!(f, "cut off ({:?})", self.cut)?,
             Fault::Wipe => write!(f, "wiped")?,
             Fault::Slow => write!(f, "slowed down")?,
+            Fault::Full => write!(f, "full")?,
+            Fault::Transfer => return write!(f, "hands over"),
         }
         write!(f, " for {:?}", self.lasts)
     }

@@ -18,6 +18,9 @@ struct Args {
     /// With several nodes, what happens to them
     #[arg(long, value_delimiter = ',', default_value = "kill,pause,cut")]
     faults: Vec<Fault>,
+    /// Only the node that leads is hit, not the others in turn
+    #[arg(long)]
+    leader: bool,
     /// How often something happens
     #[arg(long, default_value_t = 10)]
     rounds: u32,
@@ -38,11 +41,24 @@ fn main() -> anyhow::Result<ExitCode> {
             nodes,
             rounds,
             faults: args.faults,
+            whom: if args.leader {
+                node_rounds::Whom::Leader
+            } else {
+                node_rounds::Whom::InTurn
+            },
             seed,
         };
         let outcome = runtime.block_on(node_rounds::run(options))?;
-        println!("a publisher waited: {}", outcome.published.line());
-        println!("a consumer waited: {}", outcome.consumed.line());
+        for (fault, waits) in &outcome.waits {
+            println!(
+                "{fault} of a leader: a publisher waited: {}",
+                waits.published.line()
+            );
+            println!(
+                "{fault} of a leader: a consumer waited: {}",
+                waits.consumed.line()
+            );
+        }
         match &outcome.history {
             Ok(said) => println!("{said}"),
             Err(error) => println!("{error:#}"),

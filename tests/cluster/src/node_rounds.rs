@@ -1,6 +1,7 @@
 //! The run on several nodes: load on a cluster of which one node after the other is killed, paused,
 //! cut off, wiped or slowed down; at the end everything is drained and the books are closed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ const CALM_MS_MAX: u64 = 900;
 const BACK_LIMIT: Duration = Duration::from_secs(60);
 /// What a sync takes on a disk that is slow: far more than on the others, less than an election.
 const SLOW_SYNC: Duration = Duration::from_millis(300);
+/// What a publisher is told while a disk is full, and how soon it looks again.
+const DISK_FULL: &str = "DISK_FULL";
+const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// Small, so that checkpoints are made and snapshots are needed.
 const OPTIONS: [[&str; 2]; 2] = [["--journal-file-size", "1Mi"], ["--memory-limit", "16Mi"]];
 
@@ -43,8 +47,28 @@ pub struct Options {
     pub rounds: u32,
     /// Ways to hit it.
     pub faults: Vec<Fault>,
+    /// Which of them.
+    pub whom: Whom,
     /// Repeats the run's choices.
     pub seed: u64,
+}
+
+/// Which node is hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// The leader, and another one, in turn.
+    InTurn,
+    /// Always the leader.
+    Leader,
+}
+
+/// How long nothing went through, around each blow of one kind to the leader.
+#[derive(Clone, Debug, Default)]
+pub struct Waits {
+    /// Of one who publishes one message after the other.
+    pub published: Gaps,
+    /// Of one who takes them.
+    pub consumed: Gaps,
 }
 
 /// What came of it.
@@ -54,10 +78,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What the checker says of the log's history.
     pub history: Result<String>,
-    /// How long a publisher had to wait around each blow to the leader.
-    pub published: Gaps,
-    /// And a consumer.
-    pub consumed: Gaps,
+    /// How long a publisher and a consumer had to wait, by what was done.
+    pub waits: BTreeMap<Fault, Waits>,
 }
 
 /// Runs, and closes the books.
@@ -71,23 +93,28 @@ pub async fn run(options: Options) -> Result<Outcome> {
     let books = Books::new(rounds::ledger());
     let budget = Arc::new(Semaphore::new(0));
     let (stop, stopped) = watch::channel(false);
+    // Those that never rest stop first: without that the queues would never be seen empty.
+    let (hush, hushed) = watch::channel(false);
     let mut publishers = rounds::publishers(&clients, &books, &budget);
     let mut consumers = rounds::consumers(&clients, &books, &stopped);
     let history = History::default();
     let (published, consumed) = (Beats::default(), Beats::default());
-    let mut others = pulse(&clients, &published, &consumed, &stopped);
+    let mut others = pulse(&clients, (&published, &hushed), (&consumed, &stopped));
     others.spawn({
-        let (history, stopped) = (history.clone(), stopped.clone());
+        let (history, hushed) = (history.clone(), hushed.clone());
         let clients = clients.clone();
-        async move { history::record(&clients, LOG, &history, &stopped).await }
+        async move { history::record(&clients, LOG, &history, &hushed).await }
     });
 
-    let (mut publish_gaps, mut consume_gaps) = (Gaps::default(), Gaps::default());
+    let mut waits: BTreeMap<Fault, Waits> = BTreeMap::new();
     for round in 1..=options.rounds {
         budget.add_permits(ROUND_MESSAGES * publishers.len());
         let calm = Duration::from_millis(chance.below(CALM_MS_MAX));
         tokio::time::sleep(calm).await; // polls: this is when the node is hit
-        let blow = Blow::choose(&mut chance, round, &options.faults, nodes.len());
+        let mut blow = Blow::choose(&mut chance, round, &options.faults, nodes.len());
+        if options.whom == Whom::Leader {
+            blow = blow.on_leader();
+        }
         let acknowledged = books.open().acknowledged();
         let leader = nodes.leader_of(PULSE).await?;
         let victim = victim(&mut chance, blow, leader, nodes.len());
@@ -103,8 +130,9 @@ pub async fn run(options: Options) -> Result<Outcome> {
             back.with_context(|| format!("round {round}: node {victim} {blow}"))?;
         }
         if blow.hits_leader {
-            publish_gaps.add(published.gap_after(start));
-            consume_gaps.add(consumed.gap_after(start));
+            let waits = waits.entry(blow.fault).or_default();
+            waits.published.add(published.gap_after(start));
+            waits.consumed.add(consumed.gap_after(start));
         }
         let news = books.open().acknowledged() - acknowledged;
         let role = if victim == leader {
@@ -115,6 +143,7 @@ pub async fn run(options: Options) -> Result<Outcome> {
         println!("round {round}: node {victim} ({role}) {blow}, {news} more acknowledged");
     }
     budget.close();
+    hush.send(true)?;
     rounds::finished(&mut publishers).await?;
     rounds::drained(&clients[0]).await?;
     stop.send(true)?;
@@ -126,8 +155,7 @@ pub async fn run(options: Options) -> Result<Outcome> {
     Ok(Outcome {
         verdict,
         history: tokio::task::spawn_blocking(move || history.check()).await?,
-        published: publish_gaps,
-        consumed: consume_gaps,
+        waits,
     })
 }
 
@@ -135,7 +163,8 @@ pub async fn run(options: Options) -> Result<Outcome> {
 async fn form(options: &Options) -> Result<Nodes> {
     let topology = format!("{}---\n{TOPOLOGY}", rounds::TOPOLOGY);
     let mut nodes = Nodes::new(options.nodes, &topology, &OPTIONS).await?;
-    if options.faults.contains(&Fault::Slow) {
+    let needs_volume = |fault: &Fault| matches!(fault, Fault::Slow | Fault::Full);
+    if options.faults.iter().any(needs_volume) {
         nodes.mount()?;
     }
     nodes.start_all().await?;
@@ -192,6 +221,13 @@ async fn strike(nodes: &mut Nodes, victim: usize, blow: Blow) -> Result<()> {
             tokio::time::sleep(blow.lasts).await; // polls: so long its disk is slow
             nodes.slow_down(victim, Duration::ZERO)
         }
+        Fault::Full => {
+            nodes.volume(victim)?.fill();
+            tokio::time::sleep(blow.lasts).await; // polls: so long it is full
+            nodes.volume(victim)?.free();
+            nodes.all_run()
+        }
+        Fault::Transfer => nodes.transfer(victim, PULSE).await,
     }
 }
 
@@ -206,9 +242,8 @@ async fn back(beats: &Beats, what: &str, since: Instant) -> Result<()> {
 /// One message after the other through a queue of its own; each that goes through is a beat.
 fn pulse(
     clients: &[Client],
-    published: &Beats,
-    consumed: &Beats,
-    stopped: &watch::Receiver<bool>,
+    (published, hushed): (&Beats, &watch::Receiver<bool>),
+    (consumed, stopped): (&Beats, &watch::Receiver<bool>),
 ) -> JoinSet<Result<()>> {
     let mut tasks = JoinSet::new();
     let publisher = clients[0].publisher(
@@ -219,11 +254,17 @@ fn pulse(
             ..PublisherOptions::default()
         },
     );
-    let (beats, stop) = (published.clone(), stopped.clone());
+    let (beats, stop) = (published.clone(), hushed.clone());
     tasks.spawn(async move {
         while !*stop.borrow() {
-            publisher.publish(Message::default()).await?;
-            beats.beat();
+            match publisher.publish(Message::default()).await {
+                Ok(_) => beats.beat(),
+                // Room is made by somebody else: this is no failure of the cluster.
+                Err(error) if error.reason == DISK_FULL => {
+                    tokio::time::sleep(FULL_PAUSE).await; // polls: for room
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         drop(publisher);
         Ok(())

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use millrace_client::{Client, ClientOptions};
 use millrace_proto::v1::routing_client::RoutingClient;
-use millrace_proto::v1::{LocateRequest, RoutingRequest};
+use millrace_proto::v1::{LocateRequest, RoutingRequest, TransferLeaderRequest};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::broker::{Broker, Launch, Node};
 use crate::volume::Volume;
@@ -217,11 +217,71 @@ impl Nodes {
     /// # Errors
     /// The disks are on no volumes.
     pub fn slow_down(&self, node: usize, sync_takes: Duration) -> Result<()> {
-        let volume = self.volumes.get(node);
-        volume
-            .context("the disks are on no volumes")?
-            .slow_down(sync_takes);
+        self.volume(node)?.slow_down(sync_takes);
         Ok(())
+    }
+
+    /// What one's disk is on.
+    ///
+    /// # Errors
+    /// The disks are on no volumes.
+    pub fn volume(&self, node: usize) -> Result<&Volume> {
+        let volume = self.volumes.get(node);
+        volume.context("the disks are on no volumes")
+    }
+
+    /// Makes sure that none of those that were started has ended by itself.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn all_run(&mut self) -> Result<()> {
+        for (node, running) in self.running.iter_mut().enumerate() {
+            if let Some(broker) = running
+                && broker.has_ended()?
+            {
+                let log = self.disks[node].last_log();
+                bail!("node {node} has ended by itself:\n{log}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the node that leads the shard of a queue hand it over to another one, and waits until
+    /// that leads.
+    ///
+    /// # Errors
+    /// That takes too long.
+    pub async fn transfer(&self, leader: usize, address: &str) -> Result<()> {
+        let to = (leader + 1) % self.len();
+        let (shard, node_id) = (self.shard_of(address).await?, self.id_of(to).await?);
+        let control = self.broker(leader)?.control("")?;
+        let asked = TransferLeaderRequest { shard, node_id };
+        control.transfer_leader(asked).await?;
+        let what = format!("node {to} to lead {address}");
+        until(&what, WHOLE_LIMIT, async || {
+            let leads = self.ask_leader(self.broker(to)?, address).await?;
+            Ok((leads == Some(to)).then_some(()))
+        })
+        .await
+    }
+
+    async fn shard_of(&self, address: &str) -> Result<u32> {
+        let broker = self.running.iter().flatten().next();
+        let mut routing = routing(broker.context("none runs")?).await?;
+        let addresses = vec![address.to_owned()];
+        let located = routing.locate(LocateRequest { addresses }).await?;
+        let located = located.into_inner().located;
+        let shard = located.first().and_then(|found| found.shards.first());
+        shard.copied().context("it lives nowhere")
+    }
+
+    async fn id_of(&self, node: usize) -> Result<String> {
+        let mut routing = routing(self.broker(node)?).await?;
+        Ok(routing
+            .metadata(RoutingRequest {})
+            .await?
+            .into_inner()
+            .node_id)
     }
 
     /// The wires.
@@ -304,8 +364,7 @@ impl Nodes {
     }
 
     async fn ask_leader(&self, broker: &Broker, address: &str) -> Result<Option<usize>> {
-        let channel = Endpoint::from_shared(broker.url())?.connect().await?;
-        let mut routing = RoutingClient::new(channel);
+        let mut routing = routing(broker).await?;
         let addresses = vec![address.to_owned()];
         let located = routing.locate(LocateRequest { addresses }).await?;
         let located = located.into_inner().located;
@@ -339,6 +398,11 @@ impl Nodes {
         });
         Ok(values.collect())
     }
+}
+
+async fn routing(broker: &Broker) -> Result<RoutingClient<Channel>> {
+    let channel = Endpoint::from_shared(broker.url())?.connect().await?;
+    Ok(RoutingClient::new(channel))
 }
 
 /// A port that nobody has at the moment.

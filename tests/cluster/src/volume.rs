@@ -1,4 +1,4 @@
-//! A volume that fails, or is slow, when told to: a file system of our own (FUSE) that passes
+//! A volume that fails, is slow or full, when told to: a file system of our own (FUSE) that passes
 //! everything on to a directory beside it and answers chosen operations with EIO instead.
 //!
 //! Needs `/dev/fuse` and the right to mount; says which of them is missing. Reads come from the
@@ -44,6 +44,8 @@ struct State {
     faults: Vec<Fault>,
     /// How long each sync takes at least.
     sync_takes: Duration,
+    /// No file gets longer.
+    is_full: bool,
     struck: BTreeMap<(Operation, PathBuf), u64>,
 }
 
@@ -59,6 +61,11 @@ impl Faults {
     /// How long a sync takes now, at least.
     pub(crate) fn sync_takes(&self) -> Duration {
         self.state().sync_takes
+    }
+
+    /// Whether there is no room for more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state().is_full
     }
 
     /// Whether this operation on this file fails now.
@@ -126,9 +133,21 @@ impl Volume {
         self.faults.state().sync_takes = sync_takes;
     }
 
-    /// Nothing fails any more, and nothing is slow.
+    /// From now on there is no room for more, as if others had filled the disk; what is there can
+    /// be written to and removed.
+    pub fn fill(&self) {
+        self.faults.state().is_full = true;
+    }
+
+    /// And now there is again.
+    pub fn free(&self) {
+        self.faults.state().is_full = false;
+    }
+
+    /// Nothing fails any more, and nothing is slow or full.
     pub fn heal(&self) {
         let mut state = self.faults.state();
+        state.is_full = false;
         state.faults.clear();
         state.sync_takes = Duration::ZERO;
     }

@@ -1,5 +1,7 @@
 //! The process tests (`tests/cluster`): real brokers, kill -9 under load, ledger checked.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::house::House;
@@ -11,9 +13,15 @@ pub(crate) struct Options {
     /// How many nodes: with one, it is killed and restarted.
     #[arg(long, default_value_t = 1)]
     nodes: u32,
-    /// With several nodes, what happens to them: kill, pause, cut, wipe, slow.
+    /// With several nodes, what happens to them: kill, pause, cut, wipe, slow, full, transfer.
     #[arg(long, default_value = "kill,pause,cut")]
     faults: String,
+    /// With several nodes: only the one that leads is hit.
+    #[arg(long)]
+    leader: bool,
+    /// The release build: for figures.
+    #[arg(long)]
+    release: bool,
     /// How often something happens.
     #[arg(long)]
     rounds: u32,
@@ -28,6 +36,8 @@ impl Options {
         Self {
             nodes: 1,
             faults: String::new(),
+            leader: false,
+            release: false,
             rounds: 5,
             seed: Some(1),
         }
@@ -39,13 +49,23 @@ impl Options {
 /// # Errors
 /// When something does not build or start; a failed round is counted, not an error.
 pub(crate) fn run(house: &House, options: &Options) -> Result<Tally> {
-    house.build(&["millrace", "millrace-cluster-tests"])?;
-    let mut command = house.command(house.binary("millrace-cluster-tests"));
-    command.env("MILLRACE_BIN", house.binary("millrace"));
+    let binaries = ["millrace", "millrace-cluster-tests"];
+    let binary: fn(&House, &str) -> PathBuf = if options.release {
+        house.build_release(&binaries)?;
+        House::release_binary
+    } else {
+        house.build(&binaries)?;
+        House::binary
+    };
+    let mut command = house.command(binary(house, "millrace-cluster-tests"));
+    command.env("MILLRACE_BIN", binary(house, "millrace"));
     command.args(["--rounds", &options.rounds.to_string()]);
     if options.nodes > 1 {
         command.args(["--nodes", &options.nodes.to_string()]);
         command.args(["--faults", &options.faults]);
+        if options.leader {
+            command.arg("--leader");
+        }
     }
     if let Some(seed) = options.seed {
         command.args(["--seed", &seed.to_string()]);

@@ -107,6 +107,14 @@ impl Passthrough {
         Ok(file)
     }
 
+    /// Whether a file may reach so far.
+    fn check_room(&self, file: &File, end: u64) -> io::Result<()> {
+        if self.faults.is_full() && end > file.metadata()?.len() {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
     fn forget_name(&self, path: &Path) {
         let mut state = self.state();
         if let Some(inode) = state.inodes.remove(path) {
@@ -356,9 +364,10 @@ impl Filesystem for Passthrough {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self
-            .file(file, Some(Operation::Write))
-            .and_then(|file| file.write_all_at(data, offset));
+        let written = self.file(file, Some(Operation::Write)).and_then(|file| {
+            self.check_room(&file, offset.saturating_add(data.len() as u64))?;
+            file.write_all_at(data, offset)
+        });
         let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);
         answer!(reply, written, () => reply.written(bytes));
     }
@@ -419,10 +428,12 @@ impl Filesystem for Passthrough {
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let found = rustix::fs::statvfs(&self.top).map_err(io::Error::from);
         let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let is_full = self.faults.is_full();
+        let free = |blocks: u64| if is_full { 0 } else { blocks };
         answer!(reply, found, s => reply.statfs(
             s.f_blocks,
-            s.f_bfree,
-            s.f_bavail,
+            free(s.f_bfree),
+            free(s.f_bavail),
             s.f_files,
             s.f_ffree,
             size(s.f_bsize),

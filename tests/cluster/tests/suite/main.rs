@@ -11,6 +11,7 @@ mod given;
 mod lifecycle;
 mod power;
 mod python;
+mod quorum;
 mod tags;
 
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ fn main() -> ExitCode {
         founding::a_node_whose_disk_is_lost_founds_nothing_again,
         founding::a_node_that_was_struck_off_comes_back_with_its_old_disk,
         founding::a_record_that_was_sent_to_some_reaches_those_who_come_later,
+        quorum::without_a_majority_calls_are_refused_as_retryable_and_none_hangs,
+        quorum::a_leader_that_is_cut_off_refuses_and_the_others_go_on,
+        quorum::a_followers_full_disk_stops_publishing_only_and_no_node,
         python::a_client_generated_from_the_protocol_files_works,
     ])
 }
