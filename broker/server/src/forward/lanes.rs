@@ -149,7 +149,11 @@ impl Lanes {
             let left = self.0.left.notified();
             let place = match context.forward.call(origin, shard).place().await {
                 Ok(place) => place,
-                Err(refusal) => return Way::Nowhere(refusal),
+                Err(refusal) => {
+                    // The next frame may find somebody: it must not overtake this one.
+                    self.lane(shard, |lane| lane.broken = true);
+                    return Way::Nowhere(refusal);
+                }
             };
             let node = match &place {
                 Place::Here => None,
@@ -186,11 +190,15 @@ impl Lanes {
     }
 
     fn leave(&self, shard: ShardId, is_broken: bool) {
-        if let Some(lane) = self.shards().get_mut(&shard) {
+        self.lane(shard, |lane| {
             lane.undecided = lane.undecided.saturating_sub(1);
             lane.broken |= is_broken;
-        }
+        });
         self.0.left.notify_waiters();
+    }
+
+    fn lane(&self, shard: ShardId, change: impl FnOnce(&mut Lane)) {
+        change(self.shards().entry(shard).or_default());
     }
 
     /// The stream to a node, made anew when it has broken.
@@ -212,10 +220,18 @@ impl Lanes {
     }
 }
 
-/// Whether what follows would overtake what this answer is about when that is sent again.
+/// Whether what follows would overtake what this answer is about when that is sent again: as
+/// publishers do by themselves with what nobody knows, and with what passes by itself.
 pub(crate) fn breaks(answer: &Answer) -> bool {
-    let refusal = answer.as_ref().err();
-    refusal.is_some_and(|it| it.code == ErrorCode::NotLeader || it.applied == Applied::Unknown)
+    let Err(refusal) = answer else {
+        return false;
+    };
+    let passes = match refusal.code {
+        ErrorCode::NotLeader | ErrorCode::Draining | ErrorCode::Overloaded => true,
+        ErrorCode::ShardUnavailable => refusal.retry_after_ms.is_some(),
+        _ => false,
+    };
+    passes || refusal.applied == Applied::Unknown
 }
 
 /// Batches of one partition, as another node takes them.
@@ -234,4 +250,33 @@ fn overtaking(shard: ShardId) -> Refusal {
     Refusal::new(ErrorCode::NotLeader, text)
         .with("shard", shard.to_string())
         .retry_after_millis(RETRY_AFTER_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_overtakes_what_is_sent_again() {
+        let refused = |code| -> Answer { Err(Refusal::new(code, "no")) };
+        let later = |code| -> Answer { Err(Refusal::new(code, "no").retry_after_millis(1)) };
+        for code in [
+            ErrorCode::NotLeader,
+            ErrorCode::Overloaded,
+            ErrorCode::Draining,
+        ] {
+            assert!(breaks(&refused(code)), "{code:?}");
+        }
+        assert!(breaks(&later(ErrorCode::ShardUnavailable)));
+        // What a publisher is told and does not send again by itself breaks nothing.
+        for code in [
+            ErrorCode::ShardUnavailable,
+            ErrorCode::QueueFull,
+            ErrorCode::DiskFull,
+        ] {
+            assert!(!breaks(&refused(code)), "{code:?}");
+        }
+        let unknown = Refusal::new(ErrorCode::QueueFull, "?").unknown();
+        assert!(breaks(&Err(unknown)));
+    }
 }
