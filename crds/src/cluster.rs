@@ -77,7 +77,7 @@ const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$
 #[serde(rename_all = "camelCase")]
 pub struct BrokerClusterSpec {
     /// Broker pods, 1 to 9, default 1. Three survive the loss of one, five of two; an even number
-    /// survives no more than the odd one below it. Can be raised at any time, not lowered yet.
+    /// survives no more than the odd one below it. Can be raised and lowered at any time.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 9))]
     pub replicas: i32,

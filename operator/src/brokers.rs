@@ -11,7 +11,7 @@ use millrace_crds::FoundingStatus;
 
 use crate::cluster::build::Token;
 use crate::cluster::desired::ClusterId;
-use crate::cluster::facts::{Answer, Pod, Question, Said, View};
+use crate::cluster::facts::{Act, Answer, Pod, Question, Said, View};
 
 pub(crate) use wire::Wire;
 
@@ -24,15 +24,6 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Unanswered(pub(crate) String);
-
-/// What is done to a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
-    /// Leads nothing any more and gets nothing new.
-    Drain,
-    /// Ends that.
-    Undrain,
-}
 
 /// How brokers are reached. Each call is one question to one of them.
 #[tonic::async_trait]

@@ -25,10 +25,10 @@ use tonic::Code;
 use tonic::transport::Server;
 
 use crate::bells::{Listeners, bells};
-use crate::brokers::{Act, Brokers, Unanswered};
+use crate::brokers::{Brokers, Unanswered};
 use crate::cluster::build::Token;
 use crate::cluster::desired::ClusterId;
-use crate::cluster::facts::{Answer, Question, Said, View};
+use crate::cluster::facts::{Act, Answer, Question, Said, View};
 use crate::context::{Context, Guarded};
 use crate::events::Events;
 use crate::metrics::Metrics;

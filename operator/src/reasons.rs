@@ -51,8 +51,10 @@ reasons! {
     RESTART_BLOCKED = "RestartBlocked";
     /// A restarted broker pod does not come back; the other pods are left as they are.
     RESTART_STALLED = "RestartStalled";
-    /// Fewer replicas are asked for than hold data; nothing was done.
-    SCALE_DOWN_UNSUPPORTED = "ScaleDownUnsupported";
+    /// The last broker goes: its copies of shards move to the others, then its pod is removed.
+    SCALING_DOWN = "ScalingDown";
+    /// Fewer brokers are asked for, and the last one cannot go now; the message says why.
+    SCALE_DOWN_BLOCKED = "ScaleDownBlocked";
     /// An even number of brokers survives no more than the odd one below it.
     EVEN_REPLICAS = "EvenReplicas";
     /// The object cannot be read or contradicts itself; an API server with our schema refuses it.

@@ -119,7 +119,7 @@ pub struct NodeStatus {
     #[schemars(length(max = 64))]
     pub version: Option<String>,
     /// `Serving`, `Waiting` (its disk is empty and it belongs to no cluster yet), `Joining`,
-    /// `Draining`, `Starting`, `Unreachable`, `Missing` (there is no such pod).
+    /// `Draining`, `Leaving`, `Starting`, `Unreachable`, `Missing` (there is no such pod).
     #[serde(default = "unknown")]
     #[schemars(length(max = 64))]
     pub state: String,
@@ -148,7 +148,7 @@ pub struct TopologyStatus {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationStatus {
-    /// What it is: `RestartPod`.
+    /// What it is: `RestartPod`, `EmptyNode` or `RemovePod`.
     #[schemars(length(max = 64))]
     #[serde(rename = "type")]
     pub type_: String,

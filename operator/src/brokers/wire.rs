@@ -7,15 +7,15 @@ use millrace_proto::membership::v1::identify_response::State;
 use millrace_proto::membership::v1::membership_client::MembershipClient;
 use millrace_proto::membership::v1::{BootstrapRequest, Founder, Founding, IdentifyRequest};
 use millrace_proto::v1::cluster_client::ClusterClient;
-use millrace_proto::v1::{self, NodeRequest, NodesRequest, ShardsRequest};
+use millrace_proto::v1::{self, NodeHosting, NodeRequest, NodesRequest, ShardsRequest};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use super::{Act, Brokers, CALL_TIMEOUT, CONNECT_TIMEOUT, Unanswered};
+use super::{Brokers, CALL_TIMEOUT, CONNECT_TIMEOUT, Unanswered};
 use crate::cluster::build::Token;
 use crate::cluster::desired::ClusterId;
-use crate::cluster::facts::{Answer, Blocker, Leader, Node, Question, Said, Shard, View};
+use crate::cluster::facts::{Act, Answer, Blocker, Leader, Node, Question, Said, Shard, View};
 use crate::names;
 
 /// What 256 shards on nine nodes come to is a few tens of kilobytes.
@@ -151,6 +151,9 @@ impl Brokers for Wire {
         let ordered = match act {
             Act::Drain => client.drain_node(about(node, token)?).await,
             Act::Undrain => client.undrain_node(about(node, token)?).await,
+            Act::Cordon => client.cordon_node(about(node, token)?).await,
+            Act::Uncordon => client.uncordon_node(about(node, token)?).await,
+            Act::Forget => client.forget_node(about(node, token)?).await,
         };
         ordered.map(drop).map_err(|status| refused(&status))
     }
@@ -181,6 +184,7 @@ fn view(nodes: Vec<v1::Node>, shards: &[v1::Shard]) -> View {
     let node = |node: v1::Node| {
         let seen = Node {
             is_drained: node.drained,
+            is_cordoned: node.hosting() == NodeHosting::Cordoned,
             leads: node.leads,
             votes: seats(&node.node_id, true),
             learns: seats(&node.node_id, false),

@@ -11,13 +11,13 @@ use serde_json::json;
 
 use super::build::{self, Token};
 use super::desired::{ClusterId, Desired};
-use super::facts::Observed;
+use super::facts::{Act, Observed};
 use super::object::Object;
 use super::observe::token;
 use super::plan::{Plan, Step};
 use super::status::recorded;
 use super::write_status;
-use crate::brokers::{Act, Unanswered, addresses, first};
+use crate::brokers::{Unanswered, addresses, first};
 use crate::context::Context;
 use crate::events::Note;
 use crate::names::FIELD_MANAGER;
@@ -85,26 +85,19 @@ pub(crate) async fn apply(
             }
             Step::Apply(object) => apply_object(client, desired, &object).await.map_err(api)?,
             Step::Adopt { claim, id, node_id } => {
-                adopt(
-                    client,
-                    &desired.key.namespace,
-                    &claim,
-                    &id,
-                    node_id.as_deref(),
-                )
-                .await
-                .map_err(api)?;
+                let adopted = adopt(client, desired, &claim, &id, node_id.as_deref()).await;
+                adopted.map_err(api)?;
+            }
+            Step::Release { claim, id } => {
+                let released = adopt(client, desired, &claim, &id, None).await;
+                released.map_err(api)?;
             }
             Step::Bootstrap { pod, founding } => {
                 let told = bootstrap(ctx, desired, observed, &pod, &founding).await;
                 told.map_err(|source| ApplyError::Broker { what, source })?;
             }
-            Step::Drain { node_id } => {
-                let done = act(ctx, desired, observed, Act::Drain, &node_id).await;
-                done.map_err(|source| ApplyError::Broker { what, source })?;
-            }
-            Step::Undrain { node_id } => {
-                let done = act(ctx, desired, observed, Act::Undrain, &node_id).await;
+            Step::Steer { act, node_id } => {
+                let done = steer(ctx, desired, observed, act, &node_id).await;
                 done.map_err(|source| ApplyError::Broker { what, source })?;
             }
             Step::RestartPod { name, uid, message } => {
@@ -124,9 +117,9 @@ fn name(step: &Step) -> String {
         Step::CreateToken => "create the control Secret".to_owned(),
         Step::Apply(object) => format!("apply {} {}", object.kind.name(), object.name),
         Step::Adopt { claim, .. } => format!("annotate claim {claim}"),
+        Step::Release { claim, .. } => format!("take the node off claim {claim}"),
         Step::Bootstrap { pod, .. } => format!("tell pod {pod} to found the cluster"),
-        Step::Drain { node_id } => format!("drain node {node_id}"),
-        Step::Undrain { node_id } => format!("undrain node {node_id}"),
+        Step::Steer { act, node_id } => format!("{} node {node_id}", act.verb()),
         Step::RestartPod { name, .. } => format!("delete pod {name}"),
     }
 }
@@ -199,7 +192,7 @@ async fn bootstrap(
 }
 
 /// Any broker takes it.
-async fn act(
+async fn steer(
     ctx: &Context,
     desired: &Desired,
     observed: &Observed,
@@ -208,7 +201,7 @@ async fn act(
 ) -> Result<(), Unanswered> {
     let token = control_token(ctx, desired).await?;
     let addresses = addresses(&observed.pods);
-    tracing::info!(cluster = %desired.key, node_id, ?act, "node is drained or undrained");
+    tracing::info!(cluster = %desired.key, node_id, ?act, "a broker is asked to steer a node");
     first(&addresses, |at| ctx.brokers.act(at, &token, act, node_id)).await
 }
 
@@ -218,13 +211,15 @@ async fn control_token(ctx: &Context, desired: &Desired) -> Result<Token, Unansw
     found.ok_or_else(|| Unanswered("there is no control token".to_owned()))
 }
 
+/// Applies the annotations of a claim; that of the node goes when there is none.
 async fn adopt(
     client: &Client,
-    namespace: &str,
+    desired: &Desired,
     claim: &str,
     id: &ClusterId,
     node_id: Option<&str>,
 ) -> kube::Result<()> {
+    let namespace = &desired.key.namespace;
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let mut annotations = json!({ labels::CLUSTER_ID: id.as_str() });
     if let Some(node_id) = node_id {

@@ -160,12 +160,43 @@ pub struct Node {
     pub version: String,
     /// It leads nothing, and is handed nothing.
     pub is_drained: bool,
+    /// It gets no copies of shards and loses those it has.
+    pub is_cordoned: bool,
     /// Shards it leads.
     pub leads: u32,
     /// Shards it votes in.
     pub votes: u32,
     /// Shards it follows without a vote.
     pub learns: u32,
+}
+
+/// What is done to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Leads nothing any more, and is handed nothing.
+    Drain,
+    /// Ends that.
+    Undrain,
+    /// Gets no copies of shards, and loses those it has.
+    Cordon,
+    /// Ends that.
+    Uncordon,
+    /// Is struck off; refused while it has copies.
+    Forget,
+}
+
+impl Act {
+    /// For people.
+    #[must_use]
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Undrain => "undrain",
+            Self::Cordon => "cordon",
+            Self::Uncordon => "uncordon",
+            Self::Forget => "forget",
+        }
+    }
 }
 
 /// What has to be asked before a pod may be touched, or the next one.

@@ -16,7 +16,6 @@ use super::facts::{Observed, Pod, Said, TokenState};
 use super::object::{Holder, holder};
 use super::plan::question;
 use super::pod_facts::pod_facts;
-use super::size::size;
 use crate::brokers::{Brokers, Unanswered, addresses, first, identities};
 use crate::names::ClusterKey;
 use crate::{labels, names};
@@ -72,8 +71,7 @@ async fn hear(brokers: &dyn Brokers, token: &Token, desired: &Desired, observed:
     }
     let view = first(&addresses, |at| brokers.view(at, token)).await;
     observed.view = note("what brokers know of each other", desired, view);
-    let brokers_wanted = size(desired, observed).brokers;
-    if let Some(question) = question(&desired.with_replicas(brokers_wanted), observed) {
+    if let Some(question) = question(desired, observed) {
         let answer = first(&addresses, |at| brokers.ask(at, token, &question)).await;
         let answer = note("what is asked of a node", desired, answer);
         observed.answer = answer.map(|answer| (question, answer));

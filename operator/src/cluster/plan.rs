@@ -9,16 +9,18 @@ use serde_json::Value;
 
 use super::build;
 use super::desired::{ClusterId, Desired};
-use super::facts::{Claim, Observed, Said, TokenState};
+use super::facts::{Act, Claim, Observed, Question, Said, TokenState};
 use super::object::{Holder, Kind, Object, holder};
-use super::size::{Size, size};
+use super::size::size;
 use crate::reasons;
 
 mod founding;
 mod roll;
+mod shrink;
 
 pub(in crate::cluster) use founding::is_founded;
-pub use roll::question;
+pub(in crate::cluster) use shrink::leaving as leaving_broker;
+pub use shrink::{EMPTY_NODE, REMOVE_POD};
 
 /// What is to be done, and what everything else waits for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,6 +50,13 @@ pub enum Step {
         /// The node it holds the data of.
         node_id: Option<String>,
     },
+    /// Takes the node off a claim of the cluster: it belongs to it no longer.
+    Release {
+        /// Name of the claim.
+        claim: String,
+        /// The cluster's id, which stays.
+        id: ClusterId,
+    },
     /// Tells a broker that it founds the cluster, with whom.
     Bootstrap {
         /// Its pod.
@@ -55,13 +64,10 @@ pub enum Step {
         /// As recorded.
         founding: FoundingStatus,
     },
-    /// Moves what a node leads away from it, and keeps new things from it.
-    Drain {
-        /// The node.
-        node_id: String,
-    },
-    /// Ends that.
-    Undrain {
+    /// Has the brokers steer one of them. Disruptive, where it takes something from it.
+    Steer {
+        /// What is done.
+        act: Act,
         /// The node.
         node_id: String,
     },
@@ -99,8 +105,26 @@ pub enum Record {
         /// Why, for people.
         message: String,
     },
-    /// It is back with all it had.
-    Restarted,
+    /// A broker is about to give its copies to the others.
+    Emptying {
+        /// Its pod.
+        pod: String,
+        /// The node in it.
+        node_id: String,
+        /// Why, for people.
+        message: String,
+    },
+    /// It holds nothing, and its pod is about to go.
+    Removing {
+        /// Its pod.
+        pod: String,
+        /// The node in it.
+        node_id: String,
+        /// Why, for people.
+        message: String,
+    },
+    /// What was recorded is done, or given up.
+    Finished,
 }
 
 /// Something that somebody else has to finish first.
@@ -131,12 +155,21 @@ impl Plan {
 /// Type of the operation that restarts a pod, in status.
 pub const RESTART_POD: &str = "RestartPod";
 
+/// What has to be asked of the brokers before [`plan`] can decide.
+#[must_use]
+pub fn question(desired: &Desired, observed: &Observed) -> Option<Question> {
+    let sized = desired.with_replicas(size(desired, observed));
+    roll::question(&sized, observed).or_else(|| shrink::question(observed))
+}
+
 /// Decides what has to be done.
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
-    let Size { brokers, refused } = size(desired, observed);
-    let mut plan = sized(&desired.with_replicas(brokers), observed);
-    plan.waiting = plan.waiting.or(refused);
+    let brokers = size(desired, observed);
+    let plan = sized(&desired.with_replicas(brokers), observed);
+    if plan == Plan::default() {
+        return shrink::shrink(desired, observed, brokers);
+    }
     plan
 }
 

@@ -174,14 +174,12 @@ fn next(outcome: &Outcome, after: &BrokerClusterStatus) -> Action {
         // Only a change helps, and that wakes us.
         return Action::requeue(RESYNC);
     };
-    let waiting = waiting.as_ref().map(|waiting| waiting.reason);
-    // Somebody has to change the spec; nobody else finishes it.
-    let waiting = waiting.filter(|reason| *reason != reasons::SCALE_DOWN_UNSUPPORTED);
+    let is_waiting = waiting.is_some();
     let stable = find(&after.conditions, condition::STABLE);
     let stable = stable.is_some_and(|stable| stable.status == Truth::True.as_str());
-    Action::requeue(match (*changed, waiting) {
-        (false, None) if stable => RESYNC,
-        (false, None) => UNSTABLE,
+    Action::requeue(match (*changed, is_waiting) {
+        (false, false) if stable => RESYNC,
+        (false, false) => UNSTABLE,
         _ => SOON,
     })
 }

@@ -1,51 +1,25 @@
 //! How many brokers a cluster is to have now. Pure.
 //!
 //! Promises: no broker that belongs to the cluster, or may, is taken away because a number in a
-//! spec became smaller: its copies of shards would be gone with it.
+//! spec became smaller: its copies of shards would be gone with it. It goes when they have moved.
 
 use millrace_crds::FoundingStatus;
 
 use super::desired::{Desired, NODES_MAX};
 use super::facts::{Claim, Observed, Said};
 use super::object::Kind;
-use super::plan::Waiting;
-use crate::reasons;
+use super::plan::leaving_broker;
 
-/// What was asked for, as far as it can be given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// Broker pods.
-    pub brokers: u32,
-    /// Why there are more than were asked for.
-    pub refused: Option<Waiting>,
-}
-
-/// Decides how many brokers there are to be.
+/// Decides how many broker pods there are to be: as many as are asked for, or as hold data.
 #[must_use]
-pub fn size(desired: &Desired, observed: &Observed) -> Size {
+pub fn size(desired: &Desired, observed: &Observed) -> u32 {
+    if let Some(before) = leaving_broker(desired, observed) {
+        return before;
+    }
     let held = (desired.replicas..NODES_MAX)
         .rev()
         .find(|ordinal| is_held(desired, observed, *ordinal));
-    let Some(last) = held else {
-        return Size {
-            brokers: desired.replicas,
-            refused: None,
-        };
-    };
-    let asked = desired.replicas;
-    let message = format!(
-        "pod {} belongs to the cluster and holds copies of shards: {asked} brokers instead of {} \
-         are not possible yet; nothing was done",
-        desired.key.pod(last),
-        last + 1,
-    );
-    Size {
-        brokers: last + 1,
-        refused: Some(Waiting {
-            reason: reasons::SCALE_DOWN_UNSUPPORTED,
-            message,
-        }),
-    }
+    held.map_or(desired.replicas, |last| last + 1)
 }
 
 /// Brokers the StatefulSet makes now; 0 when there is none.

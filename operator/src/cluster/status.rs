@@ -6,7 +6,7 @@ use millrace_crds::{BrokerClusterStatus, OperationStatus, TopologyStatus};
 
 use super::desired::Desired;
 use super::facts::Observed;
-use super::plan::{Plan, RESTART_POD, Record, Waiting};
+use super::plan::{EMPTY_NODE, Plan, REMOVE_POD, RESTART_POD, Record, Waiting};
 use crate::condition::{conditions, cut};
 use crate::labels;
 use crate::topology::report::Report;
@@ -116,22 +116,49 @@ pub fn recorded(
                 founding.done = true;
             }
         }
-        Record::Restarted => status.operation = None,
+        Record::Finished => status.operation = None,
         Record::Restart {
             pod,
             node_id,
             message,
         } => {
-            status.operation = Some(OperationStatus {
-                type_: RESTART_POD.to_owned(),
-                pod: Some(pod.clone()),
-                node_id: node_id.clone(),
-                started_at: Time(now),
-                message: Some(cut(message.clone())),
-            });
+            let node_id = node_id.clone();
+            status.operation = Some(operation(RESTART_POD, pod, node_id, message, now));
+        }
+        Record::Emptying {
+            pod,
+            node_id,
+            message,
+        } => {
+            let node_id = Some(node_id.clone());
+            status.operation = Some(operation(EMPTY_NODE, pod, node_id, message, now));
+        }
+        Record::Removing {
+            pod,
+            node_id,
+            message,
+        } => {
+            let node_id = Some(node_id.clone());
+            status.operation = Some(operation(REMOVE_POD, pod, node_id, message, now));
         }
     }
     status
+}
+
+fn operation(
+    type_: &str,
+    pod: &str,
+    node_id: Option<String>,
+    message: &str,
+    now: Timestamp,
+) -> OperationStatus {
+    OperationStatus {
+        type_: type_.to_owned(),
+        pod: Some(pod.to_owned()),
+        node_id,
+        started_at: Time(now),
+        message: Some(cut(message.to_owned())),
+    }
 }
 
 fn count(number: usize) -> i32 {

@@ -11,6 +11,7 @@ mod foundings;
 mod plans;
 mod reason_list;
 mod rolls;
+mod shrinks;
 mod sizes;
 mod statuses;
 mod support;

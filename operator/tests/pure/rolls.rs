@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use millrace_operator::cluster::build;
 use millrace_operator::cluster::desired::Desired;
-use millrace_operator::cluster::facts::{Answer, Blocker, Observed, Question, Trouble};
+use millrace_operator::cluster::facts::{Act, Answer, Blocker, Observed, Question, Trouble};
 use millrace_operator::cluster::plan::{Plan, Step, plan, question};
 use millrace_operator::cluster::status::recorded;
 use millrace_operator::reasons;
@@ -46,10 +46,10 @@ fn carry_out(desired: &Desired, observed: &mut Observed, plan: &Plan) {
                 let before = observed.status.clone().unwrap_or_default();
                 observed.status = Some(recorded(&before, record, Timestamp::UNIX_EPOCH));
             }
-            Step::Drain { node_id } | Step::Undrain { node_id } => {
+            Step::Steer { act, node_id } => {
                 let view = observed.view.as_mut().unwrap();
                 let node = view.nodes.get_mut(node_id).unwrap();
-                node.is_drained = matches!(step, Step::Drain { .. });
+                node.is_drained = *act == Act::Drain;
                 node.leads = 0;
             }
             Step::RestartPod { name, .. } => {
@@ -89,7 +89,7 @@ fn each_pod_is_drained_restarted_and_waited_for_before_the_next_one() {
             format!("drain node-{n}"),
             format!("delete orders-{n} pod-uid"),
             format!("undrain node-{n}"),
-            "record restarted".to_owned(),
+            "record finished".to_owned(),
         ]
     };
     assert_eq!(done, [one(0), one(1), one(2)].concat());
@@ -253,5 +253,5 @@ fn an_operation_of_a_pod_that_there_is_no_more_is_forgotten() {
     });
     observed.status.as_mut().unwrap().operation = Some(serde_json::from_value(operation).unwrap());
 
-    assert_eq!(words(&plan(&desired, &observed)), ["record restarted"]);
+    assert_eq!(words(&plan(&desired, &observed)), ["record finished"]);
 }

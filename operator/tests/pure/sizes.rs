@@ -4,39 +4,29 @@ use millrace_operator::cluster::desired::Desired;
 use millrace_operator::cluster::facts::Said;
 use millrace_operator::cluster::plan::plan;
 use millrace_operator::cluster::size::size;
-use millrace_operator::reasons;
 use serde_json::json;
 
-use crate::support::{
-    claim_of, claimless, cluster, converged, empty, validated, waits_for, with_spec, words,
-};
+use crate::support::{claim_of, claimless, cluster, converged, empty, validated, with_spec, words};
 
 fn of(replicas: u32) -> Desired {
     validated(&with_spec(json!({ "replicas": replicas })), claimless())
 }
 
 #[test]
-fn brokers_that_hold_data_are_not_taken_away_and_the_plan_says_so() {
+fn brokers_that_hold_data_are_not_taken_away() {
     let observed = converged(&of(3));
 
-    let size = size(&of(1), &observed);
-    let plan = plan(&of(1), &observed);
-
-    assert_eq!(size.brokers, 3);
-    assert_eq!(waits_for(&plan), reasons::SCALE_DOWN_UNSUPPORTED);
-    let message = plan.waiting.unwrap().message;
-    assert!(message.contains("orders-2"), "{message}");
+    assert_eq!(size(&of(1), &observed), 3);
 }
 
 #[test]
-fn a_refused_number_keeps_nothing_else_from_being_done() {
+fn a_smaller_number_waits_until_all_else_is_done() {
     let changed = with_spec(json!({ "replicas": 1, "image": "millrace:new" }));
     let changed = validated(&changed, claimless());
 
     let plan = plan(&changed, &converged(&of(3)));
 
     assert_eq!(words(&plan), ["pin", "StatefulSet orders"]);
-    assert!(plan.waiting.is_some());
 }
 
 #[test]
@@ -48,7 +38,7 @@ fn brokers_that_were_never_let_in_can_be_taken_away() {
         observed.brokers.insert(pod, empty(ordinal));
     }
 
-    assert_eq!(size(&of(1), &observed).brokers, 1);
+    assert_eq!(size(&of(1), &observed), 1);
     assert_eq!(
         words(&plan(&of(1), &observed)),
         ["PodDisruptionBudget orders", "StatefulSet orders"]
@@ -56,7 +46,7 @@ fn brokers_that_were_never_let_in_can_be_taken_away() {
 
     let silent = Said::Nothing("busy".to_owned());
     observed.brokers.insert(of(3).key.pod(1), silent);
-    assert_eq!(size(&of(1), &observed).brokers, 2);
+    assert_eq!(size(&of(1), &observed), 2);
 }
 
 #[test]
@@ -65,9 +55,9 @@ fn a_cluster_created_again_with_fewer_brokers_gets_those_whose_claims_are_there(
     let mut observed = converged(&desired);
     let id = desired.cluster_id.as_str().to_owned();
     observed.claims = (0..3).map(|ordinal| claim_of(ordinal, &id)).collect();
-    assert_eq!(size(&desired, &observed).brokers, 3);
+    assert_eq!(size(&desired, &observed), 3);
 
     let theirs = (0..3).map(|ordinal| claim_of(ordinal, "theirs"));
     observed.claims = theirs.collect();
-    assert_eq!(size(&desired, &observed).brokers, 1);
+    assert_eq!(size(&desired, &observed), 1);
 }

@@ -141,7 +141,7 @@ fn a_recorded_restart_stays_until_its_end_is_recorded() {
     let during = of(&desired, &observed, None);
     assert_eq!(during.operation.unwrap().node_id, Some(node(0)));
 
-    observed.status = Some(recorded(&before, &Record::Restarted, now()));
+    observed.status = Some(recorded(&before, &Record::Finished, now()));
     assert_eq!(of(&desired, &observed, None).operation, None);
 }
 
@@ -241,7 +241,8 @@ fn what_a_plan_waits_for_takes_nothing_away_from_brokers_that_serve() {
     for (reason, ready, progressing) in [
         (reasons::RESTART_BLOCKED, "True", "True"),
         (reasons::RESTART_STALLED, "True", "False"),
-        (reasons::SCALE_DOWN_UNSUPPORTED, "True", "False"),
+        (reasons::SCALING_DOWN, "True", "True"),
+        (reasons::SCALE_DOWN_BLOCKED, "True", "True"),
         (reasons::FOUNDING, "False", "True"),
         (reasons::NAME_TAKEN, "False", "True"),
     ] {

@@ -199,13 +199,15 @@ pub(crate) fn words(plan: &Plan) -> Vec<String> {
         Step::Record(Record::Founding(_)) => "record founding".to_owned(),
         Step::Record(Record::Founded) => "record founded".to_owned(),
         Step::Record(Record::Restart { .. }) => "record restart".to_owned(),
-        Step::Record(Record::Restarted) => "record restarted".to_owned(),
+        Step::Record(Record::Emptying { pod, .. }) => format!("record emptying {pod}"),
+        Step::Record(Record::Removing { pod, .. }) => format!("record removing {pod}"),
+        Step::Record(Record::Finished) => "record finished".to_owned(),
         Step::CreateToken => "token".to_owned(),
         Step::Apply(object) => format!("{} {}", object.kind.name(), object.name),
+        Step::Release { claim, .. } => format!("release {claim}"),
         Step::Adopt { claim, .. } => format!("adopt {claim}"),
         Step::Bootstrap { pod, .. } => format!("bootstrap {pod}"),
-        Step::Drain { node_id } => format!("drain {node_id}"),
-        Step::Undrain { node_id } => format!("undrain {node_id}"),
+        Step::Steer { act, node_id } => format!("{} {node_id}", act.verb()),
         Step::RestartPod { name, uid, .. } => format!("delete {name} {uid}"),
     };
     plan.steps.iter().map(word).collect()

@@ -8,6 +8,7 @@ mod install;
 mod plugin;
 mod remove;
 mod replicas;
+mod scale;
 mod stream;
 
 use crate::case::Case;
@@ -26,4 +27,4 @@ pub(crate) const MAIN: &[&[Case]] = &[
 ];
 
 /// What happens to one broker of three.
-pub(crate) const REPLICAS: &[&[Case]] = &[replicas::CASES];
+pub(crate) const REPLICAS: &[&[Case]] = &[replicas::CASES, scale::CASES];

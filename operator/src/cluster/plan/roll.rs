@@ -5,10 +5,10 @@
 //! goes only after the others have said that they can do without it, and without leading anything.
 //! A pod that does not come back ends the roll until it does.
 
-use super::{Plan, RESTART_POD, Record, Step, Waiting, is_seen_by_its_controller};
+use super::{Plan, RESTART_POD, Record, Step, Waiting, is_seen_by_its_controller, shrink};
 use crate::cluster::build;
 use crate::cluster::desired::Desired;
-use crate::cluster::facts::{Answer, Blocker, Observed, Pod, Question, Said};
+use crate::cluster::facts::{Act, Answer, Blocker, Observed, Pod, Question, Said};
 use crate::reasons;
 
 /// From this many nodes on the others are a majority without one. With fewer a restart is an
@@ -34,8 +34,7 @@ enum Turn<'a> {
 }
 
 /// What has to be asked before [`roll`] can decide.
-#[must_use]
-pub fn question(desired: &Desired, observed: &Observed) -> Option<Question> {
+pub(super) fn question(desired: &Desired, observed: &Observed) -> Option<Question> {
     match turn(desired, observed) {
         Turn::Begin(pod) | Turn::Stop(pod) => can_stop(observed, pod),
         Turn::Return(pod) if pod.ready => caught_up(observed, pod),
@@ -52,7 +51,7 @@ pub(super) fn roll(desired: &Desired, observed: &Observed) -> Plan {
         Turn::Stop(pod) => stop(desired, observed, pod),
         Turn::Return(pod) => come_back(observed, pod),
         Turn::Replace(pod) => Plan::of(vec![delete(desired, pod)]),
-        Turn::Forget => Plan::of(vec![Step::Record(Record::Restarted)]),
+        Turn::Forget => Plan::of(vec![Step::Record(Record::Finished)]),
     }
 }
 
@@ -69,6 +68,9 @@ fn turn<'a>(desired: &Desired, observed: &'a Observed) -> Turn<'a> {
     let operation = observed.status.as_ref().and_then(|s| s.operation.as_ref());
     if let Some(operation) = operation {
         let name = operation.pod.as_deref().unwrap_or_default();
+        if shrink::is_ours(operation) {
+            return Turn::Nobody;
+        }
         let is_ours = desired
             .key
             .ordinal(name)
@@ -128,7 +130,7 @@ fn begin(desired: &Desired, observed: &Observed, pod: &Pod) -> Plan {
     });
     let next = match can_stop(observed, pod) {
         // Its leaders move first; whether it may stop is asked again when they have.
-        Some(Question::CanStop(node_id)) => Step::Drain { node_id },
+        Some(Question::CanStop(node_id)) => steer(Act::Drain, node_id),
         _ => delete(desired, pod),
     };
     Plan::of(vec![record, next])
@@ -141,7 +143,7 @@ fn stop(desired: &Desired, observed: &Observed, pod: &Pod) -> Plan {
     };
     let node = observed.view.as_ref().and_then(|v| v.nodes.get(&node_id));
     if node.is_some_and(|node| !node.is_drained) {
-        return Plan::of(vec![Step::Drain { node_id }]);
+        return Plan::of(vec![steer(Act::Drain, node_id)]);
     }
     match objection(observed, pod, Led::Blocks) {
         Some(waiting) => Plan::waiting(waiting),
@@ -159,7 +161,7 @@ enum Led {
 }
 
 fn come_back(observed: &Observed, pod: &Pod) -> Plan {
-    let finished = Step::Record(Record::Restarted);
+    let finished = Step::Record(Record::Finished);
     let is_empty = matches!(observed.brokers.get(&pod.name), Some(Said::Empty { .. }));
     if is_empty {
         // It serves once the cluster is founded or lets it in; that is not for the roll to see.
@@ -193,7 +195,7 @@ fn come_back(observed: &Observed, pod: &Pod) -> Plan {
     }
     let mut steps = Vec::new();
     if let Question::CaughtUp(node_id) = question {
-        steps.push(Step::Undrain { node_id });
+        steps.push(steer(Act::Undrain, node_id));
     }
     steps.push(finished);
     Plan::of(steps)
@@ -218,7 +220,7 @@ fn objection(observed: &Observed, pod: &Pod, led: Led) -> Option<Waiting> {
 }
 
 /// The first of them, and how many there are.
-fn listed(blockers: &[Blocker]) -> String {
+pub(super) fn listed(blockers: &[Blocker]) -> String {
     /// Every shard may have one; people need to see where to begin.
     const LISTED_MAX: usize = 3;
     let first = blockers.iter().take(LISTED_MAX).map(Blocker::words);
@@ -278,6 +280,10 @@ fn why(desired: &Desired, pod: &Pod) -> String {
     } else {
         format!("its image changes from {} to {wanted}", pod.image)
     }
+}
+
+const fn steer(act: Act, node_id: String) -> Step {
+    Step::Steer { act, node_id }
 }
 
 fn restarting(message: String) -> Waiting {

@@ -34,7 +34,7 @@ impl Crew {
 /// Counts the brokers; `None` when there was no look at them.
 pub(super) fn crew(inputs: Inputs<'_>) -> Option<Crew> {
     let (desired, observed) = (inputs.desired?, inputs.observed?);
-    let brokers = size(desired, observed).brokers;
+    let brokers = size(desired, observed);
     let mut down = Vec::new();
     let mut serving = 0;
     for ordinal in 0..brokers {

@@ -17,7 +17,7 @@ pub(super) fn nodes(inputs: Inputs<'_>) -> Vec<NodeStatus> {
     };
     let before = &inputs.previous.nodes;
     let answer = inputs.report.and_then(Report::answer);
-    let mut names: Vec<String> = (0..size(desired, observed).brokers)
+    let mut names: Vec<String> = (0..size(desired, observed))
         .map(|ordinal| desired.key.pod(ordinal))
         .collect();
     let others = observed.pods.iter().map(|pod| pod.name.clone());
@@ -87,6 +87,7 @@ fn state(
         Some(Said::Empty { .. }) => "Waiting",
         Some(Said::Nothing(_)) if pod.ready => "Unreachable",
         _ if !pod.ready => "Starting",
+        _ if seen.is_some_and(|node| node.is_cordoned) => "Leaving",
         _ if seen.is_some_and(|node| node.is_drained) => "Draining",
         _ => "Serving",
     }

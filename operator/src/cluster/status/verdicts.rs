@@ -6,23 +6,24 @@ use millrace_crds::OperationStatus;
 use super::crew::{Crew, crew};
 use super::{Inputs, Outcome};
 use crate::cluster::facts::Trouble;
-use crate::cluster::plan::Waiting;
+use crate::cluster::plan::{EMPTY_NODE, REMOVE_POD, RESTART_POD, Waiting};
 use crate::condition::{Truth, Verdict, find};
 use crate::reasons::{self, condition};
 use crate::topology::report::{Broker, Report};
 
 /// What a plan may wait for while the brokers serve all the same.
-const HARMLESS: [&str; 6] = [
+const HARMLESS: [&str; 7] = [
     reasons::APPLYING,
     reasons::FOUNDING,
     reasons::RESTARTING,
     reasons::RESTART_BLOCKED,
     reasons::RESTART_STALLED,
-    reasons::SCALE_DOWN_UNSUPPORTED,
+    reasons::SCALING_DOWN,
+    reasons::SCALE_DOWN_BLOCKED,
 ];
 
 /// What nobody goes on with until somebody changes something.
-const AT_AN_END: [&str; 2] = [reasons::RESTART_STALLED, reasons::SCALE_DOWN_UNSUPPORTED];
+const AT_AN_END: [&str; 1] = [reasons::RESTART_STALLED];
 
 /// All of them.
 pub(super) fn verdicts(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Vec<Verdict> {
@@ -66,7 +67,7 @@ fn ready(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Verdict {
     if let Some(Waiting { reason, message }) = founding {
         return refuse(reason, message);
     }
-    if let Some(operation) = operation {
+    if let Some(operation) = operation.filter(|it| it.type_ == RESTART_POD) {
         let pod = operation.pod.as_deref().unwrap_or_default();
         let message = operation.message.as_deref().unwrap_or_default();
         return refuse(
@@ -133,8 +134,7 @@ fn stable(
     let verdict = |truth, reason: &str, message: &str| {
         Verdict::new(condition::STABLE, truth, reason, message)
     };
-    let idle = [reasons::SETTLED, reasons::SCALE_DOWN_UNSUPPORTED];
-    if operation.is_some() || !idle.contains(&progressing.reason.as_str()) {
+    if operation.is_some() || progressing.reason != reasons::SETTLED {
         return verdict(Truth::False, &progressing.reason, &progressing.message);
     }
     let crew = crew(inputs).unwrap_or_default();
@@ -175,7 +175,11 @@ fn progressing(inputs: Inputs<'_>, operation: Option<&OperationStatus>) -> Verdi
         }
         (_, Some(operation)) => {
             let message = operation.message.as_deref().unwrap_or_default();
-            verdict(Truth::True, reasons::RESTARTING, message)
+            let reason = match operation.type_.as_str() {
+                EMPTY_NODE | REMOVE_POD => reasons::SCALING_DOWN,
+                _ => reasons::RESTARTING,
+            };
+            verdict(Truth::True, reason, message)
         }
         (Outcome::Done { changed: true, .. }, None) => verdict(
             Truth::True,

@@ -17,7 +17,7 @@ use crate::wait;
 use crate::world::{CLUSTER, RELEASE, SHOP, SYSTEM, World};
 
 /// Three disks, three starts, one founding, and all copies.
-const STABLE_LIMIT: Duration = Duration::from_secs(180);
+pub(super) const STABLE_LIMIT: Duration = Duration::from_secs(180);
 /// The API server notices a silent node after its grace period, 20 to 50 s.
 const NOTICE_LIMIT: Duration = Duration::from_secs(120);
 /// A node that is back starts its kubelet, its pods, and catches up.
@@ -25,7 +25,7 @@ const RETURN_LIMIT: Duration = Duration::from_secs(240);
 /// A restart of each of three pods in turn.
 const ROLL_LIMIT: Duration = Duration::from_secs(300);
 /// Longest that nothing may arrive while a majority is there.
-const GOES_ON_LIMIT: Duration = Duration::from_secs(45);
+pub(super) const GOES_ON_LIMIT: Duration = Duration::from_secs(45);
 
 /// Three brokers, from Helm install on.
 pub(super) const CASES: &[Case] = &[
@@ -63,11 +63,6 @@ pub(super) const CASES: &[Case] = &[
         name: "changed resources restart one broker after the other under load",
         need: Need::None,
         run: rolled,
-    },
-    Case {
-        name: "fewer replicas than hold data are refused with a reason",
-        need: Need::None,
-        run: scale_down_refused,
     },
 ];
 
@@ -107,12 +102,12 @@ fn founded(world: &mut World) -> Result<Verdict> {
     let three = super::declare::BROKERS.replace("spec:\n", "spec:\n  replicas: 3\n");
     let documents = [LOAD, super::declare::KEPT, &three].join("---\n");
     world.shell.apply(SHOP, &documents)?;
-    wait_stable(world)?;
+    wait_stable(world, SHOP)?;
     for queue in ["load", "kept"] {
         let queue = format!("queue.millrace.dev/{queue}");
         world.wait_for(SHOP, &queue, "Ready", Duration::from_secs(30))?;
     }
-    let status = status(world)?;
+    let status = status(world, SHOP)?;
     let founders = status["founding"]["founders"].as_array();
     ensure!(
         founders.is_some_and(|founders| founders.len() == 3) && status["founding"]["done"] == true,
@@ -151,7 +146,7 @@ fn grown(world: &mut World) -> Result<Verdict> {
     world
         .shell
         .kubectl(&["scale", "-n", SHOP, &object, "--replicas=3"])?;
-    let grew = wait_votes(world, 3).and_then(|()| wait_stable(world));
+    let grew = wait_votes(world, 3).and_then(|()| wait_stable(world, SHOP));
     let went_on = load.goes_on(world, GOES_ON_LIMIT);
     load.finish(world)?;
     grew?;
@@ -180,7 +175,7 @@ fn delete(world: &mut World, ordinals: Range<u32>) -> Result<Verdict> {
             .kubectl(&delete)
             .map(drop)
             .and_then(|()| load.goes_on(world, GOES_ON_LIMIT))
-            .and_then(|()| wait_stable(world))
+            .and_then(|()| wait_stable(world, SHOP))
             .with_context(|| format!("pod {ordinal}"));
         if result.is_err() {
             break;
@@ -224,14 +219,14 @@ fn without_a_node(
     // Whatever comes of it, the other cases need the node.
     let went_on = load.goes_on(world, GOES_ON_LIMIT);
     let noticed = wait::until_true("a degraded cluster that serves", NOTICE_LIMIT, || {
-        let ready = find_condition(&status(world)?, condition)?;
+        let ready = find_condition(&status(world, SHOP)?, condition)?;
         ensure!(ready["status"] == "True", "{ready}");
         Ok(ready["reason"] == "Degraded")
     });
     let still = load.goes_on(world, GOES_ON_LIMIT);
     world.driver.act(give, &node)?;
     let whole = wait::until_true("the cluster is whole again", RETURN_LIMIT, || {
-        let stable = find_condition(&status(world)?, "Stable")?;
+        let stable = find_condition(&status(world, SHOP)?, "Stable")?;
         Ok(stable["status"] == "True")
     });
     load.finish(world)?;
@@ -257,7 +252,7 @@ fn one_port(world: &mut World) -> Result<Verdict> {
         texts.sort();
         texts.dedup();
         ensure!(texts.len() == 20, "{} of 20 came: {texts:?}", texts.len());
-        wait_stable(world)?;
+        wait_stable(world, SHOP)?;
     }
     Ok(Verdict::Holds)
 }
@@ -286,31 +281,10 @@ fn rolled(world: &mut World) -> Result<Verdict> {
         most_down = most_down.max(down);
         Ok(done == 3 && down == 0)
     });
-    let stable = rolled.and_then(|()| wait_stable(world));
+    let stable = rolled.and_then(|()| wait_stable(world, SHOP));
     load.finish(world)?;
     stable?;
     ensure!(most_down <= 1, "{most_down} pods were down at once");
-    Ok(Verdict::Holds)
-}
-
-fn scale_down_refused(world: &mut World) -> Result<Verdict> {
-    let object = format!("brokercluster/{CLUSTER}");
-    let scale = |replicas: &str| {
-        let replicas = format!("--replicas={replicas}");
-        world
-            .shell
-            .kubectl(&["scale", "-n", SHOP, &object, &replicas])
-    };
-    scale("1")?;
-    let refused = wait::until_true("a refusal", Duration::from_secs(30), || {
-        let progressing = find_condition(&status(world)?, "Progressing")?;
-        Ok(progressing["reason"] == "ScaleDownUnsupported")
-    });
-    let pods = (0..3).try_for_each(|n| node_of(world, n).map(drop));
-    scale("3")?;
-    refused?;
-    pods?;
-    wait_stable(world)?;
     Ok(Verdict::Holds)
 }
 
@@ -329,7 +303,7 @@ fn home(world: &World) -> Result<String> {
 /// A node with a broker, on which nothing else is that the test needs: of those the one whose
 /// broker leads most.
 fn victim(world: &World) -> Result<Option<String>> {
-    let status = status(world)?;
+    let status = status(world, SHOP)?;
     let mut nodes: Vec<(i64, String)> = Vec::new();
     for ordinal in 0..3 {
         let node = node_of(world, ordinal)?;
@@ -348,11 +322,14 @@ fn node_of(world: &World, ordinal: usize) -> Result<String> {
     Ok(node.context("a broker is on no node")?.to_owned())
 }
 
-fn status(world: &World) -> Result<Value> {
-    Ok(world.get(SHOP, &format!("brokercluster/{CLUSTER}"))?["status"].clone())
+/// The status of the cluster in a namespace.
+pub(super) fn status(world: &World, namespace: &str) -> Result<Value> {
+    let cluster = world.get(namespace, &format!("brokercluster/{CLUSTER}"))?;
+    Ok(cluster["status"].clone())
 }
 
-fn find_condition(status: &Value, type_: &str) -> Result<Value> {
+/// A condition in a status.
+pub(super) fn find_condition(status: &Value, type_: &str) -> Result<Value> {
     let mut conditions = status["conditions"].as_array().into_iter().flatten();
     let found = conditions.find(|condition| condition["type"] == type_);
     match found {
@@ -361,20 +338,20 @@ fn find_condition(status: &Value, type_: &str) -> Result<Value> {
     }
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub(super) fn is_ready(pod: &Value) -> bool {
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     pod["metadata"]["deletionTimestamp"].is_null()
         && conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 /// Waits until every broker serves and every shard has its copies, for the spec as it is now.
-fn wait_stable(world: &World) -> Result<()> {
+pub(super) fn wait_stable(world: &World, namespace: &str) -> Result<()> {
     wait::until_true("the cluster is stable", STABLE_LIMIT, || {
-        let cluster = world.get(SHOP, &format!("brokercluster/{CLUSTER}"))?;
+        let cluster = world.get(namespace, &format!("brokercluster/{CLUSTER}"))?;
         let status = &cluster["status"];
         let stable = find_condition(status, "Stable")?;
         let mut pods = (0..cluster["spec"]["replicas"].as_u64().unwrap_or(1))
-            .map(|n| world.get(SHOP, &format!("pod/{CLUSTER}-{n}")));
+            .map(|n| world.get(namespace, &format!("pod/{CLUSTER}-{n}")));
         let all_ready = pods.all(|pod| pod.is_ok_and(|pod| is_ready(&pod)));
         ensure!(
             stable["observedGeneration"] == cluster["metadata"]["generation"],
@@ -386,9 +363,9 @@ fn wait_stable(world: &World) -> Result<()> {
 }
 
 /// Waits until this many brokers vote in some shard.
-fn wait_votes(world: &World, brokers: usize) -> Result<()> {
+pub(super) fn wait_votes(world: &World, brokers: usize) -> Result<()> {
     wait::until_true("all brokers vote", STABLE_LIMIT, || {
-        let status = status(world)?;
+        let status = status(world, SHOP)?;
         let nodes = status["nodes"].as_array().into_iter().flatten();
         let voting = nodes.filter(|node| node["votes"].as_i64() > Some(0));
         ensure!(voting.count() == brokers, "{}", status["nodes"]);
