@@ -98,6 +98,8 @@ reasons! {
 
     /// Event: the operator deletes a broker pod so that it starts anew.
     RESTARTING_POD = "RestartingPod";
+    /// Event: the last broker is about to give its copies of shards to the others, and to go.
+    REMOVING_BROKER = "RemovingBroker";
     /// Event: the cluster id was taken over from claims that were there.
     CLAIMS_ADOPTED = "ClaimsAdopted";
 }

@@ -14,7 +14,7 @@ use super::desired::{ClusterId, Desired};
 use super::facts::{Act, Observed};
 use super::object::Object;
 use super::observe::token;
-use super::plan::{Plan, Step};
+use super::plan::{Plan, Record, Step};
 use super::status::recorded;
 use super::write_status;
 use crate::brokers::{Unanswered, addresses, first};
@@ -75,6 +75,7 @@ pub(crate) async fn apply(
                 let next = recorded(status, &record, Timestamp::now());
                 write_status(ctx, cluster, &next).await.map_err(api)?;
                 *status = next;
+                announce(ctx, cluster, &record).await;
             }
             Step::CreateToken => {
                 let mut random = [0; Token::BYTES];
@@ -121,6 +122,19 @@ fn name(step: &Step) -> String {
         Step::Bootstrap { pod, .. } => format!("tell pod {pod} to found the cluster"),
         Step::Steer { act, node_id } => format!("{} node {node_id}", act.verb()),
         Step::RestartPod { name, .. } => format!("delete pod {name}"),
+    }
+}
+
+/// An event for what people should not have to look for.
+async fn announce(ctx: &Context, cluster: &BrokerCluster, record: &Record) {
+    if let Record::Emptying { pod, message, .. } = record {
+        let note = Note {
+            reason: reasons::REMOVING_BROKER,
+            action: "ScaleDown",
+            message: format!("Removing pod {pod} once its copies of shards have moved: {message}"),
+            related: None,
+        };
+        ctx.events.normal(cluster, note).await;
     }
 }
 

@@ -160,7 +160,7 @@ fn begin(desired: &Desired, observed: &Observed, ordinal: u32) -> Plan {
     let pod = desired.key.pod(ordinal);
     let blocked = |why: String| {
         let message = format!(
-            "pod {pod} is to go, for {} brokers are asked for, and cannot yet: {why}",
+            "pod {pod} is to go, for spec.replicas is {}, and cannot yet: {why}",
             desired.replicas
         );
         let reason = reasons::SCALE_DOWN_BLOCKED;
@@ -183,7 +183,7 @@ fn begin(desired: &Desired, observed: &Observed, ordinal: u32) -> Plan {
     if let Some(restless) = restless(view) {
         return blocked(restless);
     }
-    let message = format!("{} brokers are asked for", desired.replicas);
+    let message = format!("spec.replicas is {}", desired.replicas);
     let record = Record::Emptying {
         pod,
         node_id: node_id.clone(),
