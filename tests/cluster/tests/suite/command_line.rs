@@ -2,9 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use millrace_cluster_tests::broker::Broker;
 use millrace_cluster_tests::program::{self, Said};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::given::{self, assert_has};
@@ -264,6 +265,38 @@ pub(crate) async fn a_closed_pipe_ends_quietly_and_loses_nothing() -> Result<()>
     let rest = said(&broker, rest, "").await?;
     assert_eq!(rest.code, Some(0), "{}", rest.stderr);
     assert_eq!(rest.lines.last().map(String::as_str), Some("19999"));
+    Ok(())
+}
+
+pub(crate) async fn a_consumer_that_is_asked_to_end_settles_what_it_took() -> Result<()> {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    let (_node, broker) = given::broker().await?;
+    said(&broker, "publish queue/orders --lines", "one\n").await?;
+    let mut consume = millrace(&broker, "consume queue/orders --format raw")?;
+    let ended = tokio::task::spawn_blocking(move || -> Result<(Option<i32>, String)> {
+        consume
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = consume.spawn()?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().map(BufReader::new);
+        let mut stdout = stdout.context("stdout is piped")?;
+        stdout.read_line(&mut line)?;
+        assert_eq!(line, "one\n");
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a pid")?, Signal::TERM)?;
+        let mut stderr = String::new();
+        let pipe = child.stderr.take().context("stderr is piped")?;
+        BufReader::new(pipe).read_to_string(&mut stderr)?;
+        Ok((child.wait()?.code(), stderr))
+    });
+    let (code, stderr) = ended.await??;
+
+    assert_eq!(code, Some(0), "{stderr}");
+    let rest = "consume queue/orders --wait 500ms --format raw";
+    let rest = said(&broker, rest, "").await?;
+    assert_eq!(rest.lines, [""; 0]);
     Ok(())
 }
 

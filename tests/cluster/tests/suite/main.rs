@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         command_line::list_describe_and_peek_show_what_is_there,
         command_line::exit_codes_tell_failures_apart,
         command_line::a_closed_pipe_ends_quietly_and_loses_nothing,
+        command_line::a_consumer_that_is_asked_to_end_settles_what_it_took,
         command_line::publish_outlives_a_restart_of_the_broker,
         founding::three_nodes_found_one_cluster_in_any_order,
         founding::a_node_whose_disk_is_lost_founds_nothing_again,
