@@ -20,6 +20,8 @@ pub(crate) use message::{BadMessage, Packed, unpacked};
 
 /// A frame, as it is sent.
 pub(crate) type Frame = proto::PeerFrame;
+/// One of its messages.
+pub(crate) type Sealed = proto::ShardMessage;
 
 /// The first thing each side says.
 #[derive(Clone, Debug, PartialEq, Eq)]

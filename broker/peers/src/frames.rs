@@ -10,6 +10,7 @@ use futures::Stream;
 use crate::convert::{Frame, sealed};
 use crate::line::Line;
 use crate::queue::Epoch;
+use crate::repeats::Said;
 
 /// The frames of one connection.
 #[derive(Debug)]
@@ -17,11 +18,13 @@ pub(crate) struct Frames {
     hello: Option<Frame>,
     line: Arc<Line>,
     epoch: Epoch,
+    said: Said,
 }
 
 impl Frames {
-    pub(crate) const fn new(hello: Frame, line: Arc<Line>, epoch: Epoch) -> Self {
+    pub(crate) fn new(hello: Frame, line: Arc<Line>, epoch: Epoch) -> Self {
         Self {
+            said: Said::new(line.lane),
             hello: Some(hello),
             line,
             epoch,
@@ -37,6 +40,9 @@ impl Stream for Frames {
             return Poll::Ready(Some(hello));
         }
         let batch = self.line.queue.take(self.epoch, context.waker());
-        batch.map(|batch| batch.map(|batch| sealed(batch.ping, batch.messages)))
+        batch.map(|batch| {
+            let frame = batch.map(|batch| sealed(batch.ping, batch.messages));
+            frame.map(|frame| self.said.shorten(frame))
+        })
     }
 }

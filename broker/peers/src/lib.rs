@@ -24,6 +24,7 @@ mod line;
 mod options;
 mod peers;
 mod queue;
+mod repeats;
 mod service;
 mod session;
 mod shared;

@@ -17,6 +17,7 @@ use crate::convert::{self, BadMessage, Frame, Hello};
 use crate::error::{Reason, Refusal};
 use crate::handshake::Agreed;
 use crate::incoming::Claim;
+use crate::repeats::{Heard, Numbers};
 use crate::shared::Shared;
 
 /// How long the caller has to read why its stream ends: one round trip, generously.
@@ -110,13 +111,14 @@ impl Session {
     }
 
     async fn receive(&mut self, claim: &Claim<'_>, node: NodeId, lane: Lane) -> End {
+        let mut heard = Heard::default();
         loop {
             let frame = match next(&mut self.frames).await {
                 Ok(frame) => frame,
                 Err(end) => return end,
             };
-            let count = frame.messages.len();
-            claim.arrived.frame(count, frame.encoded_len());
+            let (count, bytes) = (frame.messages.len(), frame.encoded_len());
+            let numbers = Numbers::of(&frame);
             if let Some(ping) = frame.ping {
                 // A caller that does not read its pongs gets none: they are only for its status.
                 let _sent = self.replies.try_send(Ok(convert::pong(ping)));
@@ -126,6 +128,11 @@ impl Session {
                 Err(refusal) => return End::Refused(refusal),
             };
             claim.arrived.skipped(count - messages.len());
+            let messages = match heard.resolve(numbers, bytes, messages) {
+                Ok(messages) => messages,
+                Err(refusal) => return End::Refused(refusal),
+            };
+            claim.arrived.frame(messages.len().max(count), bytes);
             if !messages.is_empty() {
                 self.shared.inbound.received(node, lane, messages).await;
             }

@@ -21,6 +21,13 @@ pub struct PeerFrame {
     /// Of a call; empty when the question was not understood.
     #[prost(bytes = "bytes", tag = "7")]
     pub answer: ::prost::bytes::Bytes,
+    /// The receiver remembers this frame's messages under this number, 1 to 16, as long as the stream
+    /// lasts or until another frame has the number. At most 64 KiB, encoded.
+    #[prost(uint32, tag = "8")]
+    pub remember: u32,
+    /// Says once more what is remembered under this number; has no messages of its own.
+    #[prost(uint32, tag = "9")]
+    pub repeat: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {

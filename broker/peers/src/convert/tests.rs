@@ -154,15 +154,24 @@ fn frames() -> Named<Frame> {
         lane: Lane::Appends,
     };
     let refusal = Refusal::new(Reason::Superseded, "two of one id");
+    let repeat = Frame {
+        repeat: 2,
+        ..Frame::default()
+    };
     let mut frames = vec![
         ("hello", hello.into()),
         ("refused", Frame::from(&refusal)),
         ("ping", sealed(Some(5), Vec::new())),
         ("pong", pong(proto::Ping { id: 5 })),
+        ("repeat", repeat),
     ];
     for (name, message) in messages() {
         frames.push((name, sealed(None, vec![message.into()])));
     }
+    let (_, beat) = of_elections().remove(0);
+    let mut remembered = sealed(None, vec![raft_message(beat).into()]);
+    remembered.remember = 2;
+    frames.push(("remember", remembered));
     frames
 }
 
