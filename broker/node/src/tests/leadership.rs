@@ -2,12 +2,12 @@
 //! without a state: it votes, leads and has the log.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use millrace_engine::command::{BatchHeader, Command, Entry};
 use millrace_replica::{
-    Body, Change, Lane, Members, Message as PeerMessage, Next, Payload, Recovered, Replica,
+    Body, Change, Lane, Mark, Members, Message as PeerMessage, Next, Payload, Recovered, Replica,
     ReplicaOptions, Role, ShardMessage, SnapshotAck, SnapshotChunk,
 };
 use millrace_storage::MemoryDisk;
@@ -36,14 +36,16 @@ struct Pair {
     wire: Arc<Wire>,
 }
 
-/// What the node says to others.
+/// What the node says to others, and how often it said that it lacks something.
 #[derive(Default)]
-struct Wire(Mutex<Vec<ShardMessage>>);
+struct Wire(Mutex<Vec<ShardMessage>>, AtomicUsize);
 
 impl Network for Wire {
     fn send(&self, to: NodeId, lane: Lane, messages: Vec<ShardMessage>) {
         assert_eq!(to, OTHER_NODE);
         assert!(messages.iter().all(|message| message.lane() == lane));
+        let rejections = messages.iter().filter(|message| is_rejection(message));
+        self.1.fetch_add(rejections.count(), Ordering::Relaxed);
         self.0.lock().unwrap().extend(messages);
     }
 
@@ -267,6 +269,11 @@ fn took(shard: ShardId, chunk: &SnapshotChunk) -> ShardMessage {
     ShardMessage { shard, body }
 }
 
+fn is_rejection(message: &ShardMessage) -> bool {
+    matches!(&message.body, Body::Raft(message)
+        if matches!(message.payload, Payload::Rejected { .. }))
+}
+
 fn is_alone(members: &Members, own: ReplicaId) -> bool {
     members.is_only_voter(own)
 }
@@ -278,6 +285,61 @@ fn assert_not_leader(refusal: &Refusal, applied: Applied) {
         "{refusal}"
     );
     assert!(refusal.retry_after_ms.is_some());
+}
+
+#[test]
+fn what_a_leader_says_of_its_log_is_heard_in_the_order_it_was_said() {
+    live(|pair| async move {
+        pair.join().await;
+        pair.hand_over().await;
+        let own = pair.own;
+        pair.until("it has what the leader began with", |replica| {
+            replica.applied_to() == replica.last()
+        })
+        .await;
+        // And the leader knows.
+        pair.host.sleep(Duration::from_millis(50)).await;
+        let commit = pair.ask(|replica| replica.committed()).await;
+        pair.order(Command::Lead, Bytes::new());
+        let (term, last, entries) = {
+            let mut other = pair.other.lock().unwrap();
+            let mut said = Vec::new();
+            while let Some(ready) = other.ready() {
+                said.extend(ready.messages);
+                if let Some(write) = &ready.write {
+                    other.synced(write.number);
+                }
+            }
+            (other.status().term, other.last(), said)
+        };
+        let before = pair.wire.1.load(Ordering::Relaxed);
+        // As behind entries that are on their way, when a commit is told.
+        let told = PeerMessage {
+            from: OTHER,
+            to: own,
+            term,
+            payload: Payload::Append {
+                prev: Mark { index: last, term },
+                commit,
+                entries: Vec::new(),
+            },
+        };
+        let said = entries
+            .into_iter()
+            .chain([told])
+            .map(|message| ShardMessage {
+                shard: pair.shard,
+                body: Body::Raft(message),
+            });
+
+        let said: Vec<_> = said.filter(|m| m.lane() == Lane::Appends).collect();
+        assert!(said.len() > 1);
+        pair.broker.received(OTHER_NODE, Lane::Appends, said).await;
+
+        pair.until("it has the entry", move |replica| replica.last() >= last)
+            .await;
+        assert_eq!(pair.wire.1.load(Ordering::Relaxed), before);
+    });
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What other nodes say to the shards of a worker.
 //!
-//! Entries wait until the journal has room, like everything that adds to what is to be written. The
-//! rest does not: an acceptance makes room, and an election must not wait for a slow disk.
+//! Entries wait until the journal has room, like everything that adds to what is to be written; what
+//! a leader says of its log behind them waits, too, or it would be taken for a gap. The rest does
+//! not wait: an acceptance makes room, and an election must not wait for a slow disk.
 
 use millrace_replica::{Body, Entry, Lane, Payload, ShardMessage};
 use millrace_types::{LogIndex, NodeId, ShardId};
@@ -13,7 +14,7 @@ use crate::input::Input;
 impl Worker {
     /// Steps what may be; what has to wait joins what else waits.
     pub(super) fn arrived(&mut self, mut arrived: Arrived) {
-        let now = arrived.take_now(adds_entries);
+        let now = arrived.take_now(is_append);
         self.step(arrived.from, now);
         if !arrived.messages.is_empty() {
             self.waiting.push_back(Input::Peer(arrived));
@@ -102,7 +103,9 @@ impl Worker {
     }
 }
 
-fn adds_entries(message: &ShardMessage) -> bool {
+/// Also without entries: a commit that overtakes the entries before it is rejected, and the leader
+/// sends all of them again.
+fn is_append(message: &ShardMessage) -> bool {
     matches!(&message.body, Body::Raft(message)
-        if matches!(&message.payload, Payload::Append { entries, .. } if !entries.is_empty()))
+        if matches!(&message.payload, Payload::Append { .. }))
 }
