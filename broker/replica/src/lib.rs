@@ -41,7 +41,7 @@ pub use error::{
 pub use lane::Lane;
 pub use members::{Member, Members, RETIRED_MAX, Seat};
 pub use message::{Message, Payload, Round, Stage, Verdict};
-pub use options::{MEMBERS_MAX, ReplicaOptions};
+pub use options::{HEARTBEAT_TICKS, MEMBERS_MAX, ReplicaOptions};
 pub use output::{
     Flow, HardState, Load, Progress, Read, ReadToken, Ready, ReadyNumber, Role, Status, Write,
 };

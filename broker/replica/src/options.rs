@@ -7,6 +7,8 @@ use super::error::OpenError;
 /// Members of a shard: each node of a cluster has a copy of the metadata shard, and all of them may
 /// be on their way to other nodes. Who places voters sees to it that they are few.
 pub const MEMBERS_MAX: usize = 64;
+/// Ticks between heartbeats: three may be lost before an election.
+pub const HEARTBEAT_TICKS: usize = 2;
 /// Terms and indexes beyond this are nonsense: no log lives that long, and below it no sum of two
 /// overflows.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
@@ -22,7 +24,7 @@ pub struct ReplicaOptions {
     /// 100 ms a tick a dead leader is replaced after 0.8 to 1.6 s, and a leader that sees no
     /// majority steps down within 0.8 s.
     pub election_ticks: usize,
-    /// Ticks between heartbeats: three may be lost before an election.
+    /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
     /// Entries of one message, unless a single one is larger: large enough that a busy stream has
     /// few messages, small enough that a heartbeat does not wait long behind one.
@@ -50,7 +52,7 @@ impl ReplicaOptions {
             id,
             shard,
             election_ticks: 8,
-            heartbeat_ticks: 2,
+            heartbeat_ticks: HEARTBEAT_TICKS,
             append_bytes_max: 1 << 20,
             in_flight_max: 64,
             apply_bytes_max: 4 << 20,
@@ -86,6 +88,8 @@ impl ReplicaOptions {
             max_committed_size_per_ready: self.apply_bytes_max,
             check_quorum: true,
             pre_vote: true,
+            // `send_unsent` tells a commit, with the entries that leave at the same time.
+            skip_bcast_commit: true,
             ..raft::Config::default()
         }
     }

@@ -46,6 +46,8 @@ pub struct Replica {
     reads: Reads,
     /// Entries were added that nobody was sent.
     unsent: bool,
+    /// How far followers were told that the log is committed.
+    told_commit: u64,
     told: Status,
     #[cfg(feature = "mutants")]
     stale: Option<Point>,
@@ -106,6 +108,7 @@ impl Replica {
             handed: applied.get(),
             reads: Reads::default(),
             unsent: false,
+            told_commit: 0,
             told: Status {
                 role: Role::Follower,
                 term,

@@ -8,6 +8,7 @@ use raft::eraftpb::{Entry, EntryType};
 use super::Replica;
 use crate::change::{self, Change};
 use crate::error::{ChangeError, NotLeader, ProposeError, TransferError};
+use crate::log::Log;
 use crate::members::Seat;
 use crate::output::{Flow, Progress, ReadToken};
 
@@ -146,31 +147,29 @@ impl Replica {
         (Term::new(term), LogIndex::new(last))
     }
 
-    /// Sends followers what they can take of what was added since.
+    /// Sends followers what they can take of what was added since, and how far the log is
+    /// committed: that travels with entries, and alone only where there are none. raft-rs would
+    /// tell each commit by itself, which doubles the messages of a busy shard.
     pub(super) fn send_unsent(&mut self) {
-        if !std::mem::take(&mut self.unsent) || !self.leads() {
+        let adds = std::mem::take(&mut self.unsent);
+        if !self.leads() {
             return;
         }
         let raft = &mut self.node.raft;
+        let committed = raft.raft_log.committed;
+        let commits = std::mem::replace(&mut self.told_commit, committed) < committed;
+        if !adds && !commits {
+            return;
+        }
         let own = raft.id;
-        let last = raft.raft_log.last_index();
         let mut ids: Vec<u64> = raft.prs().iter().map(|(id, _)| *id).collect();
         ids.retain(|id| *id != own);
         ids.sort_unstable();
         for id in ids {
-            loop {
-                let next = |raft: &raft::Raft<_>| {
-                    let follower = raft.prs().get(id);
-                    follower.map_or((u64::MAX, true), |f| (f.next_idx, f.is_paused()))
-                };
-                let (before, paused) = next(raft);
-                if paused || before > last {
-                    break;
-                }
+            let sent = adds && send_entries(raft, id);
+            // Who is paused hears of it with the next entries, or a heartbeat.
+            if commits && !sent {
                 raft.send_append(id);
-                if next(raft).0 == before {
-                    break;
-                }
             }
         }
     }
@@ -186,6 +185,27 @@ impl Replica {
                 return;
             }
             self.node.read_index(crate::convert::context(round));
+        }
+    }
+}
+
+/// Sends a follower all the entries that it can take; whether there were any.
+fn send_entries(raft: &mut raft::Raft<Log>, id: u64) -> bool {
+    let last = raft.raft_log.last_index();
+    let next = |raft: &raft::Raft<_>| {
+        let follower = raft.prs().get(id);
+        follower.map_or((u64::MAX, true), |f| (f.next_idx, f.is_paused()))
+    };
+    let mut sent = false;
+    loop {
+        let (before, paused) = next(raft);
+        if paused || before > last {
+            return sent;
+        }
+        raft.send_append(id);
+        sent = true;
+        if next(raft).0 == before {
+            return sent;
         }
     }
 }

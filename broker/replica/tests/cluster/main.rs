@@ -12,4 +12,5 @@ mod machine;
 mod mutants;
 mod node;
 mod simulation;
+mod talking;
 mod world;
