@@ -416,8 +416,8 @@ impl MetadataShard {
     }
 
     /// Time has passed for who is not alone.
-    pub(super) fn tick(&mut self) {
-        self.log.tick();
+    pub(super) fn tick(&mut self, number: u64) {
+        self.log.tick(number);
     }
 
     /// Whether `tick` has to be called.

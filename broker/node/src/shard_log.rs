@@ -11,6 +11,7 @@ mod install;
 mod keeping;
 mod members;
 mod talk;
+mod ticking;
 
 use std::collections::VecDeque;
 
@@ -70,6 +71,8 @@ pub(super) struct ShardLog<E> {
     keeping: Keeping,
     /// Members or leadership have changed.
     regrouped: bool,
+    /// Whether its ticks are counted from where those of others are.
+    in_step: bool,
 }
 
 struct Waiting<E> {
@@ -147,6 +150,7 @@ impl<E> ShardLog<E> {
             install: Install::None,
             moved: true,
             regrouped: true,
+            in_step: true,
         }
     }
 
@@ -277,6 +281,7 @@ impl<E> ShardLog<E> {
             return None;
         }
         self.standing = elected.map_or(Standing::Follows, Standing::Elected);
+        self.in_step = elected.is_none();
         self.regrouped = true;
         stands.map(|_| self.lose())
     }
@@ -346,18 +351,6 @@ impl<E> ShardLog<E> {
     /// Whether `next` has something.
     pub(super) fn has_committed(&self) -> bool {
         !self.committed.is_empty()
-    }
-
-    /// Time has passed.
-    pub(super) fn tick(&mut self) {
-        self.replica.tick();
-        self.news = true;
-        self.notice_followers();
-    }
-
-    /// Whether time matters: alone, it does not.
-    pub(super) fn needs_ticks(&self) -> bool {
-        self.replica.members().len() > 1
     }
 
     /// A checkpoint of what is applied begins.

@@ -51,6 +51,8 @@ pub(super) struct Worker {
     housekeeping_at: Option<Instant>,
     /// When a shard with other members has its next tick.
     tick_at: Option<Instant>,
+    /// How many there were.
+    ticks: u64,
     /// When the others are next told, if the disk is short of room.
     short_at: Option<Instant>,
     draining: Option<Draining>,
@@ -106,6 +108,7 @@ impl Worker {
             awaits_room: false,
             housekeeping_at: None,
             tick_at: None,
+            ticks: 0,
             short_at: None,
             draining: None,
             ghosts: BTreeSet::new(),
@@ -376,12 +379,13 @@ impl Worker {
     /// Lets time pass for shards that are not alone.
     fn tick(&mut self, now: Instant) {
         let mut ticked = false;
+        self.ticks += 1;
         if let Some(metadata) = self.metadata.as_mut().filter(|m| m.needs_ticks()) {
-            metadata.tick();
+            metadata.tick(self.ticks);
             ticked = true;
         }
         for shard in self.shards.values_mut().filter(|s| s.needs_ticks()) {
-            shard.tick();
+            shard.tick(self.ticks);
             ticked = true;
         }
         self.tick_at = ticked.then(|| now + TICK_EVERY);

@@ -132,8 +132,8 @@ impl DataShard {
     }
 
     /// Time has passed for who is not alone.
-    pub(crate) fn tick(&mut self) {
-        self.log.tick();
+    pub(crate) fn tick(&mut self, number: u64) {
+        self.log.tick(number);
     }
 
     /// Whether `tick` has to be called.
