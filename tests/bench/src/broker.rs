@@ -44,6 +44,15 @@ struct Addresses {
     metrics: SocketAddr,
 }
 
+/// Whoever can be published to and consumed from: a broker, or several.
+pub trait Served {
+    /// A client of it, with connections of its own.
+    ///
+    /// # Errors
+    /// Never, in practice: the address is one.
+    fn client(&self) -> Result<Client>;
+}
+
 /// How long a start took, from its first instruction on.
 #[derive(Clone, Copy, Debug)]
 pub struct Started {
@@ -73,6 +82,21 @@ impl Node {
             binary: options.binary.clone(),
             arguments,
         })
+    }
+
+    /// The same, started with another option.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.arguments.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    /// Takes away its disk and gives it an empty one; nothing may run on it.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn wipe(&self) -> Result<()> {
+        Ok(fs::remove_dir_all(self.data_dir())?)
     }
 
     /// Starts a broker and waits until it is ready.
@@ -213,16 +237,17 @@ fn each_file(dir: &Path, look: &mut impl FnMut(&Path)) -> Result<()> {
     Ok(())
 }
 
+impl Served for Broker {
+    fn client(&self) -> Result<Client> {
+        Ok(Client::connect(self.url())?)
+    }
+}
+
 impl Broker {
-    /// A client of it, with a connection of its own.
-    ///
-    /// # Errors
-    /// Never, in practice: the address is one.
-    pub fn client(&self) -> Result<Client> {
-        Ok(Client::connect(format!(
-            "http://{}",
-            self.addresses.clients
-        ))?)
+    /// Where clients connect.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addresses.clients)
     }
 
     /// A client of its control port.
@@ -248,6 +273,12 @@ impl Broker {
     /// It is gone.
     pub fn usage(&self) -> Result<Usage> {
         process::usage(self.child.id())
+    }
+
+    /// Bytes that it has handed to the connections it has; `None` where the system does not tell.
+    #[must_use]
+    pub fn sent_bytes(&self) -> Option<u64> {
+        process::sent_bytes(self.child.id())
     }
 
     /// Kills it where it is.

@@ -3,8 +3,11 @@
 
 mod amplification;
 mod backlog;
+mod catch_up;
 mod fsyncs;
+mod idle;
 mod queues;
+mod replicas;
 mod restart;
 mod sustained;
 
@@ -12,7 +15,8 @@ use anyhow::Result;
 
 use crate::baseline;
 use crate::options::Options;
-use crate::report::Report;
+use crate::process;
+use crate::report::{Figure, Report};
 
 /// What to measure.
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -29,6 +33,12 @@ pub enum Scenario {
     Sustained(sustained::Args),
     /// Syncs for each thousand messages, by number of publishers that wait
     Fsyncs(fsyncs::Args),
+    /// Messages in a second and what one costs, on one node and on several, by number of shards
+    Replicas(replicas::Args),
+    /// What several nodes cost while nothing happens
+    Idle(idle::Args),
+    /// How fast a node that lost its disk gets everything again
+    CatchUp(catch_up::Args),
     /// Each of them with its default sizes, one after the other
     All,
 }
@@ -48,7 +58,7 @@ pub async fn run(options: &Options, scenario: &Scenario) -> Result<()> {
 }
 
 /// Small ones first: what is wrong with a machine shows early.
-fn all() -> [Scenario; 6] {
+fn all() -> [Scenario; 9] {
     [
         Scenario::Fsyncs(fsyncs::Args::default()),
         Scenario::Amplification(amplification::Args::default()),
@@ -56,11 +66,15 @@ fn all() -> [Scenario; 6] {
         Scenario::Sustained(sustained::Args::default()),
         Scenario::Restart(restart::Args::default()),
         Scenario::Backlog(backlog::Args::default()),
+        Scenario::Replicas(replicas::Args::default()),
+        Scenario::Idle(idle::Args::default()),
+        Scenario::CatchUp(catch_up::Args::default()),
     ]
 }
 
 async fn one(options: &Options, scenario: &Scenario) -> Result<()> {
     let duration = options.scaled_time(baseline::DURATION);
+    let load_before = process::load();
     let before = baseline::measure(&options.dir, duration)?;
     let mut report = Report::new(match scenario {
         Scenario::Restart(_) => "restart",
@@ -68,6 +82,9 @@ async fn one(options: &Options, scenario: &Scenario) -> Result<()> {
         Scenario::Queues(_) => "queues",
         Scenario::Amplification(_) => "amplification",
         Scenario::Sustained(_) => "sustained",
+        Scenario::Replicas(_) => "replicas",
+        Scenario::Idle(_) => "idle",
+        Scenario::CatchUp(_) => "catch_up",
         Scenario::Fsyncs(_) | Scenario::All => "fsyncs",
     });
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
@@ -80,9 +97,15 @@ async fn one(options: &Options, scenario: &Scenario) -> Result<()> {
         Scenario::Amplification(args) => amplification::run(options, args, &mut report).await?,
         Scenario::Sustained(args) => sustained::run(options, args, &mut report).await?,
         Scenario::Fsyncs(args) => fsyncs::run(options, args, &mut report).await?,
+        Scenario::Replicas(args) => replicas::run(options, args, &mut report).await?,
+        Scenario::Idle(args) => idle::run(options, args, &mut report).await?,
+        Scenario::CatchUp(args) => catch_up::run(options, args, &mut report).await?,
         Scenario::All => {}
     }
     let after = baseline::measure(&options.dir, duration)?;
+    // Of others, as it began; at the end it is our own.
+    report.extend(load_before.map(|load| Figure::ratio("machine_load_before", load)));
+    report.extend(process::load().map(|load| Figure::ratio("machine_load_after", load)));
     report.extend(before.figures("before"));
     report.extend(after.figures("after"));
     report.publish(options.out.as_deref())
@@ -125,6 +148,6 @@ mod tests {
 
     #[test]
     fn every_scenario_has_defaults() {
-        assert_eq!(all().len(), 6);
+        assert_eq!(all().len(), 9);
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod baseline;
 pub mod broker;
+pub mod cluster;
 pub mod figures;
 pub mod load;
 pub mod options;

@@ -1,6 +1,8 @@
 //! Publishers and consumers as fast as they are let, or as fast as they are told, and what they
 //! saw. Everything goes through the public client.
 
+pub mod closed;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +13,7 @@ use millrace_client::{ConsumerOptions, Message, Pending, Publisher, PublisherOpt
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::broker::Broker;
+use crate::broker::Served;
 
 /// Streams of a bulk publisher: enough that one is encoded while others wait for a sync.
 const STREAMS: u64 = 4;
@@ -93,7 +95,7 @@ pub fn message(payload_bytes: u64) -> Message {
 /// # Errors
 /// One is refused for good, or again and again.
 pub async fn publish(
-    broker: &Broker,
+    broker: &impl Served,
     addresses: &[String],
     each: u64,
     payload_bytes: u64,
@@ -106,7 +108,7 @@ pub async fn publish(
 /// # Errors
 /// As `publish`.
 pub async fn publish_ahead_of(
-    broker: &Broker,
+    broker: &impl Served,
     addresses: &[String],
     each: u64,
     payload_bytes: u64,
@@ -233,7 +235,7 @@ impl Due {
 /// # Errors
 /// A message is too large for any server.
 pub async fn publish_paced(
-    broker: &Broker,
+    broker: &impl Served,
     address: &str,
     payload_bytes: u64,
     bytes_per_second: u64,
@@ -286,7 +288,7 @@ async fn pace(
 /// # Errors
 /// A message is refused.
 pub async fn publish_one_by_one(
-    broker: &Broker,
+    broker: &impl Served,
     address: &str,
     publishers: u64,
     payload_bytes: u64,
@@ -368,21 +370,24 @@ impl Appetite {
 ///
 /// # Errors
 /// A consumer ends before that, or a settlement fails.
-pub async fn consume(broker: &Broker, queue: &str, appetite: &Appetite) -> Result<Duration> {
+pub async fn consume(broker: &impl Served, queue: &str, appetite: &Appetite) -> Result<Duration> {
     let mut tasks = JoinSet::new();
     let started = Instant::now();
     for _ in 0..STREAMS {
-        let options = ConsumerOptions {
-            prefetch_messages: 10_000,
-            ..ConsumerOptions::default()
-        };
-        let consumer = broker.client()?.consumer(queue, options);
+        let consumer = broker.client()?.consumer(queue, consumer_options());
         tasks.spawn(consume_until(consumer, appetite.clone()));
     }
     while let Some(done) = tasks.join_next().await {
         done??;
     }
     Ok(started.elapsed())
+}
+
+fn consumer_options() -> ConsumerOptions {
+    ConsumerOptions {
+        prefetch_messages: 10_000,
+        ..ConsumerOptions::default()
+    }
 }
 
 async fn consume_until(mut consumer: millrace_client::Consumer, appetite: Appetite) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -44,6 +45,33 @@ pub fn usage(pid: u32) -> Result<Usage> {
     })
 }
 
+/// Bytes that a process has handed to the TCP connections it has, as the kernel counts them:
+/// without what IP adds. `None` where `ss` cannot be asked.
+#[must_use]
+pub fn sent_bytes(pid: u32) -> Option<u64> {
+    let asked = Command::new("ss").arg("-tinpHO").output().ok()?;
+    let text = String::from_utf8_lossy(&asked.stdout);
+    asked.status.success().then(|| sent(&text, pid))
+}
+
+/// Of `ss`, a connection a line.
+fn sent(text: &str, pid: u32) -> u64 {
+    let owner = format!("pid={pid},");
+    let lines = text.lines().filter(|line| line.contains(&owner));
+    let sent = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words.find_map(|word| word.strip_prefix("bytes_sent:")?.parse::<u64>().ok())
+    });
+    sent.sum()
+}
+
+/// How many wanted a processor in the last minute, on average; `None` where nobody tells.
+#[must_use]
+pub fn load() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
 /// Bytes that everybody wrote to the device under a directory; `None` where the kernel does not
 /// tell, as for the layers of a container's image.
 #[must_use]
@@ -82,6 +110,19 @@ mod tests {
     fn this_process_uses_memory() {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.rss_bytes > 0 && usage.rss_bytes_peak >= usage.rss_bytes);
+    }
+
+    #[test]
+    fn what_a_process_sent_is_the_sum_over_its_connections() {
+        let line = |pid: u32, sent: u32| {
+            format!(
+                "ESTAB 0 0 127.0.0.1:1 127.0.0.1:2 users:((\"m\",pid={pid},fd=9)) \
+                 cubic rto:200 bytes_sent:{sent} bytes_acked:1 bytes_received:5\n"
+            )
+        };
+        let text = [line(7, 100), line(77, 1_000), line(7, 20)].concat();
+        assert_eq!(sent(&text, 7), 120);
+        assert_eq!(sent(&text, 8), 0);
     }
 
     #[test]

@@ -8,13 +8,16 @@ use millrace_cluster_tests::program;
 use serde_json::Value;
 
 /// What each scenario is about, by one of its figures.
-const FIGURES: [(&str, &str); 6] = [
+const FIGURES: [(&str, &str); 9] = [
     ("fsyncs", "publishers_16_fsyncs_per_thousand"),
     ("amplification", "topic_charged_bytes_per_byte"),
     ("queues", "rss_per_queue_bytes"),
     ("sustained", "worker_turn_longest_seconds"),
     ("restart", "start_1_received_seconds"),
     ("backlog", "rss_restarted_bytes"),
+    ("replicas", "fsyncs_of_3_over_1_shards_64_queues"),
+    ("idle", "cpu_of_64_over_4_shards"),
+    ("catch_up", "caught_up_payload_bytes_per_second"),
 ];
 
 #[test]
