@@ -143,7 +143,13 @@ impl Driver {
                 End::Lost(error) => error,
             };
             if error.reason == SESSION_EXPIRED && !self.session.is_empty() {
-                self.forget(&error);
+                // Ended with that word, a stream may have lost its session to an earlier one of
+                // ours that came late, and nobody reads that any more: whether the session is over
+                // is what attaching to it says. Given up, what it holds would fail by time.
+                match self.has_opened {
+                    true => self.settlements.resend(),
+                    false => self.forget(&error),
+                }
                 self.pause(backoff.delay(), &way).await;
                 continue;
             }

@@ -209,6 +209,27 @@ async fn a_session_that_has_expired_is_replaced_and_its_leases_are_lost() {
     assert_eq!(next(&mut consumer).await.message.payload, "a2");
 }
 
+#[tokio::test]
+async fn a_session_that_another_stream_has_taken_over_is_taken_back() {
+    let mut server = Server::start().await;
+    let mut consumer = server.client().consumer(QUEUE, ConsumerOptions::default());
+    let mut stream = server.consume().await;
+    opened(&mut stream, b"s").await;
+    deliver(&stream, &["a", "b"]).await;
+    let a = next(&mut consumer).await.accept();
+    settlement(&mut stream).await;
+    stream.fail(expired()).await;
+
+    let mut stream = server.consume().await;
+    let open = opened(&mut stream, b"s").await;
+
+    assert_eq!((&open.session[..], open.held.len()), (&b"s"[..], 2));
+    let batch = settlement(&mut stream).await;
+    answer(&stream, &batch, &[]).await;
+    a.await.unwrap();
+    assert_eq!(next(&mut consumer).await.message.payload, "b");
+}
+
 fn expired() -> Status {
     use prost::Message as _;
     let error = v1::Error {
