@@ -24,15 +24,17 @@ impl Beats {
         self.beats().last().is_some_and(|beat| *beat > moment)
     }
 
-    /// The longest time without a beat that ends after `from`, up to the last beat.
+    /// The longest time without a beat that ends after `from`, up to the last beat; before the
+    /// first one, counted from then on.
     #[must_use]
     pub fn gap_after(&self, from: Instant) -> Duration {
         let beats = self.beats();
         let pairs = beats.iter().zip(beats.iter().skip(1));
         let gaps = pairs.filter(|(_, end)| **end >= from);
-        gaps.map(|(start, end)| *end - *start)
-            .max()
-            .unwrap_or_default()
+        let gaps = gaps.map(|(start, end)| *end - *start);
+        let first = beats.first().filter(|first| **first >= from);
+        let first = first.map(|first| *first - from);
+        gaps.chain(first).max().unwrap_or_default()
     }
 }
 
@@ -76,6 +78,9 @@ mod tests {
         beats.beats().extend([0, 900, 1_000, 1_400, 1_450].map(at));
         assert_eq!(beats.gap_after(at(1_100)), Duration::from_millis(400));
         assert_eq!(beats.gap_after(at(0)), Duration::from_millis(900));
+        let late = Beats::default();
+        late.beats().extend([700, 710].map(at));
+        assert_eq!(late.gap_after(at(100)), Duration::from_millis(600));
         assert!(beats.since(at(1_449)) && !beats.since(at(1_450)));
     }
 

@@ -12,11 +12,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use caller::Callers;
 
 /// Read and passed on at a time.
 const PIECE_BYTES: usize = 64 << 10;
@@ -35,6 +38,7 @@ struct End {
 struct Shared {
     cut: watch::Sender<BTreeSet<Way>>,
     ends: Mutex<Vec<End>>,
+    callers: Callers,
 }
 
 impl Shared {
@@ -73,6 +77,7 @@ impl Wires {
         let shared = Arc::new(Shared {
             cut: watch::Sender::default(),
             ends: Mutex::new(vec![End::default(); nodes]),
+            callers: Callers::default(),
         });
         let (mut addresses, mut relays) = (Vec::new(), JoinSet::new());
         for node in 0..nodes {
@@ -136,7 +141,12 @@ async fn relay(shared: Arc<Shared>, node: usize, listener: TcpListener) {
 
 async fn connect(shared: &Shared, node: usize, stream: TcpStream, from: SocketAddr) -> Result<()> {
     let own = stream.local_addr()?;
-    let caller = caller::of(from, own, &shared.pids()).context("nobody of ours calls")?;
+    let caller = shared.callers.find((from, own), &shared.pids()).await;
+    let caller = caller.context("nobody of ours calls")?;
+    if let Some(Ok(0)) = stream.peek(&mut [0]).now_or_never() {
+        // It has given up meanwhile.
+        return Ok(());
+    }
     let port = shared.end(node).port.context("the node never started")?;
     let onward = TcpStream::connect(port).await?;
     stream.set_nodelay(true)?;

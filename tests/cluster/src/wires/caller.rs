@@ -4,10 +4,31 @@
 use std::fs;
 use std::net::SocketAddr;
 
-/// Which of the processes called from this port; IPv4 on loopback.
-pub(super) fn of(from: SocketAddr, to: SocketAddr, pids: &[Option<u32>]) -> Option<usize> {
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    let socket = socket(&table, from.port(), to.port())?;
+use tokio::sync::Mutex;
+
+/// The kernel's list as it was read last. Reading it takes long on a machine with much to do: those
+/// that called meanwhile are found in what one of them reads.
+#[derive(Debug, Default)]
+pub(super) struct Callers(Mutex<String>);
+
+impl Callers {
+    /// Which of the processes called from this port; IPv4 on loopback.
+    pub(super) async fn find(
+        &self,
+        (from, to): (SocketAddr, SocketAddr),
+        pids: &[Option<u32>],
+    ) -> Option<usize> {
+        let mut table = self.0.lock().await;
+        if let Some(known) = of(&table, (from, to), pids) {
+            return Some(known);
+        }
+        *table = tokio::fs::read_to_string("/proc/net/tcp").await.ok()?;
+        of(&table, (from, to), pids)
+    }
+}
+
+fn of(table: &str, (from, to): (SocketAddr, SocketAddr), pids: &[Option<u32>]) -> Option<usize> {
+    let socket = socket(table, from.port(), to.port())?;
     let name = format!("socket:[{socket}]");
     pids.iter()
         .position(|pid| pid.is_some_and(|pid| has_open(pid, &name)))
