@@ -193,8 +193,10 @@ fn view(nodes: Vec<v1::Node>, shards: &[v1::Shard]) -> View {
         (node.node_id, seen)
     };
     let shard = |shard: &v1::Shard| {
-        let copies = shard.members.iter().filter(|it| it.votes && it.active);
+        let voters = shard.members.iter().filter(|it| it.votes);
+        let copies = voters.clone().filter(|it| it.active);
         let seen = Shard {
+            voters: count(voters.count()),
             copies: count(copies.count()),
             is_changing: shard.changing,
             leader: match shard.leader.as_str() {

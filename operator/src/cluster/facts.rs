@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use millrace_crds::BrokerClusterStatus;
 use serde_json::Value;
 
-use super::desired::ClusterId;
+use super::desired::{ClusterId, Desired};
 use super::object::Kind;
 
 /// What `dereference` found: everything outside the BrokerCluster that says who the cluster is.
@@ -106,16 +106,19 @@ impl View {
         of.map(|(number, _)| number.to_string()).collect()
     }
 
-    /// Shards that do not have all the copies that this many brokers can give them, or that get
-    /// others just now, for people.
+    /// Shards that do not have all the copies that the brokers can give them, or that get others
+    /// just now, for people.
     #[must_use]
-    pub fn thin(&self, replication: u32, brokers: u32) -> Vec<String> {
-        let wanted = |number: u32| match number {
-            0 => odd(brokers.min(METADATA_COPIES_MAX)),
-            _ => brokers.min(replication),
+    pub fn thin(&self, size: &Desired) -> Vec<String> {
+        let wanted = |number: u32, shard: &Shard| match number {
+            0 => odd(size.replicas.min(METADATA_COPIES_MAX)),
+            _ if number <= size.shards => size.replicas.min(size.replication),
+            // Its queues and topics ask for a number of their own.
+            _ => shard.voters,
         };
         let of = self.shards.iter();
-        let of = of.filter(|(number, shard)| shard.is_changing || shard.copies < wanted(**number));
+        let of = of
+            .filter(|(number, shard)| shard.is_changing || shard.copies < wanted(**number, shard));
         of.map(|(number, _)| number.to_string()).collect()
     }
 }
@@ -138,7 +141,9 @@ const fn odd(number: u32) -> u32 {
 pub struct Shard {
     /// Who leads it.
     pub leader: Leader,
-    /// Copies that count for a majority and are up to date.
+    /// Copies that count for a majority.
+    pub voters: u32,
+    /// Those of them that are up to date.
     pub copies: u32,
     /// Copies come or go, or the lead does.
     pub is_changing: bool,

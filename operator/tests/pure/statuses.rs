@@ -222,6 +222,23 @@ fn a_cluster_of_any_size_is_stable_once_its_brokers_have_what_they_give_each_oth
 }
 
 #[test]
+fn a_shard_whose_queues_ask_for_fewer_copies_is_whole_with_those() {
+    let desired = validated(&with_spec(json!({ "replicas": 3 })), claimless());
+    let mut observed = converged(&desired);
+    let shards = &mut observed.view.as_mut().unwrap().shards;
+    let mut own = shards[&desired.shards].clone();
+    (own.voters, own.copies) = (2, 2);
+    shards.insert(desired.shards + 1, own);
+    let whole = of(&desired, &observed, None);
+    assert_eq!(says(&whole, "Stable"), ("True", reasons::SETTLED));
+
+    let shards = &mut observed.view.as_mut().unwrap().shards;
+    shards.get_mut(&(desired.shards + 1)).unwrap().copies = 1;
+    let thin = of(&desired, &observed, None);
+    assert_eq!(says(&thin, "Stable"), ("False", reasons::REPLICATING));
+}
+
+#[test]
 fn an_even_number_of_brokers_is_warned_of() {
     for (replicas, warned) in [(1, false), (2, true), (3, false), (4, true)] {
         let desired = validated(&with_spec(json!({ "replicas": replicas })), claimless());

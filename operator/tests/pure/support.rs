@@ -104,13 +104,17 @@ pub(crate) fn converged(desired: &Desired) -> Observed {
         .map(|ordinal| (desired.key.pod(ordinal), member(ordinal, id)));
     // As the brokers' own planner has it.
     let metadata = [1, 1, 3, 3, 5, 5, 5, 5, 5][desired.replicas as usize - 1];
-    let shard = |number: u32| Shard {
-        leader: Leader::Node(node(0)),
-        copies: match number {
+    let shard = |number: u32| {
+        let voters = match number {
             0 => metadata,
             _ => desired.replicas.min(desired.replication),
-        },
-        is_changing: false,
+        };
+        Shard {
+            leader: Leader::Node(node(0)),
+            voters,
+            copies: voters,
+            is_changing: false,
+        }
     };
     let nodes = ordinals.clone().map(|ordinal| {
         let seen = Node {

@@ -145,9 +145,9 @@ fn stable(
         let message = "no broker has told of its shards";
         return verdict(Truth::Unknown, reasons::BROKER_UNAVAILABLE, message);
     };
-    let replication = inputs.desired.map_or(1, |desired| desired.replication);
     let brokers = u32::try_from(crew.size).unwrap_or(u32::MAX);
-    let thin = view.thin(replication, brokers);
+    let sized = inputs.desired.map(|desired| desired.with_replicas(brokers));
+    let thin = sized.map_or_else(Vec::new, |sized| view.thin(&sized));
     if thin.is_empty() {
         let message = "all brokers have all they should";
         return verdict(Truth::True, reasons::SETTLED, message);
