@@ -98,19 +98,25 @@ fn facts(node: &Node, roster: &Roster) -> NodeFacts {
     }
 }
 
-/// Replicas that were given up here, or are damaged, and that somebody misses.
+/// Replicas that somebody misses here, of each shard one: damaged, or given up, be it before
+/// another one was that came later.
 fn lost(node: &Node, roster: &Roster) -> Vec<(ShardId, ReplicaId)> {
     let dir = &node.data_dir;
+    let is_lost = |shard, id| match dir.replica(shard) {
+        Some(held) if held == id => node.slot_at_all(shard).damage().is_some(),
+        _ => !dir.may_hold(shard, id),
+    };
     let lost = |shard| {
-        let damaged = || node.slot_at_all(shard).damage().is_some();
-        let damaged = || dir.replica(shard).filter(|_| damaged());
-        Some((shard, dir.retired(shard).or_else(damaged)?))
+        let replicas = roster.shard(shard)?;
+        let (target, actual) = (replicas.target().replicas(), replicas.actual().members());
+        let mut here = target
+            .iter()
+            .chain(actual)
+            .filter(|it| it.node == dir.node());
+        let lost = here.find(|it| is_lost(shard, it.replica))?;
+        Some((shard, lost.replica))
     };
-    let named = |(shard, id): &(ShardId, ReplicaId)| {
-        let replicas = roster.shard(*shard);
-        replicas.is_some_and(|replicas| replicas.names(*id))
-    };
-    dir.shards().filter_map(lost).filter(named).collect()
+    dir.shards().filter_map(lost).collect()
 }
 
 /// How the cluster began, as far as this node was there.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_engine::catalogue::Roster;
 use millrace_storage::Store;
@@ -24,19 +24,26 @@ use crate::slot::Content;
 use crate::start::{self, OpenedReplica};
 use crate::view::CatalogueView;
 
+/// A read takes less. Who has the bodies of a former replica in hand for longer waits for something
+/// else, as an idle consumer or a pump does, and gets an error if it ever reads.
+const READ_AT_MOST: Duration = Duration::from_secs(10);
+
 /// Replicas that this node has given up.
 #[derive(Debug, Default)]
 pub(super) struct Former {
-    /// Bodies of those that somebody may still read.
-    stores: BTreeMap<ShardId, Weak<Store>>,
+    /// Bodies of those that somebody may still read, and since when no more than that.
+    stores: BTreeMap<ShardId, (Weak<Store>, Instant)>,
     /// Shards of which nothing is left on the disk.
     cleared: BTreeSet<ShardId>,
 }
 
 impl Former {
-    fn is_read(&self, shard: ShardId) -> bool {
+    fn is_read(&self, shard: ShardId, now: Instant) -> bool {
         let store = self.stores.get(&shard);
-        store.is_some_and(|store| store.strong_count() > 0)
+        store.is_some_and(|(store, since)| {
+            let late = now.saturating_duration_since(*since) >= READ_AT_MOST;
+            store.strong_count() > 0 && !late
+        })
     }
 }
 
@@ -69,7 +76,7 @@ impl Worker {
                 self.rehost = true;
                 return;
             }
-            self.give_up(shard);
+            self.give_up(shard, now);
             self.node.snapshots.forget(shard);
         }
         if self.node.data_dir.replica(shard).is_some() {
@@ -78,28 +85,28 @@ impl Worker {
         let wanted = roster.wanted(shard, self.node.data_dir.node());
         match wanted.filter(|wanted| self.node.data_dir.may_hold(shard, *wanted)) {
             // The same holds for a state that was on its way to the former one.
-            Some(_) if self.is_in_use(shard) => self.rehost = true,
+            Some(_) if self.is_in_use(shard, now) => self.rehost = true,
             Some(wanted) => self.open(shard, wanted, now),
-            None => self.clear(shard, roster),
+            None => self.clear(shard, roster, now),
         }
     }
 
     /// Whether somebody still writes or reads what a former replica has left behind.
-    fn is_in_use(&self, shard: ShardId) -> bool {
+    fn is_in_use(&self, shard: ShardId, now: Instant) -> bool {
         self.ghosts.contains(&shard)
             || self.node.snapshots.has_files(shard)
-            || self.former.is_read(shard)
+            || self.former.is_read(shard, now)
     }
 
     /// Removes what a former replica has left behind, when others have what it had. Blocks on the
     /// disk, which happens rarely.
-    fn clear(&mut self, shard: ShardId, roster: &Roster) {
+    fn clear(&mut self, shard: ShardId, roster: &Roster, now: Instant) {
         let former = self.node.data_dir.retired(shard);
         let is_gone = former.is_some_and(|former| roster.is_gone(shard, former));
         if !is_gone || self.former.cleared.contains(&shard) {
             return;
         }
-        if self.is_in_use(shard) {
+        if self.is_in_use(shard, now) {
             self.rehost = true;
             return;
         }
@@ -125,7 +132,7 @@ impl Worker {
     }
 
     /// Never again this replica. Its files stay until somebody else has what it had.
-    fn give_up(&mut self, shard: ShardId) {
+    fn give_up(&mut self, shard: ShardId, now: Instant) {
         if let Err(error) = self.node.data_dir.retire(shard) {
             tracing::error!(%shard, %error, "a replica cannot be given up");
             self.rehost = true;
@@ -141,7 +148,8 @@ impl Worker {
         self.node.leaders.set(shard, Led::Nobody);
         let slot = self.node.slot_at_all(shard);
         if let Some(store) = slot.store() {
-            self.former.stores.insert(shard, Arc::downgrade(&store));
+            let store = (Arc::downgrade(&store), now);
+            self.former.stores.insert(shard, store);
         }
         slot.replace(Content::Absent);
         self.former.cleared.remove(&shard);
