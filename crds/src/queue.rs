@@ -59,6 +59,7 @@ const SUBJECT_MESSAGE: &str = "must be at most 32 words separated by dots, 255 b
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = unchangeable("clusterRef"))]
+#[x_kube(validation = unchangeable("replication"))]
 pub struct QueueSpec {
     /// The BrokerCluster that holds the queue. Default: the only one in the namespace. Cannot be
     /// changed, added or removed later.
@@ -81,6 +82,11 @@ pub struct QueueSpec {
     /// How a publish that is tried again is told from another one.
     #[serde(default)]
     pub dedup: Dedup,
+    /// How many brokers keep each message, as far as there are so many. 1 to 5. Default: as the
+    /// cluster has it. Cannot be changed, added or removed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 5))]
+    pub replication: Option<u32>,
     /// What becomes of the messages when the Queue is deleted. Default: Orphan.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

@@ -61,6 +61,7 @@ pub fn compile_queue(queue: &Queue) -> Result<v1::TopologyObject, CompileError> 
         dead_letter: Some(dead_letter(&spec.dead_letter, &place)?),
         deletion_policy: deletion_policy(spec.deletion_policy).into(),
         dedup_window: dedup_window(&spec.dedup)?,
+        replication: spec.replication,
     };
     Ok(place.object("queue", Spec::Queue(spec)))
 }
@@ -81,6 +82,7 @@ pub fn compile_topic(topic: &Topic) -> Result<v1::TopologyObject, CompileError> 
         )?,
         deletion_policy: deletion_policy(spec.deletion_policy).into(),
         dedup_window: dedup_window(&spec.dedup)?,
+        replication: spec.replication,
     };
     Ok(place.object("topic", Spec::Topic(spec)))
 }
@@ -307,6 +309,8 @@ mod tests {
         assert_eq!(spec.limits.unwrap().max_message_bytes, 1 << 20);
         assert_eq!(spec.dead_letter.unwrap().queue, "");
         assert_eq!(spec.deletion_policy, i32::from(v1::DeletionPolicy::Orphan));
+        assert_eq!(spec.replication, None);
+        assert_eq!(compiled(json!({ "replication": 3 })).replication, Some(3));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod change;
 mod check;
+mod class;
 mod compile;
 mod declared;
 mod index;
@@ -36,6 +37,7 @@ use change::{Change, Changed};
 use index::Index;
 
 pub use check::size as check_size;
+pub use class::{CLASS_SHARDS_MAX, ShardClass};
 pub use declared::{
     Declared, DeclaredBinding, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
     DeclaredTopic, DeletionPolicy, Removed,
@@ -92,7 +94,8 @@ pub enum CatalogueCommand {
         /// The revision.
         revision: u64,
     },
-    /// How many data shards there are; they are numbered from 1 and never become fewer.
+    /// How many data shards the cluster is founded with; they are numbered from 1. More come by
+    /// themselves when something asks for another class.
     Init {
         /// At least one.
         data_shards: u32,
@@ -225,6 +228,20 @@ impl Catalogue {
             self.topology.revision = next;
         }
         Ok(changed)
+    }
+
+    /// The data shards of a class, the lowest first.
+    fn shards_of(&self, class: ShardClass) -> impl Iterator<Item = ShardId> {
+        let all = (1..=self.topology.data_shards).map(ShardId::new);
+        all.filter(move |shard| self.roster.class_of(*shard) == class)
+    }
+
+    /// One more data shard; there is room for it. Where its replicas are is decided later.
+    fn add_shard(&mut self, class: ShardClass) -> ShardId {
+        self.topology.data_shards = self.topology.data_shards.saturating_add(1);
+        let shard = ShardId::new(self.topology.data_shards);
+        Arc::make_mut(&mut self.roster).add_shard(shard, class);
+        shard
     }
 
     fn shard_configured(&mut self, shard: ShardId, revision: u64) -> Result<bool, Refusal> {

@@ -1,7 +1,7 @@
 //! How the engine's values become bytes: a version byte, then postcard. Decoding takes any bytes
 //! without panicking, refuses versions it does not know and bytes that are left over.
 
-mod first;
+pub(crate) mod first;
 
 use alloc::vec::Vec;
 
@@ -15,8 +15,8 @@ use crate::command::Entry;
 
 /// Format of `Entry` and `CatalogueEntry`.
 const ENTRY_VERSION: u8 = 2;
-/// The one before.
-const ENTRY_VERSION_1: u8 = 1;
+/// What brokers before replication wrote, entries and snapshots alike.
+const FIRST_VERSION: u8 = 1;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -50,7 +50,7 @@ pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
 }
 
 /// A value of a version.
-pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, DecodeError> {
+fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, DecodeError> {
     let (&found, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
     if found != version {
         return Err(DecodeError::Version {
@@ -61,14 +61,15 @@ pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T
     whole(postcard::take_from_bytes(rest))
 }
 
-/// A value of an entry, as it is written now or was in version 1.
-fn decode_entry<T: DeserializeOwned>(
+/// A value as it is written now, or by `first` as it was in version 1.
+pub(crate) fn decode_any<T: DeserializeOwned>(
+    version: u8,
     bytes: &[u8],
     first: impl FnOnce(&[u8]) -> postcard::Result<(T, &[u8])>,
 ) -> Result<T, DecodeError> {
     match bytes.split_first() {
-        Some((&ENTRY_VERSION_1, rest)) => whole(first(rest)),
-        _ => decode(ENTRY_VERSION, bytes),
+        Some((&FIRST_VERSION, rest)) => whole(first(rest)),
+        _ => decode(version, bytes),
     }
 }
 
@@ -115,7 +116,7 @@ impl Entry {
     /// # Errors
     /// When the bytes are not an entry of a known version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        decode_entry(bytes, first::entry)
+        decode_any(ENTRY_VERSION, bytes, first::entry)
     }
 }
 
@@ -131,6 +132,6 @@ impl CatalogueEntry {
     /// # Errors
     /// When the bytes are not a catalogue entry of a known version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        decode_entry(bytes, first::catalogue_entry)
+        decode_any(ENTRY_VERSION, bytes, first::catalogue_entry)
     }
 }

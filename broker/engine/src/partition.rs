@@ -1,6 +1,8 @@
 //! One partition of a topic: which offsets it holds, since when and of how many bytes. Says what
 //! retention wants gone; a `Trim` command makes it so.
 
+mod first;
+
 use alloc::format;
 
 use millrace_types::{Address, Elapsed, LogId, Offset, Refusal, Stamp, Wall};
@@ -15,6 +17,8 @@ use crate::refusal;
 use crate::shard::Changes;
 use crate::spans::Spans;
 use crate::spec::PartitionSpec;
+
+pub(crate) use first::First;
 
 /// How long one span may reach at most: retention by age lets a span go as a whole.
 const SPAN_AGE_MS_MAX: u64 = 600_000;

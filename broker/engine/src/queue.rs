@@ -8,6 +8,7 @@ mod append;
 mod arrivals;
 mod backoff;
 mod consume;
+mod first;
 mod ledger;
 mod outbox;
 mod settle;
@@ -36,6 +37,7 @@ use outbox::Outbox;
 pub(crate) use append::{Move, Publish, check_batch};
 pub(crate) use arrivals::Arrivals;
 pub(crate) use consume::Wish;
+pub(crate) use first::First;
 
 /// State of a queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

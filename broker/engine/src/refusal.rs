@@ -9,9 +9,16 @@ use crate::command::{BatchHeader, Held};
 
 /// When a full queue is worth another try: room comes with settlements, which are many a second.
 const QUEUE_FULL_RETRY_MS: u64 = 200;
+/// A cluster that is not founded yet will be with the next entry of its first leader.
+const FOUNDING_RETRY_MS: u64 = 100;
 
 pub(crate) fn invalid(message: impl Into<alloc::string::String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidArgument, message)
+}
+
+pub(crate) fn being_founded() -> Refusal {
+    let refusal = Refusal::new(ErrorCode::ShardUnavailable, "the cluster is being founded");
+    refusal.retry_after_millis(FOUNDING_RETRY_MS)
 }
 
 pub(crate) fn no_such_queue(log: LogId) -> Refusal {

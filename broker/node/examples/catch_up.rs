@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use millrace_engine::catalogue::{Declared, DeclaredSpec, DeclaredTopic, DeletionPolicy};
+use millrace_engine::catalogue::{
+    Declared, DeclaredSpec, DeclaredTopic, DeletionPolicy, ShardClass,
+};
 use millrace_engine::spec::PartitionSpec;
 use millrace_node::{Batch, Broker, Network, NodeOptions, SystemHost, TopologyDelta, Unreachable};
 use millrace_replica::{Lane, ShardMessage};
@@ -227,6 +229,7 @@ async fn declare(brokers: &[Broker], address: &Address) -> Outcome<()> {
         spec: DeclaredSpec::Topic(DeclaredTopic {
             partitions: u32::try_from(PUBLISHERS)?,
             partition,
+            class: ShardClass::default(),
             deletion: DeletionPolicy::Orphan,
         }),
     };

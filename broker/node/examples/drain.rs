@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use millrace_engine::catalogue::{
     Declared, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec, DeletionPolicy,
+    ShardClass,
 };
 use millrace_engine::command::{Settle, Window};
 use millrace_node::{
@@ -72,6 +73,7 @@ async fn declare(broker: &Broker, address: &Address) -> Outcome<()> {
             queue: None,
             limits,
         },
+        class: ShardClass::default(),
         deletion: DeletionPolicy::Delete,
     };
     let declared = Declared {

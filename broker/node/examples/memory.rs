@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use millrace_engine::catalogue::{
     Declared, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec, DeletionPolicy,
+    ShardClass,
 };
 use millrace_node::{Batch, Broker, NodeOptions, TopologyDelta};
 use millrace_storage::records::push_record;
@@ -159,6 +160,7 @@ async fn declare(broker: &Broker) -> Outcome<()> {
                 queue: None,
                 limits: limits.clone(),
             },
+            class: ShardClass::default(),
             deletion: DeletionPolicy::Orphan,
         };
         upserts.push(Declared {

@@ -7,7 +7,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use millrace_engine::catalogue::{Declared, DeclaredSpec, DeclaredTopic, DeletionPolicy};
+use millrace_engine::catalogue::{
+    Declared, DeclaredSpec, DeclaredTopic, DeletionPolicy, ShardClass,
+};
 use millrace_engine::spec::PartitionSpec;
 use millrace_node::{Batch, Broker, NodeOptions, TopologyDelta};
 use millrace_storage::records::push_record;
@@ -53,6 +55,7 @@ async fn run(publishers: u64, dir: PathBuf) -> Outcome<()> {
         spec: DeclaredSpec::Topic(DeclaredTopic {
             partitions: PARTITIONS,
             partition,
+            class: ShardClass::default(),
             deletion: DeletionPolicy::Orphan,
         }),
     };

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millrace_engine::catalogue::{
     DELTA_OBJECTS_MAX, Declared, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
-    DeletionPolicy,
+    DeletionPolicy, ShardClass,
 };
 use millrace_node::{Batch, Broker, NodeOptions, TopologyDelta};
 use millrace_storage::records::push_record;
@@ -179,6 +179,7 @@ fn queue(namespace: &str, name: &str) -> Declared {
                 queue: None,
                 limits,
             },
+            class: ShardClass::default(),
             deletion: DeletionPolicy::Delete,
         }),
     }

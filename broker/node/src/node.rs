@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -55,8 +55,10 @@ pub(super) struct Node {
     pub(super) data_dir: DataDir,
     pub(super) journal: JournalHandle,
     pub(super) checkpointer: CheckpointerHandle,
-    /// By number: the metadata shard first.
+    /// By number, the metadata shard first: of every shard that there may be.
     pub(super) slots: Vec<Slot>,
+    /// Only below this place has there been a replica here.
+    pub(super) slots_used: AtomicUsize,
     /// One for each worker.
     pub(super) inboxes: Vec<Arc<Inbox<Input>>>,
     /// The same, for what other nodes send.
@@ -237,7 +239,7 @@ impl Node {
 
     /// Bodies in memory, of all shards: stored, read for somebody, or on their way to the disk.
     pub(super) fn resident_bytes(&self) -> u64 {
-        self.slots.iter().map(Slot::resident_bytes).sum()
+        self.used_slots().map(Slot::resident_bytes).sum()
     }
 
     /// Free on the disk, as of a moment ago; 0 when the journal cannot get its next file.
@@ -433,9 +435,22 @@ impl Node {
         cluster.map(|cluster| cluster.id).unwrap_or_default()
     }
 
-    /// Number of data shards.
+    /// Number of data shards, as far as this node knows.
     pub(super) fn data_shards(&self) -> u32 {
-        self.data_dir.data_shards()
+        let known = self.view.borrow().data_shards();
+        known.max(self.data_dir.data_shards())
+    }
+
+    /// Slots of shards that there has been a replica of here, and some others.
+    pub(super) fn used_slots(&self) -> impl Iterator<Item = &Slot> {
+        let used = self.slots_used.load(Ordering::Acquire);
+        self.slots.iter().take(used)
+    }
+
+    /// There is a replica of a shard here.
+    pub(super) fn use_slot(&self, shard: ShardId) {
+        let place = usize::try_from(shard.get()).unwrap_or(0);
+        self.slots_used.fetch_max(place + 1, Ordering::AcqRel);
     }
 }
 

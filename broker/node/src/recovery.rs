@@ -349,8 +349,8 @@ pub(super) fn metadata(
     Ok(Recovered::new(state, point, dir, id))
 }
 
-/// Where the log goes on. Without a checkpoint: where its founders began, or nowhere, for a replica
-/// that was added later and has to hear from a leader.
+/// Where the log goes on. Without a checkpoint: where its first members began, or nowhere, for a
+/// replica that was added later and has to hear from a leader.
 fn point(
     dir: &DataDir,
     shard: ShardId,
@@ -367,15 +367,17 @@ fn point(
         _ if !covered.members.is_empty() => Members::decode(&covered.members),
         // Or a checkpoint from before there were others.
         Some(founders) if founders.len() == 1 => Members::founders(founders),
-        Some(founders) => {
-            let founded = Members::founders(founders).and_then(Founded::founding);
-            let point = founded.map(|founded| founded.point);
-            point.map(|point| {
-                mark = point.mark;
-                point.members
-            })
-        }
-        None => Ok(Members::default()),
+        founders => match founders.or_else(|| dir.born_members(shard)) {
+            Some(first) => {
+                let founded = Members::founders(first).and_then(Founded::founding);
+                let point = founded.map(|founded| founded.point);
+                point.map(|point| {
+                    mark = point.mark;
+                    point.members
+                })
+            }
+            None => Ok(Members::default()),
+        },
     };
     let unreadable = |error| Unusable::Shard(format!("the shard's members: {error}"));
     let members = members.map_err(unreadable)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::time::Instant;
 
 use millrace_storage::{
@@ -92,7 +92,8 @@ pub(super) fn start(
     let view = first_view(&found);
     let snapshots = Snapshots::new(&*host, &options);
     let node = Arc::new(Node {
-        slots: slots(&dir, &found, &inboxes),
+        slots: slots(&found, &inboxes),
+        slots_used: AtomicUsize::new(slots_used(&dir)),
         options,
         data_dir: dir,
         journal,
@@ -150,7 +151,7 @@ fn scrub(node: &Arc<Node>) -> Result<(ScrubberHandle, Box<dyn Join>), StartError
     let read = Arc::downgrade(node);
     let stores = Box::new(move || {
         let node = read.upgrade();
-        let slots = node.iter().flat_map(|node| &node.slots);
+        let slots = node.iter().flat_map(|node| node.used_slots());
         slots.filter_map(Slot::store).collect()
     });
     let on_damage = Box::new(move |store: &Arc<Store>, finding: Finding| {
@@ -234,7 +235,7 @@ fn recover(
     let is_here = |shard: &ShardId| dir.replica(*shard).is_some();
     let mut metadata = None;
     let mut data = BTreeMap::new();
-    for shard in dir.shards().filter(is_here) {
+    for shard in DataDir::shards().filter(is_here) {
         let found = take(shard);
         if shard == ShardId::METADATA {
             metadata = Some(usable(shard, recovery::metadata(dir, &found))?);
@@ -337,7 +338,8 @@ pub(super) fn worker_of(shard: ShardId, workers: usize) -> usize {
     usize::try_from(shard.get()).map_or(0, |shard| shard.saturating_sub(1) % workers)
 }
 
-fn slots(dir: &DataDir, found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
+/// One for each shard that there may be.
+fn slots(found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slot> {
     let slot = |shard| {
         let content = match shard {
             ShardId::METADATA => content(found.metadata.as_ref(), |found| &found.store),
@@ -345,7 +347,15 @@ fn slots(dir: &DataDir, found: &Found, inboxes: &[Arc<Inbox<Input>>]) -> Vec<Slo
         };
         Slot::new(shard, &inboxes[worker_of(shard, inboxes.len())], content)
     };
-    dir.shards().map(slot).collect()
+    DataDir::shards().map(slot).collect()
+}
+
+/// One more than the place of the last slot with a replica.
+fn slots_used(dir: &DataDir) -> usize {
+    let is_here = |shard: &ShardId| dir.replica(*shard).is_some();
+    let last = DataDir::shards().filter(is_here).last();
+    last.and_then(|shard| usize::try_from(shard.get()).ok())
+        .map_or(0, |place| place + 1)
 }
 
 fn content<T>(
@@ -367,7 +377,7 @@ fn workers_of(node: &Arc<Node>, found: Found) -> Vec<Worker> {
         .map(|inbox| Worker::new(node, inbox))
         .collect();
     let count = workers.len();
-    for shard in node.data_dir.shards() {
+    for shard in DataDir::shards() {
         if node.data_dir.replica(shard).is_none() {
             // Of one that was given up: nobody needs it.
             node.journal.release(shard, LogIndex::new(u64::MAX));

@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_engine::catalogue::{
     Declared, DeclaredBinding, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
-    DeclaredTopic, DeletionPolicy, Removed,
+    DeclaredTopic, DeletionPolicy, Removed, ShardClass,
 };
 use millrace_engine::command::{Settle, Window};
 use millrace_engine::spec::{Filter, PartitionSpec};
@@ -312,7 +312,7 @@ fn queue(at: &str) -> Declared {
     queue_with(at, |_| {})
 }
 
-fn queue_with(at: &str, change: impl FnOnce(&mut DeclaredQueue)) -> Declared {
+pub(crate) fn queue_with(at: &str, change: impl FnOnce(&mut DeclaredQueue)) -> Declared {
     let limits = DeclaredLimits {
         messages_max: None,
         bytes_max: None,
@@ -332,6 +332,7 @@ fn queue_with(at: &str, change: impl FnOnce(&mut DeclaredQueue)) -> Declared {
             queue: None,
             limits,
         },
+        class: ShardClass::default(),
         deletion: DeletionPolicy::Orphan,
     };
     change(&mut queue);
@@ -373,6 +374,7 @@ fn topic_with(at: &str, partitions: u32, change: impl FnOnce(&mut PartitionSpec)
         DeclaredSpec::Topic(DeclaredTopic {
             partitions,
             partition,
+            class: ShardClass::default(),
             deletion,
         }),
     )

@@ -84,6 +84,11 @@ impl CatalogueView {
         *self.digest.get_or_init(|| self.topology.digest())
     }
 
+    /// Data shards that there are; 0 before anybody said.
+    pub(crate) const fn data_shards(&self) -> u32 {
+        self.topology.data_shards()
+    }
+
     /// Of the topology; 0 is the empty one.
     #[must_use]
     pub const fn revision(&self) -> u64 {

@@ -102,6 +102,7 @@ const fn belong(error: &BelongError) -> u8 {
         | BelongError::NotFounder { .. }
         | BelongError::Founder { .. }
         | BelongError::NoShard { .. }
+        | BelongError::NotMember { .. }
         | BelongError::Held { .. }
         | BelongError::Retired { .. } => exit::DATA_DIR_FOREIGN,
     }

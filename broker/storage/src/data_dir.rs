@@ -152,7 +152,8 @@ impl DataDir {
         self.0.node
     }
 
-    /// Data shards, without the metadata shard; none without a cluster.
+    /// Data shards that the cluster was founded with, without the metadata shard; none without a
+    /// cluster.
     #[must_use]
     pub fn data_shards(&self) -> u32 {
         let identity = self.lock();
@@ -162,37 +163,49 @@ impl DataDir {
             .map_or(0, |all| all.cluster.shards)
     }
 
-    /// Every shard of the cluster, the metadata shard first, whether there is a replica here or
-    /// not.
-    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (0..=self.data_shards()).map(ShardId::new)
+    /// Every shard that there may be, the metadata shard first: those that came after the founding
+    /// only the catalogue knows.
+    pub fn shards() -> impl Iterator<Item = ShardId> {
+        (0..=SHARDS_MAX).map(ShardId::new)
     }
 
     /// This node's replica of a shard; `None` when it has none.
     #[must_use]
     pub fn replica(&self, shard: ShardId) -> Option<ReplicaId> {
-        let held = self.held(shard)?;
-        (held.state != HeldState::Retired).then_some(held.replica)
+        self.of_held(shard, |held| {
+            (held.state != HeldState::Retired).then_some(held.replica)
+        })
     }
 
     /// The replica of a shard that this node gave up last, and no other has come since.
     #[must_use]
     pub fn retired(&self, shard: ShardId) -> Option<ReplicaId> {
-        let held = self.held(shard)?;
-        (held.state == HeldState::Retired).then_some(held.replica)
+        self.of_held(shard, |held| {
+            (held.state == HeldState::Retired).then_some(held.replica)
+        })
     }
 
-    /// The shard's first members, when this node's replica is one of them. Whoever has another one
-    /// learns from a leader who they are.
+    /// The shard's first members, when this node's replica is one of them and the cluster was
+    /// founded with the shard. Whoever has another one learns from a leader who they are.
     #[must_use]
     pub fn founding_members(&self, shard: ShardId) -> Option<Vec<(ReplicaId, NodeId)>> {
-        let held = self.held(shard)?;
+        let founder = self.of_held(shard, |held| {
+            (held.state == HeldState::Founder).then_some(held.replica)
+        })?;
         let founding = self.cluster()?.founding?;
-        match (held.state, founding.founders()) {
-            (HeldState::Founder, [_]) => Some(vec![(held.replica, self.node())]),
-            (HeldState::Founder, _) => Some(founding.members(shard)),
-            (HeldState::Added | HeldState::Retired, _) => None,
-        }
+        Some(match founding.founders() {
+            [_] => vec![(founder, self.node())],
+            _ => founding.members(shard),
+        })
+    }
+
+    /// The same of a shard that came after the founding.
+    #[must_use]
+    pub fn born_members(&self, shard: ShardId) -> Option<Vec<(ReplicaId, NodeId)>> {
+        self.of_held(shard, |held| match &held.state {
+            HeldState::Born(members) => Some(members.clone()),
+            HeldState::Founder | HeldState::Added | HeldState::Retired => None,
+        })
     }
 
     /// The directory.
@@ -240,9 +253,10 @@ impl DataDir {
         self.0.path.join("aside")
     }
 
-    fn held(&self, shard: ShardId) -> Option<Held> {
+    /// What there is to say of the last replica of a shard that this node has had.
+    fn of_held<T>(&self, shard: ShardId, say: impl FnOnce(&Held) -> Option<T>) -> Option<T> {
         let identity = self.lock();
-        identity.belongs.as_ref()?.replicas.get(&shard).copied()
+        say(identity.belongs.as_ref()?.replicas.get(&shard)?)
     }
 
     fn lock(&self) -> MutexGuard<'_, Identity> {

@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use crate::api_server::client;
 use crate::columns::api;
 
+fn copies(replication: u32) -> Value {
+    json!({ "replication": replication })
+}
+
 #[tokio::test]
 async fn what_cannot_be_changed_in_a_queue_is_refused_by_name() {
     let Some(client) = client().await else { return };
@@ -20,6 +24,8 @@ async fn what_cannot_be_changed_in_a_queue_is_refused_by_name() {
             Some("spec.clusterRef"),
         ),
         (json!({}), on("a"), Some("spec.clusterRef")),
+        (json!({}), copies(3), Some("spec.replication")),
+        (copies(3), copies(1), Some("spec.replication")),
         (on("a"), json!({ "limits": { "maxMessages": 5 } }), None),
     ] {
         let refused = refused(&client, "Queue", &before, &change).await;
@@ -35,6 +41,11 @@ async fn what_cannot_be_changed_in_a_topic_is_refused_by_name() {
     for (before, change, field) in [
         (on("a"), on("b"), Some("spec.clusterRef")),
         (json!({}), on("a"), Some("spec.clusterRef")),
+        (
+            copies(3),
+            json!({ "replication": null }),
+            Some("spec.replication"),
+        ),
         (partitions(4), partitions(3), Some("spec.partitions")),
         (partitions(4), partitions(8), None),
     ] {

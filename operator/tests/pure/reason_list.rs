@@ -19,8 +19,8 @@ events. Reasons are stable: scripts may wait for them.
 - `Warning` (BrokerCluster): something is unwise; only there while it is.
 
 A Queue or Topic also shows what its broker says keeps it from working: `TopicNotFound`,
-`DeadLetterQueueNotFound`, `DeadLetterCycle`, `TargetFull`, `Stalled`, `ShardUnavailable`; the
-message says more.
+`DeadLetterQueueNotFound`, `DeadLetterCycle`, `TargetFull`, `Stalled`, `ShardUnavailable`; and
+`ReplicationUnchanged` when it has another number of copies than it asks for. The message says more.
 
 | reason | meaning |
 |---|---|

@@ -229,6 +229,10 @@ pub struct QueueSpec {
     /// How long dedup ids are known; unset: 2 minutes.
     #[prost(message, optional, tag = "6")]
     pub dedup_window: ::core::option::Option<::prost_types::Duration>,
+    /// How many brokers keep each message, as far as there are so many; unset: as the cluster has it.
+    /// What counts is what it was when the queue was first declared.
+    #[prost(uint32, optional, tag = "7")]
+    pub replication: ::core::option::Option<u32>,
 }
 /// Nested message and enum types in `QueueSpec`.
 pub mod queue_spec {
@@ -350,6 +354,10 @@ pub struct TopicSpec {
     /// How long dedup ids are known; unset: 2 minutes.
     #[prost(message, optional, tag = "5")]
     pub dedup_window: ::core::option::Option<::prost_types::Duration>,
+    /// How many brokers keep each message, as far as there are so many; unset: as the cluster has it.
+    /// What counts is what it was when the topic was first declared.
+    #[prost(uint32, optional, tag = "6")]
+    pub replication: ::core::option::Option<u32>,
 }
 /// Nested message and enum types in `TopicSpec`.
 pub mod topic_spec {

@@ -2,7 +2,7 @@
 
 use millrace_engine::catalogue::{
     Declared, DeclaredBinding, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
-    DeclaredTopic, DeletionPolicy,
+    DeclaredTopic, DeletionPolicy, ShardClass,
 };
 use millrace_engine::spec::{Filter, HeaderCondition, PartitionSpec};
 use millrace_types::Address;
@@ -77,6 +77,7 @@ fn queue(shape: &QueueShape, all: &[Shape]) -> DeclaredQueue {
             queue: shape.dead_letter.map(|place| address(place, &all[place])),
             limits: limits(None),
         },
+        class: ShardClass::default(),
         deletion: deletion(shape.deletes),
     }
 }
@@ -107,6 +108,7 @@ fn topic(shape: &TopicShape) -> DeclaredTopic {
             message_bytes_max: MESSAGE_BYTES_MAX,
             dedup_ms: 120_000,
         },
+        class: ShardClass::default(),
         deletion: deletion(shape.deletes),
     }
 }

@@ -1,6 +1,7 @@
-//! Applies a delta that was checked: how objects come and go, on which shard a new log is put (the
-//! one with the fewest, the lowest of equals; a queue and its implicit dead-letter queue share one,
-//! partitions of a topic are spread first), and which shards have to be told what.
+//! Applies a delta that was checked: how objects come and go, on which shard of its class a new log
+//! is put (the one with the fewest, the lowest of equals; a queue and its implicit dead-letter
+//! queue share one, partitions of a topic are spread first), when a class gets another shard, and
+//! which shards have to be told what.
 //!
 //! Looks at what the delta names, and at those who refer to an object whose logs or dead-letter
 //! queue it changed; at nothing else, however much is declared.
@@ -9,13 +10,15 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use millrace_types::{Address, LogId, ShardId};
+use millrace_types::{Address, LogId, SHARDS_MAX, ShardId};
 
 use super::Catalogue;
+use super::class::{CLASS_SHARDS_MAX, ShardClass};
 use super::compile;
 use super::declared::{Declared, DeclaredSpec, DeletionPolicy, Removed};
 use super::placed::{Lane, Place, Placed, PlacedState, Placement};
 use super::problem::{self, DEAD_LETTER_HOPS_MAX};
+use super::roster::REPLICATION_MAX;
 use super::topology::{Before, Scene};
 
 /// A delta under way.
@@ -67,12 +70,16 @@ impl<'a> Change<'a> {
     pub(super) fn declare(&mut self, declared: &Declared) {
         let address = &declared.address;
         let old = self.catalogue.topology.objects.get(address).cloned();
+        // What is placed stays where it is.
+        let class = old.as_ref().map(|old| old.class);
+        let class = class.unwrap_or_else(|| declared.spec.class());
         let placed = Placed {
             address: Arc::new(address.clone()),
             uid: declared.uid.clone(),
             generation: declared.generation,
             spec: self.catalogue.specs.share(&declared.spec),
-            placement: self.place(&declared.spec, old.as_deref()),
+            class,
+            placement: self.place(&declared.spec, class, old.as_deref()),
             state: PlacedState::Active,
             wire: declared.wire.clone(),
         };
@@ -98,13 +105,13 @@ impl<'a> Change<'a> {
         self.before.entry(address.clone()).or_insert(old);
     }
 
-    fn place(&mut self, spec: &DeclaredSpec, old: Option<&Placed>) -> Placement {
+    fn place(&mut self, spec: &DeclaredSpec, class: ShardClass, old: Option<&Placed>) -> Placement {
         match (spec, old.map(|old| &old.placement)) {
             (DeclaredSpec::Queue(_), Some(placement @ Placement::Queue { .. })) => {
                 placement.clone()
             }
             (DeclaredSpec::Queue(_), _) => {
-                let shard = self.least_loaded(|_| (0, 0));
+                let shard = self.least_loaded(class, |_| (0, 0));
                 Placement::Queue {
                     shard,
                     queue: Place::new(self.mint()),
@@ -112,18 +119,20 @@ impl<'a> Change<'a> {
                 }
             }
             (DeclaredSpec::Topic(topic), Some(Placement::Topic { partitions, told })) => {
-                self.spread(partitions.clone(), topic.partitions, *told)
+                self.spread(class, (partitions.clone(), *told), topic.partitions)
             }
-            (DeclaredSpec::Topic(topic), _) => self.spread(Vec::new(), topic.partitions, 0),
+            (DeclaredSpec::Topic(topic), _) => {
+                self.spread(class, (Vec::new(), 0), topic.partitions)
+            }
         }
     }
 
     /// Adds partitions until there are so many.
     fn spread(
         &mut self,
-        mut partitions: Vec<(ShardId, LogId)>,
+        class: ShardClass,
+        (mut partitions, told): (Vec<(ShardId, LogId)>, u64),
         wanted: u32,
-        told: u64,
     ) -> Placement {
         let mut own: BTreeMap<ShardId, usize> = BTreeMap::new();
         for (shard, _) in &partitions {
@@ -132,7 +141,7 @@ impl<'a> Change<'a> {
         let counted = own.clone();
         let of = |counts: &BTreeMap<ShardId, usize>, shard| counts.get(&shard).copied();
         while partitions.len() < wanted as usize {
-            let shard = self.least_loaded(|shard| {
+            let shard = self.least_loaded(class, |shard| {
                 let own = of(&own, shard).unwrap_or(0);
                 (own, own - of(&counted, shard).unwrap_or(0))
             });
@@ -142,15 +151,33 @@ impl<'a> Change<'a> {
         Placement::Topic { partitions, told }
     }
 
-    /// The shard to put a log on. `own` tells how many logs of the same object a shard has, and how
-    /// many of those it is not known to have yet.
-    fn least_loaded(&self, own: impl Fn(ShardId) -> (usize, usize)) -> ShardId {
-        let shards = (1..=self.catalogue.topology.data_shards).map(ShardId::new);
-        let load = |shard: &ShardId| {
-            let (own, new) = own(*shard);
-            (own, self.catalogue.index.load(*shard) + new, *shard)
+    /// The shard of a class to put a log on. `own` tells how many logs of the same object a shard
+    /// has, and how many of those it is not known to have yet.
+    fn least_loaded(
+        &mut self,
+        class: ShardClass,
+        own: impl Fn(ShardId) -> (usize, usize),
+    ) -> ShardId {
+        let load = |shard: ShardId| {
+            let (own, new) = own(shard);
+            (own, self.catalogue.index.load(shard) + new, shard)
         };
-        shards.min_by_key(load).unwrap_or(ShardId::new(1))
+        let (shards, best) = {
+            let shards = self.catalogue.shards_of(class).map(load);
+            shards.fold((0, None), |(count, best), next| {
+                let best = best.map_or(next, |best| next.min(best));
+                (count + 1, Some(best))
+            })
+        };
+        let is_free = |(own, load, _): (usize, usize, ShardId)| (own, load) == (0, 0);
+        // Room is left for a first one of each other class.
+        let may_grow = !class.is_ordinary()
+            && shards < CLASS_SHARDS_MAX
+            && self.catalogue.topology.data_shards < SHARDS_MAX - REPLICATION_MAX;
+        match best {
+            Some(best) if is_free(best) || !may_grow => best.2,
+            None | Some(_) => self.catalogue.add_shard(class),
+        }
     }
 
     fn mint(&mut self) -> LogId {

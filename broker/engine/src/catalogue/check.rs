@@ -7,13 +7,13 @@ use alloc::string::{String, ToString};
 
 use millrace_types::{
     Address, BINDINGS_MAX, DELAY_MS_MAX, ErrorCode, IN_FLIGHT_MAX, LEASE_MS_MIN, MESSAGE_BYTES_MAX,
-    PARTITIONS_MAX, Refusal, TEXT_BYTES_MAX,
+    PARTITIONS_MAX, Refusal, SHARDS_MAX, TEXT_BYTES_MAX,
 };
 
 use super::room;
 use super::{
     Catalogue, DELTA_BYTES_MAX, DELTA_OBJECTS_MAX, Declared, DeclaredLimits, DeclaredQueue,
-    DeclaredSpec, DeletionPolicy, Removed,
+    DeclaredSpec, DeletionPolicy, REPLICATION_MAX, Removed, ShardClass,
 };
 use crate::refusal;
 use crate::routing::Matcher;
@@ -42,7 +42,32 @@ pub(super) fn delta(
         declared(one)?;
         partitions_grow(catalogue, one, &gone)?;
     }
+    classes(catalogue, upserts)?;
     room::check(catalogue, upserts, &gone)
+}
+
+/// Whether there are, or can be, shards of each class that is asked for.
+fn classes(catalogue: &Catalogue, upserts: &[Declared]) -> Result<(), Refusal> {
+    let asked = upserts.iter().map(|one| one.spec.class());
+    let mut missing: BTreeSet<ShardClass> = asked.filter(|class| !class.is_ordinary()).collect();
+    missing.retain(|class| catalogue.shards_of(*class).next().is_none());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !catalogue.roster.is_founded() {
+        return Err(refusal::being_founded());
+    }
+    let there = catalogue.topology.data_shards as usize;
+    if there + missing.len() > SHARDS_MAX as usize {
+        let message = format!(
+            "there are {there} data shards, at most {SHARDS_MAX} are possible, and {} more are \
+             needed for what is declared with a replication of its own",
+            missing.len()
+        );
+        let refusal = Refusal::new(ErrorCode::LimitReached, message);
+        return Err(refusal.with("limit", SHARDS_MAX.to_string()));
+    }
+    Ok(())
 }
 
 /// Whether a delta is of a size that one command may have. Asked before it is proposed, too: a
@@ -108,6 +133,10 @@ fn declared(declared: &Declared) -> Result<(), Refusal> {
     if declared.uid.is_empty() || declared.uid.len() > TEXT_BYTES_MAX {
         let message = format!("is not of 1 to {TEXT_BYTES_MAX} bytes");
         return Err(wrong(address, "uid", message));
+    }
+    if let Some(replication) = declared.spec.class().replication {
+        let max = REPLICATION_MAX.into();
+        within(address, "replication", replication.into(), 1, max)?;
     }
     match (&declared.spec, address) {
         (DeclaredSpec::Queue(spec), Address::Queue { .. }) => queue(address, spec),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use millrace_types::Address;
 use serde::{Deserialize, Serialize};
 
+use super::class::ShardClass;
 use crate::spec::{Filter, PartitionSpec};
 
 /// A declared object.
@@ -66,6 +67,8 @@ pub struct DeclaredQueue {
     pub dedup_ms: u64,
     /// Where dead letters go.
     pub dead_letter: DeclaredDeadLetter,
+    /// What it asks of its shard. Counts when it is placed; see `Problem`.
+    pub class: ShardClass,
     /// What becomes of the messages when the resource is removed.
     pub deletion: DeletionPolicy,
 }
@@ -106,6 +109,8 @@ pub struct DeclaredTopic {
     pub partitions: u32,
     /// The same for each.
     pub partition: PartitionSpec,
+    /// What it asks of its shards. Counts when it is placed; see `Problem`.
+    pub class: ShardClass,
     /// What becomes of the messages when the resource is removed.
     pub deletion: DeletionPolicy,
 }
@@ -135,6 +140,15 @@ impl DeclaredSpec {
         match self {
             Self::Queue(queue) => queue.limits.message_bytes_max,
             Self::Topic(topic) => topic.partition.message_bytes_max,
+        }
+    }
+
+    /// What it asks of its shards.
+    #[must_use]
+    pub const fn class(&self) -> ShardClass {
+        match self {
+            Self::Queue(queue) => queue.class,
+            Self::Topic(topic) => topic.class,
         }
     }
 
@@ -173,6 +187,7 @@ pub(super) mod testing {
                 queue: None,
                 limits,
             },
+            class: ShardClass::default(),
             deletion: DeletionPolicy::Orphan,
         }
     }

@@ -7,6 +7,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 
 use millrace_types::Address;
 use serde::de::{SeqAccess, Visitor};
@@ -142,13 +143,22 @@ impl Serialize for Objects {
 /// Takes any order: `snapshot` refuses what is not in order.
 impl<'de> Deserialize<'de> for Objects {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Listed)
+        listed::<Placed, D>(deserializer)
     }
 }
 
-struct Listed;
+/// The same from what becomes an object: an older shape of one.
+pub(super) fn listed<'de, P, D>(deserializer: D) -> Result<Objects, D::Error>
+where
+    P: Deserialize<'de> + Into<Placed>,
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_seq(Listed::<P>(PhantomData))
+}
 
-impl<'de> Visitor<'de> for Listed {
+struct Listed<P>(PhantomData<P>);
+
+impl<'de, P: Deserialize<'de> + Into<Placed>> Visitor<'de> for Listed<P> {
     type Value = Objects;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,8 +167,8 @@ impl<'de> Visitor<'de> for Listed {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Objects, A::Error> {
         let (mut objects, mut part) = (Objects::default(), Vec::new());
-        while let Some(placed) = list.next_element::<Placed>()? {
-            part.push(Arc::new(placed));
+        while let Some(placed) = list.next_element::<P>()? {
+            part.push(Arc::new(placed.into()));
             objects.len += 1;
             if part.len() == PART_OBJECTS_MAX {
                 objects.parts.push(Arc::new(core::mem::take(&mut part)));
@@ -179,9 +189,9 @@ mod tests {
     use bytes::Bytes;
     use millrace_types::{LogId, ShardId};
 
-    use super::super::DeclaredSpec;
     use super::super::declared::testing::queue;
     use super::super::placed::{Place, PlacedState, Placement};
+    use super::super::{DeclaredSpec, ShardClass};
     use super::*;
 
     fn placed(name: u32, generation: i64) -> Arc<Placed> {
@@ -191,6 +201,7 @@ mod tests {
             uid: "uid".into(),
             generation,
             spec: Arc::new(DeclaredSpec::Queue(queue())),
+            class: ShardClass::default(),
             placement: Placement::Queue {
                 shard: ShardId::new(1),
                 queue: place,

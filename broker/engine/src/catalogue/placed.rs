@@ -10,6 +10,7 @@ use bytes::Bytes;
 use millrace_types::{Address, LogId, ShardId};
 use serde::{Deserialize, Serialize};
 
+use super::class::ShardClass;
 use super::declared::DeclaredSpec;
 
 /// A declared object and where it lives.
@@ -23,6 +24,8 @@ pub(super) struct Placed {
     pub(super) generation: i64,
     /// Shared with those declared alike.
     pub(super) spec: Arc<DeclaredSpec>,
+    /// Of all shards it is on: what it asked for when it came.
+    pub(super) class: ShardClass,
     pub(super) placement: Placement,
     pub(super) state: PlacedState,
     /// The encoded `TopologyObject`.

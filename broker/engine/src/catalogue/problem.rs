@@ -1,5 +1,6 @@
 //! What keeps an object from working as declared although it was taken: references to objects that
-//! are not there. It works as soon as they appear.
+//! are not there, which work as soon as those appear, and a class of shards other than that of the
+//! shards which it is on.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,7 +9,7 @@ use alloc::vec::Vec;
 use millrace_types::{Address, LogId};
 
 use super::declared::{DeclaredQueue, DeclaredSpec};
-use super::placed::PlacedState;
+use super::placed::{Placed, PlacedState};
 use super::topology::Scene;
 
 /// Dead-letter queues that may follow one another. A longer chain is taken for a cycle: each hop
@@ -33,6 +34,8 @@ pub enum ProblemKind {
     DeadLetterQueueNotFound,
     /// Dead letters would come back, or go on for too long: they wait.
     DeadLetterCycle,
+    /// It was placed when it asked for another replication, and stays where it is.
+    ReplicationUnchanged,
 }
 
 impl ProblemKind {
@@ -43,6 +46,7 @@ impl ProblemKind {
             Self::TopicNotFound => "TopicNotFound",
             Self::DeadLetterQueueNotFound => "DeadLetterQueueNotFound",
             Self::DeadLetterCycle => "DeadLetterCycle",
+            Self::ReplicationUnchanged => "ReplicationUnchanged",
         }
     }
 }
@@ -51,9 +55,37 @@ pub(super) fn problems(scene: &Scene<'_>, address: &Address) -> Vec<Problem> {
     let Some(placed) = scene.declared(address) else {
         return Vec::new();
     };
-    let (DeclaredSpec::Queue(queue), PlacedState::Active) = (&*placed.spec, placed.state) else {
+    if placed.state != PlacedState::Active {
         return Vec::new();
+    }
+    let mut found = match &*placed.spec {
+        DeclaredSpec::Queue(queue) => dangling(scene, address, queue),
+        DeclaredSpec::Topic(_) => Vec::new(),
     };
+    found.extend(misplaced(placed));
+    found
+}
+
+/// Messages do not move to other shards.
+fn misplaced(placed: &Placed) -> Option<Problem> {
+    let (has, asks) = (placed.class.replication, placed.spec.class().replication);
+    let said = |replication: Option<u32>| match replication {
+        Some(replication) => format!("a replication of {replication}"),
+        None => String::from("the cluster's replication"),
+    };
+    (has != asks).then(|| Problem {
+        kind: ProblemKind::ReplicationUnchanged,
+        message: format!(
+            "it was declared with {} and keeps that; {} needs another queue or topic, or that its \
+             messages are deleted",
+            said(has),
+            said(asks)
+        ),
+    })
+}
+
+/// References to what is not there, and dead letters that would come back.
+fn dangling(scene: &Scene<'_>, address: &Address, queue: &DeclaredQueue) -> Vec<Problem> {
     let is_there = |address: &Address| scene.object(address).is_some_and(|o| !o.orphaned);
     let mut topics: Vec<&Address> = queue.bindings.iter().map(|b| &b.topic).collect();
     topics.sort_unstable();

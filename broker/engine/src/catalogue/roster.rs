@@ -13,10 +13,12 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use millrace_types::{LogIndex, NodeId, ReplicaId, ShardId};
+use millrace_types::{LogIndex, NodeId, ReplicaId, SHARDS_MAX, ShardId};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Founded, Registration, RosterCommand, Wish};
+
+use super::class::ShardClass;
 
 /// Nodes of a cluster: each has a replica of the metadata shard, and its leader speaks to all.
 pub const NODES_MAX: usize = 32;
@@ -79,6 +81,11 @@ pub struct Replicas {
     pub(super) actual: Report,
     /// Former ones, the latest at the end.
     pub(super) gone: VecDeque<ReplicaId>,
+    /// What was asked of the shard.
+    pub(super) class: ShardClass,
+    /// The first ones of a shard that came after the cluster was founded: each of them begins with
+    /// all of these as voters. Founders know theirs from the record of the founding.
+    pub(super) born: Vec<Assigned>,
 }
 
 /// Whether a node may have replicas.
@@ -209,6 +216,25 @@ impl Replicas {
         &self.actual
     }
 
+    /// What was asked of the shard.
+    #[must_use]
+    pub const fn class(&self) -> ShardClass {
+        self.class
+    }
+
+    /// The members that a replica begins with which is one of the shard's first; `None` for one
+    /// that came later, or of a shard that the cluster was founded with.
+    #[must_use]
+    pub fn born(&self, replica: ReplicaId) -> Option<&[Assigned]> {
+        find(&self.born, replica).map(|_| &*self.born)
+    }
+
+    /// Whether it has still to be given its first replicas.
+    #[must_use]
+    pub fn is_unborn(&self) -> bool {
+        self.target.replicas.is_empty() && self.actual.members.is_empty()
+    }
+
     /// Whether the shard has the replicas it should have.
     #[must_use]
     pub fn is_converged(&self) -> bool {
@@ -289,6 +315,22 @@ impl Roster {
         self.shards.get(&shard)
     }
 
+    /// What was asked of a shard; nothing of one that is not known.
+    pub(super) fn class_of(&self, shard: ShardId) -> ShardClass {
+        let replicas = self.shards.get(&shard);
+        replicas.map(Replicas::class).unwrap_or_default()
+    }
+
+    /// A shard that came after the founding; its first replicas come with its first target.
+    pub(super) fn add_shard(&mut self, shard: ShardId, class: ShardClass) {
+        let replicas = Replicas {
+            class,
+            ..Replicas::default()
+        };
+        self.shards.insert(shard, replicas);
+        self.revision = self.revision.saturating_add(1);
+    }
+
     /// The replica of a shard that a node should have.
     #[must_use]
     pub fn wanted(&self, shard: ShardId, node: NodeId) -> Option<ReplicaId> {
@@ -323,9 +365,17 @@ impl Roster {
         if self.nodes.len() > NODES_MAX {
             return Err("there are too many nodes");
         }
+        let highest = self.shards.keys().next_back();
+        if highest.is_some_and(|shard| shard.get() > SHARDS_MAX) {
+            return Err("there are too many shards");
+        }
         for replicas in self.shards.values() {
-            let both = [&replicas.target.replicas, &replicas.actual.members];
-            for all in both {
+            let replication = replicas.class.replication;
+            if replication.is_some_and(|it| !(1..=REPLICATION_MAX).contains(&it)) {
+                return Err("a shard has a class that there is not");
+            }
+            let (target, actual) = (&replicas.target.replicas, &replicas.actual.members);
+            for all in [target, actual, &replicas.born] {
                 if all.len() > REPLICAS_MAX || !all.is_sorted_by(|a, b| a.replica < b.replica) {
                     return Err("a shard's replicas are not in order");
                 }

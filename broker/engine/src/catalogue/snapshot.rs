@@ -1,11 +1,13 @@
 //! The catalogue's state as bytes. Version 2 is pinned by a golden file: another shape of
 //! `Catalogue` or anything in it is a new version, and this reader stays.
 
+mod first;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use millrace_types::{LogId, LogIndex, ShardId};
+use millrace_types::{LogId, LogIndex, SHARDS_MAX, ShardId};
 use serde::{Deserialize, Serialize};
 
 use super::declared::DeclaredSpec;
@@ -60,7 +62,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
         mut topology,
         removed,
         roster,
-    } = codec::decode(VERSION, bytes)?;
+    } = codec::decode_any(VERSION, bytes, first::frozen)?;
+    if topology.data_shards > SHARDS_MAX {
+        return Err(DecodeError::Inconsistent("there are too many data shards"));
+    }
     let mut specs = Pool::new();
     let share = |placed: &mut Placed| placed.spec = specs.share(&placed.spec);
     topology.objects.for_each_mut(share);

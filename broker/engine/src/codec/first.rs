@@ -1,5 +1,7 @@
-//! Reads entries of version 1, which knew no dedup ids: what they declare has the usual window,
-//! and what they publish has no id. Only what has another shape now is spelled out.
+//! Reads entries of version 1, which knew no dedup ids and one class of shards: what they declare
+//! has the usual window and that class, and what they publish has no id. Only what has another
+//! shape now is spelled out. What such entries have in common with snapshots of that version is
+//! used by the readers of those.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,6 +14,7 @@ use serde::Deserialize;
 use crate::catalogue::{
     CatalogueCommand, CatalogueEntry, Declared, DeclaredBinding, DeclaredDeadLetter,
     DeclaredLimits, DeclaredQueue, DeclaredSpec, DeclaredTopic, DeletionPolicy, Removed,
+    ShardClass,
 };
 use crate::command::{BatchHeader, Command, Entry};
 use crate::spec::{BoundTopic, DeadLetters, PartitionSpec, QueueSpec};
@@ -62,8 +65,9 @@ struct ConfigureQueue {
     dead_letters: DeadLetters,
 }
 
+/// A `QueueSpec`.
 #[derive(Deserialize)]
-struct Queue {
+pub(crate) struct Queue {
     bindings: Vec<BoundTopic>,
     lease_ms: u64,
     in_flight_max: u32,
@@ -76,26 +80,31 @@ struct Queue {
     message_bytes_max: u32,
 }
 
+impl From<Queue> for QueueSpec {
+    fn from(old: Queue) -> Self {
+        Self {
+            bindings: old.bindings,
+            lease_ms: old.lease_ms,
+            in_flight_max: old.in_flight_max,
+            deliveries_max: old.deliveries_max,
+            backoff_initial_ms: old.backoff_initial_ms,
+            backoff_max_ms: old.backoff_max_ms,
+            backoff_factor_milli: old.backoff_factor_milli,
+            messages_max: old.messages_max,
+            bytes_max: old.bytes_max,
+            message_bytes_max: old.message_bytes_max,
+            dedup_ms: DEDUP_MS_DEFAULT,
+        }
+    }
+}
+
 impl From<ConfigureQueue> for Command {
     fn from(old: ConfigureQueue) -> Self {
-        let spec = old.spec;
         Self::ConfigureQueue {
             log: old.log,
             address: old.address,
             revision: old.revision,
-            spec: QueueSpec {
-                bindings: spec.bindings,
-                lease_ms: spec.lease_ms,
-                in_flight_max: spec.in_flight_max,
-                deliveries_max: spec.deliveries_max,
-                backoff_initial_ms: spec.backoff_initial_ms,
-                backoff_max_ms: spec.backoff_max_ms,
-                backoff_factor_milli: spec.backoff_factor_milli,
-                messages_max: spec.messages_max,
-                bytes_max: spec.bytes_max,
-                message_bytes_max: spec.message_bytes_max,
-                dedup_ms: DEDUP_MS_DEFAULT,
-            },
+            spec: old.spec.into(),
             dead_letters: old.dead_letters,
         }
     }
@@ -110,8 +119,9 @@ struct ConfigurePartition {
     spec: Partition,
 }
 
+/// A `PartitionSpec`.
 #[derive(Deserialize)]
-struct Partition {
+pub(crate) struct Partition {
     age_ms_max: Option<u64>,
     bytes_max: Option<u64>,
     messages_max: Option<u64>,
@@ -171,14 +181,15 @@ struct Object {
     spec: ObjectSpec,
 }
 
+/// A `DeclaredSpec`.
 #[derive(Deserialize)]
-enum ObjectSpec {
+pub(crate) enum ObjectSpec {
     Queue(ObjectQueue),
     Topic(ObjectTopic),
 }
 
 #[derive(Deserialize)]
-struct ObjectQueue {
+pub(crate) struct ObjectQueue {
     bindings: Vec<DeclaredBinding>,
     lease_ms: u64,
     in_flight_max: u32,
@@ -192,7 +203,7 @@ struct ObjectQueue {
 }
 
 #[derive(Deserialize)]
-struct ObjectTopic {
+pub(crate) struct ObjectTopic {
     partitions: u32,
     partition: Partition,
     deletion: DeletionPolicy,
@@ -215,14 +226,21 @@ impl From<Object> for Declared {
             uid: old.uid,
             generation: old.generation,
             wire: old.wire,
-            spec: match old.spec {
-                ObjectSpec::Queue(queue) => DeclaredSpec::Queue(queue.into()),
-                ObjectSpec::Topic(topic) => DeclaredSpec::Topic(DeclaredTopic {
-                    partitions: topic.partitions,
-                    partition: topic.partition.into(),
-                    deletion: topic.deletion,
-                }),
-            },
+            spec: old.spec.into(),
+        }
+    }
+}
+
+impl From<ObjectSpec> for DeclaredSpec {
+    fn from(old: ObjectSpec) -> Self {
+        match old {
+            ObjectSpec::Queue(queue) => Self::Queue(queue.into()),
+            ObjectSpec::Topic(topic) => Self::Topic(DeclaredTopic {
+                partitions: topic.partitions,
+                partition: topic.partition.into(),
+                class: ShardClass::default(),
+                deletion: topic.deletion,
+            }),
         }
     }
 }
@@ -240,6 +258,7 @@ impl From<ObjectQueue> for DeclaredQueue {
             limits: old.limits,
             dedup_ms: DEDUP_MS_DEFAULT,
             dead_letter: old.dead_letter,
+            class: ShardClass::default(),
             deletion: old.deletion,
         }
     }

@@ -1,6 +1,8 @@
 //! A shard's state as bytes. Version 2 is pinned by a golden file: another shape of `Queue`,
 //! `Partition` or anything in them is a new version, and this reader stays.
 
+mod first;
+
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -51,7 +53,7 @@ impl Frozen {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(VERSION, bytes)
+        codec::decode_any(VERSION, bytes, first::frozen)
     }
 
     /// The shard, with everything that is computed from its state.

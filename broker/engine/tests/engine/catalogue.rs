@@ -2,7 +2,7 @@
 
 use millrace_engine::catalogue::{
     Declared, DeclaredBinding, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
-    DeclaredTopic, DeletionPolicy, Object, ProblemKind, Removed,
+    DeclaredTopic, DeletionPolicy, Object, ProblemKind, Removed, ShardClass,
 };
 use millrace_engine::command::Command;
 use millrace_engine::spec::{DeadLetters, Filter, HeaderCondition};
@@ -63,15 +63,15 @@ impl Desk {
         code
     }
 
-    fn placed(&self, name: &str) -> Object<'_> {
+    pub(crate) fn placed(&self, name: &str) -> Object<'_> {
         self.catalogue.topology().lookup(&address(name)).unwrap()
     }
 
-    fn log(&self, name: &str) -> (ShardId, LogId) {
+    pub(crate) fn log(&self, name: &str) -> (ShardId, LogId) {
         self.placed(name).queue().unwrap()
     }
 
-    fn problems(&self, name: &str) -> Vec<ProblemKind> {
+    pub(crate) fn problems(&self, name: &str) -> Vec<ProblemKind> {
         let problems = self.catalogue.topology().problems(&address(name));
         problems.into_iter().map(|problem| problem.kind).collect()
     }
@@ -104,6 +104,7 @@ pub(crate) fn queue_with(name: &str, change: impl FnOnce(&mut DeclaredQueue)) ->
             queue: None,
             limits: limits(),
         },
+        class: ShardClass::default(),
         deletion: DeletionPolicy::Orphan,
     };
     change(&mut queue);
@@ -139,6 +140,7 @@ pub(crate) fn topic(name: &str, partitions: u32) -> Declared {
     let topic = DeclaredTopic {
         partitions,
         partition: partition_spec(),
+        class: ShardClass::default(),
         deletion: DeletionPolicy::Orphan,
     };
     declared(name, DeclaredSpec::Topic(topic))

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use millrace_engine::catalogue::Object;
 use millrace_engine::command::{Command, Dedup, DedupId, Entry, SentLeases, Settle, Settlement};
 use millrace_engine::spec::QueueSpec;
 use millrace_engine::{Catalogue, CatalogueCommand, CatalogueEntry, DecodeError, Shard};
@@ -191,16 +192,33 @@ fn entries() -> Vec<Entry> {
         .collect()
 }
 
-fn busy_shard() -> Shard {
+fn busy_shard(commands: impl IntoIterator<Item = Command>) -> Shard {
     let mut bench = Bench::new(queue_spec());
-    for command in commands() {
+    for command in commands {
         bench.now += 10;
         bench.apply(command);
     }
     bench.shard
 }
 
+/// As brokers knew them that had no dedup ids.
+fn forgetful(mut command: Command) -> Command {
+    if let Command::Publish { dedup, .. } = &mut command {
+        *dedup = None;
+    }
+    command
+}
+
 fn busy_catalogue() -> Catalogue {
+    let mut desk = declared_catalogue();
+    for command in crate::roster::commands() {
+        desk.apply(command.into());
+    }
+    desk.catalogue
+}
+
+/// Without nodes and replicas.
+fn declared_catalogue() -> Desk {
     let mut desk = Desk::new(2);
     let upserts = vec![
         bound_to("queue/t/a", "topic/t/x"),
@@ -217,10 +235,7 @@ fn busy_catalogue() -> Catalogue {
         shard: millrace_types::ShardId::new(1),
         revision: 1,
     });
-    for command in crate::roster::commands() {
-        desk.apply(command.into());
-    }
-    desk.catalogue
+    desk
 }
 
 fn catalogue_entries() -> Vec<CatalogueEntry> {
@@ -280,12 +295,16 @@ fn entries_of_version_2_are_what_they_were() {
     golden("catalogue_entries.v2", &framed(encoded));
 }
 
-/// What version 1 wrote, in frames.
-fn frames_of_version_1(name: &str) -> Vec<Vec<u8>> {
+fn version_1(name: &str) -> Vec<u8> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", name]
         .iter()
         .collect();
-    let bytes = std::fs::read(path).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// What version 1 wrote, in frames.
+fn frames_of_version_1(name: &str) -> Vec<Vec<u8>> {
+    let bytes = version_1(name);
     let mut frames = Vec::new();
     let mut rest = &bytes[..];
     while let Some((length, more)) = rest.split_first_chunk() {
@@ -312,9 +331,7 @@ fn entries_of_version_1_are_read_as_what_they_meant() {
     assert_eq!(frames.len(), entries().len());
     for (frame, mut entry) in frames.iter().zip(entries()) {
         assert_eq!(frame[0], 1);
-        if let Command::Publish { dedup, .. } = &mut entry.command {
-            *dedup = None;
-        }
+        entry.command = forgetful(entry.command);
         assert_eq!(Entry::decode(frame), Ok(entry));
         assert!(Entry::decode(&frame[..frame.len() - 1]).is_err());
         let longer = [&frame[..], &[0]].concat();
@@ -329,7 +346,7 @@ fn entries_of_version_1_are_read_as_what_they_meant() {
 
 #[test]
 fn snapshots_of_version_2_are_what_they_were_and_are_read() {
-    let shard = busy_shard();
+    let shard = busy_shard(commands());
     let written = golden("shard.v2", &shard.snapshot());
     let read = Shard::restore(&written).unwrap();
     assert_eq!(read, shard);
@@ -338,6 +355,49 @@ fn snapshots_of_version_2_are_what_they_were_and_are_read() {
     let catalogue = busy_catalogue();
     let written = golden("catalogue.v2", &catalogue.snapshot());
     assert_eq!(Catalogue::restore(&written), Ok(catalogue));
+}
+
+#[test]
+fn snapshots_of_version_1_are_read_as_what_they_meant() {
+    let written = version_1("shard.v1");
+    assert_eq!(written[0], 1);
+    let meant = busy_shard(commands().into_iter().map(forgetful));
+    assert_eq!(Shard::restore(&written), Ok(meant));
+
+    let written = version_1("catalogue.v1");
+    assert_eq!(written[0], 1);
+    let (read, meant) = (
+        Catalogue::restore(&written).unwrap(),
+        declared_catalogue().catalogue,
+    );
+    assert_eq!(read.topology().revision(), meant.topology().revision());
+    assert_eq!(read.topology().data_shards(), 2);
+    assert!(!read.roster().is_founded());
+    assert_eq!(read.applied(), meant.applied());
+    let objects = |catalogue: &Catalogue| {
+        let topology = catalogue.topology();
+        let one = |(address, object): (&millrace_types::Address, Object<'_>)| {
+            format!("{address} {:?} {}", object.kind, object.orphaned)
+        };
+        topology.iter().map(one).collect::<Vec<String>>()
+    };
+    assert_eq!(objects(&read), objects(&meant));
+}
+
+#[test]
+fn no_part_of_a_snapshot_of_version_1_is_taken_for_a_whole_one() {
+    for name in ["shard.v1", "catalogue.v1"] {
+        let written = version_1(name);
+        let restore = |bytes: &[u8]| match name {
+            "shard.v1" => Shard::restore(bytes).map(drop),
+            _ => Catalogue::restore(bytes).map(drop),
+        };
+        for length in 0..written.len() {
+            assert!(restore(&written[..length]).is_err());
+        }
+        let longer = [&written[..], &[0]].concat();
+        assert_eq!(restore(&longer), Err(DecodeError::Trailing(1)));
+    }
 }
 
 #[test]
@@ -459,7 +519,7 @@ proptest! {
     fn no_decoded_entry_makes_a_shard_panic(
         frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 1..20),
     ) {
-        let mut shard = busy_shard();
+        let mut shard = busy_shard(commands());
         for (n, frame) in frames.iter().enumerate() {
             // Most random bytes are a small command: the first ones are stamp and kind.
             let mut bytes = vec![2, 0, 0];
@@ -479,7 +539,8 @@ proptest! {
     fn a_damaged_snapshot_is_refused_or_works(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        if let Ok(mut shard) = Shard::restore(&damaged(&busy_shard().snapshot(), &damage)) {
+        let snapshot = busy_shard(commands()).snapshot();
+        if let Ok(mut shard) = Shard::restore(&damaged(&snapshot, &damage)) {
             for (n, entry) in entries().iter().enumerate() {
                 shard.apply(LogIndex::new(n as u64 + 100), entry);
             }

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod catalogue_scale;
+mod classes;
 mod dead_letters;
 mod dedup;
 mod formats;

@@ -306,7 +306,7 @@ impl Broker {
                 stats.shards.extend(facts.shards);
             }
         }
-        for (number, slot) in (0..).zip(&self.node.slots) {
+        for (number, slot) in (0..).zip(self.node.used_slots()) {
             let id = ShardId::new(number);
             if let unavailable @ Some(_) = slot.damage() {
                 stats.shards.insert(

@@ -6,7 +6,9 @@ use millrace_engine::catalogue::{Hosting, Leading, NodeFacts, RosterCommand, Tar
 use millrace_types::{ErrorCode, NodeId, Refusal, ShardId};
 
 use super::Broker;
-use crate::placement::standing::{self, Blocker, ShardStanding, catch_up_blockers, stop_blockers};
+use crate::placement::standing::{
+    self, Blocker, ShardStanding, accepts_stops, catch_up_blockers, stop_blockers,
+};
 
 /// A node, as the catalogue knows it and shards make use of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +70,10 @@ impl Broker {
     /// `NO_SUCH_NODE`; `SHARD_UNAVAILABLE` when the catalogue cannot be read.
     pub async fn can_stop(&self, node: NodeId) -> Result<Vec<Blocker>, Refusal> {
         self.check_node(node)?;
-        Ok(stop_blockers(node, &self.shards().await?))
+        let mut shards = self.shards().await?;
+        let view = self.node.view.borrow().clone();
+        shards.retain(|it| !accepts_stops(view.roster(), it.shard));
+        Ok(stop_blockers(node, &shards))
     }
 
     /// What a node still lacks; empty when it has all that it should have.

@@ -65,7 +65,7 @@ impl Broker {
         Ok(Metadata {
             cluster_id: self.node.cluster_id(),
             node_id: dir.node(),
-            shards: dir.data_shards(),
+            shards: self.node.data_shards(),
             revision: topology.revision(),
             applied_revision: topology.applied_revision(),
             digest: view.digest(),

@@ -2,8 +2,9 @@
 //! of it.
 //!
 //! Every node has a replica of the metadata shard, up to five of them vote. A data shard has as
-//! many voters as the cluster's replication says and there are nodes, spread over zones first, then
-//! over nodes by how many they have. Leaders are spread alike.
+//! many voters as its class or the cluster's replication says and there are nodes, spread over
+//! zones first, then over nodes by how many they have; one that has none yet begins with all of
+//! them. Leaders are spread alike.
 //!
 //! Promises: what needs no change gets none; a shard that is on its way to its target gets another
 //! one only when it cannot get there; of a shard's voters no more than a minority, or one, is

@@ -116,7 +116,7 @@ fn lost(node: &Node, roster: &Roster) -> Vec<(ShardId, ReplicaId)> {
         let lost = here.find(|it| is_lost(shard, it.replica))?;
         Some((shard, lost.replica))
     };
-    dir.shards().filter_map(lost).collect()
+    DataDir::shards().filter_map(lost).collect()
 }
 
 /// How the cluster began, as far as this node was there.
@@ -137,6 +137,8 @@ pub(crate) fn founded(dir: &DataDir) -> Option<Founded> {
             .iter()
             .map(|it| (it.node, it.peer.clone()))
             .collect(),
-        shards: dir.shards().map(members).collect(),
+        shards: (0..=dir.data_shards())
+            .map(|shard| members(ShardId::new(shard)))
+            .collect(),
     })
 }

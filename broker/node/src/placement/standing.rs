@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Entries that a replica may be behind and count as caught up: less than a second's worth.
 const LAG_ENTRIES_MAX: u64 = 1_000;
+/// Of so many voters one can stop and a majority is left.
+const STOPPABLE_MIN: u32 = 3;
 
 /// A shard, as its leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +171,13 @@ fn unknown(member: &millrace_engine::catalogue::Assigned) -> MemberStanding {
         lag: 0,
         active: false,
     }
+}
+
+/// Whether those who use a shard asked for so few replicas that it stops with any of them: nobody
+/// waits for it.
+pub(crate) fn accepts_stops(roster: &Roster, shard: ShardId) -> bool {
+    let asked = roster.shard(shard).and_then(|it| it.class().replication);
+    asked.is_some_and(|replication| replication < STOPPABLE_MIN)
 }
 
 /// What keeps a node from stopping without anybody noticing.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use millrace_engine::catalogue::{
     Assigned, Founded, Hosting, KnownNode, NodeFacts, Registration, Role, Roster, RosterCommand,
 };
-use millrace_engine::{Catalogue, CatalogueEntry};
+use millrace_engine::{Catalogue, CatalogueCommand, CatalogueEntry};
 use millrace_replica::{Change, Flow, Member, Progress, Seat};
 use millrace_types::{LogIndex, NodeId, ReplicaId, ShardId, Stamp};
 
@@ -68,7 +68,19 @@ impl World {
             nodes: vec![(node(1), "host-1:7073".into())],
             shards: (0..=shards).map(members).collect(),
         }));
-        for (shard, replicas) in world.catalogue.roster().shards() {
+        let data_shards = shards;
+        world.order(CatalogueCommand::Init { data_shards });
+        world.bear();
+        world.register(1, 1, "");
+        world
+    }
+
+    /// Shards that have their first members begin with them.
+    fn bear(&mut self) {
+        for (shard, replicas) in self.catalogue.roster().shards() {
+            if self.shards.contains_key(&shard) || replicas.is_unborn() {
+                continue;
+            }
             let member = |it: &Assigned| Member {
                 replica: it.replica,
                 node: it.node,
@@ -81,10 +93,29 @@ impl World {
                 young: BTreeSet::new(),
                 index: 1,
             };
-            world.shards.insert(shard, group);
+            self.shards.insert(shard, group);
         }
-        world.register(1, 1, "");
-        world
+    }
+
+    /// Somebody declares a queue that asks for so many replicas.
+    fn ask(&mut self, replication: u32) {
+        let name = format!("queue/test/q{}", self.index);
+        let declared = crate::tests::queue_with(&name, |queue| {
+            queue.class.replication = Some(replication);
+        });
+        self.order(CatalogueCommand::ApplyTopology {
+            base_revision: self.catalogue.revision(),
+            upserts: vec![declared],
+            removals: Vec::new(),
+        });
+    }
+
+    fn order(&mut self, command: CatalogueCommand) {
+        self.index += 1;
+        let stamp = Stamp::default();
+        let entry = CatalogueEntry { stamp, command };
+        let applied = self.catalogue.apply(LogIndex::new(self.index), &entry);
+        applied.outcome.unwrap();
     }
 
     /// So many nodes, each in the zone that `zone` gives it, at rest.
@@ -146,6 +177,7 @@ impl World {
             self.check_place(command);
             assert!(self.apply(command.clone()), "does nothing: {command:?}");
         }
+        self.bear();
         commands.is_empty()
     }
 

@@ -1,6 +1,7 @@
 //! Three nodes in one process, on virtual time, over a network that can be cut.
 
 mod catching_up;
+mod classes;
 mod current;
 mod elsewhere;
 mod failover;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millrace_engine::catalogue::Roster;
-use millrace_storage::Store;
+use millrace_storage::{DataDir, Store};
 use millrace_types::{LogIndex, NodeId, Refusal, ReplicaId, ShardId};
 
 use super::Worker;
@@ -55,9 +55,10 @@ impl Worker {
         if !roster.is_founded() {
             return;
         }
-        let shards: Vec<ShardId> = self.node.data_dir.shards().collect();
-        for shard in shards {
-            if Arc::ptr_eq(&self.node.slot_at_all(shard).inbox, &self.inbox) {
+        for shard in DataDir::shards() {
+            let is_own = Arc::ptr_eq(&self.node.slot_at_all(shard).inbox, &self.inbox);
+            let is_there = || roster.shard(shard).is_some();
+            if is_own && (is_there() || self.node.data_dir.replica(shard).is_some()) {
                 self.rehost_shard(shard, &roster, now);
             }
         }
@@ -86,7 +87,7 @@ impl Worker {
         match wanted.filter(|wanted| self.node.data_dir.may_hold(shard, *wanted)) {
             // The same holds for a state that was on its way to the former one.
             Some(_) if self.is_in_use(shard, now) => self.rehost = true,
-            Some(wanted) => self.open(shard, wanted, now),
+            Some(wanted) => self.open(shard, wanted, roster, now),
             None => self.clear(shard, roster, now),
         }
     }
@@ -157,16 +158,26 @@ impl Worker {
         self.node.lost_more.notify_one();
     }
 
-    /// Begins a new replica, with nothing: a leader will tell it everything. Blocks on the disk,
-    /// which happens rarely.
-    fn open(&mut self, shard: ShardId, replica: ReplicaId, now: Instant) {
-        if let Err(error) = self.node.data_dir.hold(shard, replica) {
+    /// Begins a new replica, with nothing: a leader will tell it everything, unless it is one of
+    /// those that the shard begins with. Blocks on the disk, which happens rarely.
+    fn open(&mut self, shard: ShardId, replica: ReplicaId, roster: &Roster, now: Instant) {
+        let dir = &self.node.data_dir;
+        let born = roster.shard(shard).and_then(|it| it.born(replica));
+        let begun = match born {
+            Some(born) => {
+                let members = born.iter().map(|it| (it.replica, it.node)).collect();
+                dir.hold_first(shard, replica, members)
+            }
+            None => dir.hold(shard, replica),
+        };
+        if let Err(error) = begun {
             tracing::error!(%shard, %replica, %error, "a new replica cannot be begun");
             self.rehost = true;
             return;
         }
         self.node.journal.restart(shard);
         self.former.cleared.remove(&shard);
+        self.node.use_slot(shard);
         match start::open_replica(&self.node, shard, now) {
             Ok(OpenedReplica::Metadata(metadata)) => self.metadata = Some(*metadata),
             Ok(OpenedReplica::Data(data)) => {

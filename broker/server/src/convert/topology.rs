@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_engine::catalogue::{
     Declared, DeclaredBinding, DeclaredDeadLetter, DeclaredLimits, DeclaredQueue, DeclaredSpec,
-    DeclaredTopic, DeletionPolicy, Removed,
+    DeclaredTopic, DeletionPolicy, REPLICATION_MAX, Removed, ShardClass,
 };
 use millrace_engine::routing::Matcher;
 use millrace_engine::spec::{Filter, HeaderCondition, PartitionSpec};
@@ -152,6 +152,7 @@ fn queue(address: &Address, spec: &v1::QueueSpec) -> Result<DeclaredQueue, Refus
         )?,
         dedup_ms: dedup_ms("queue.dedup_window", spec.dedup_window.as_ref())?,
         dead_letter: dead_letter(address, spec.dead_letter.as_ref())?,
+        class: class("queue.replication", spec.replication)?,
         deletion: deletion("queue.deletion_policy", spec.deletion_policy)?,
     })
 }
@@ -290,8 +291,16 @@ fn topic(spec: &v1::TopicSpec) -> Result<DeclaredTopic, Refusal> {
             message_bytes_max: bytes,
             dedup_ms: dedup_ms("topic.dedup_window", spec.dedup_window.as_ref())?,
         },
+        class: class("topic.replication", spec.replication)?,
         deletion: deletion("topic.deletion_policy", spec.deletion_policy)?,
     })
+}
+
+fn class(field: &str, replication: Option<u32>) -> Result<ShardClass, Refusal> {
+    if let Some(replication) = replication {
+        within(field, replication.into(), 1..=REPLICATION_MAX.into())?;
+    }
+    Ok(ShardClass { replication })
 }
 
 /// An operator of an earlier version says nothing of it.
@@ -392,6 +401,7 @@ mod tests {
             dead_letter: None,
             deletion_policy: v1::DeletionPolicy::Orphan.into(),
             dedup_window: None,
+            replication: None,
         };
         v1::TopologyObject {
             address: "queue/a/orders".into(),
@@ -422,6 +432,7 @@ mod tests {
             MESSAGE_BYTES_MAX
         );
         assert!(queue.bindings[0].filter.any);
+        assert!(queue.class.is_ordinary());
         assert_eq!(declared.wire, queue_object().encode_to_vec());
     }
 
@@ -434,6 +445,7 @@ mod tests {
             ("spec", |o| o.spec = None),
             ("spec", |o| o.address = "topic/a/orders".into()),
             ("queue.delivery", |o| queue_of(o).delivery = None),
+            ("queue.replication", |o| queue_of(o).replication = Some(0)),
             ("queue.limits", |o| queue_of(o).limits = None),
             ("queue.deletion_policy", |o| queue_of(o).deletion_policy = 0),
             ("queue.delivery.ack_deadline", |o| {

@@ -191,6 +191,7 @@ fn refusal(error: &BelongError) -> Refusal {
         | BelongError::Founder { .. }
         | BelongError::NoCluster { .. }
         | BelongError::NoShard { .. }
+        | BelongError::NotMember { .. }
         | BelongError::Held { .. }
         | BelongError::Retired { .. } => Refusal::new(ErrorCode::InvalidArgument, text),
     }

@@ -370,6 +370,7 @@ pub(crate) fn queue_with(
         dead_letter: None,
         deletion_policy: v1::DeletionPolicy::Orphan.into(),
         dedup_window: None,
+        replication: None,
     };
     change(&mut spec);
     object(
@@ -386,6 +387,7 @@ pub(crate) fn topic(name: &str, partitions: u32) -> v1::TopologyObject {
         max_message_bytes: 1 << 20,
         deletion_policy: v1::DeletionPolicy::Orphan.into(),
         dedup_window: None,
+        replication: None,
     };
     object(
         format!("topic/test/{name}"),

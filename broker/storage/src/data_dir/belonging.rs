@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use millrace_types::{Founding, NodeId, ReplicaId, ShardId};
+use millrace_types::{Founding, NodeId, ReplicaId, SHARDS_MAX, ShardId};
 use thiserror::Error;
 
 use super::identity::{self, Belongs, Cluster, Held, HeldState, Identity};
@@ -68,6 +68,14 @@ pub enum BelongError {
         /// Which.
         replica: ReplicaId,
     },
+    /// The shard would not begin with it, or with more members than it may.
+    #[error("shard {shard} does not begin with replica {replica}")]
+    NotMember {
+        /// Of what.
+        shard: ShardId,
+        /// Which.
+        replica: ReplicaId,
+    },
     /// What is on disk now is not known.
     #[error(transparent)]
     Disk(#[from] DiskFailure),
@@ -122,17 +130,41 @@ impl DataDir {
     /// # Errors
     /// When there is another one, or its id was used or is an older one.
     pub fn hold(&self, shard: ShardId, replica: ReplicaId) -> Result<(), BelongError> {
+        self.take(shard, replica, HeldState::Added)
+    }
+
+    /// The same of a replica that the shard begins with, as one of these members.
+    ///
+    /// # Errors
+    /// As `hold`, and when it is none of them or they are too many.
+    pub fn hold_first(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        members: Vec<(ReplicaId, NodeId)>,
+    ) -> Result<(), BelongError> {
+        self.take(shard, replica, HeldState::Born(members))
+    }
+
+    fn take(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        state: HeldState,
+    ) -> Result<(), BelongError> {
         let mut identity = self.lock();
         let belongs = belongs(&identity, shard)?;
         if let Some(held) = belongs.replicas.get(&shard) {
             let was_used = || !is_later(&belongs.cluster, shard, (held.replica, replica));
-            match (held.state, held.replica == replica) {
+            match (&held.state, held.replica == replica) {
                 (HeldState::Retired, _) if was_used() => {
                     return Err(BelongError::Retired { shard, replica });
                 }
                 (HeldState::Retired, _) => {}
-                (HeldState::Founder | HeldState::Added, true) => return Ok(()),
-                (HeldState::Founder | HeldState::Added, false) => {
+                (HeldState::Founder | HeldState::Added | HeldState::Born(_), true) => {
+                    return Ok(());
+                }
+                (HeldState::Founder | HeldState::Added | HeldState::Born(_), false) => {
                     let replica = held.replica;
                     return Err(BelongError::Held { shard, replica });
                 }
@@ -141,9 +173,12 @@ impl DataDir {
         if replica.get() == 0 {
             return Err(BelongError::Retired { shard, replica });
         }
+        let next = with(&identity, shard, Held { replica, state });
+        if !identity::makes_sense(&next) {
+            return Err(BelongError::NotMember { shard, replica });
+        }
         self.clear(shard)?;
-        let state = HeldState::Added;
-        self.set(&mut identity, shard, Held { replica, state })
+        self.replace(&mut identity, next)
     }
 
     /// Whether a replica could be taken where another one was given up. An old catalogue may want
@@ -164,13 +199,14 @@ impl DataDir {
     /// When there is no such shard.
     pub fn retire(&self, shard: ShardId) -> Result<(), BelongError> {
         let mut identity = self.lock();
-        let held = belongs(&identity, shard)?.replicas.get(&shard).copied();
+        let held = belongs(&identity, shard)?.replicas.get(&shard).cloned();
         match held {
             None => Ok(()),
             Some(held) if held.state == HeldState::Retired => Ok(()),
             Some(Held { replica, .. }) => {
                 let state = HeldState::Retired;
-                self.set(&mut identity, shard, Held { replica, state })
+                let next = with(&identity, shard, Held { replica, state });
+                self.replace(&mut identity, next)
             }
         }
     }
@@ -230,14 +266,6 @@ impl DataDir {
         self.replace(&mut identity, next)
     }
 
-    fn set(&self, identity: &mut Identity, shard: ShardId, held: Held) -> Result<(), BelongError> {
-        let mut next = identity.clone();
-        if let Some(belongs) = &mut next.belongs {
-            belongs.replicas.insert(shard, held);
-        }
-        self.replace(identity, next)
-    }
-
     fn replace(&self, identity: &mut Identity, next: Identity) -> Result<(), BelongError> {
         identity::write(&**self.disk(), &self.path().join("identity"), &next)?;
         *identity = next;
@@ -264,10 +292,19 @@ impl DataDir {
     }
 }
 
+/// The identity with another last replica of a shard.
+fn with(identity: &Identity, shard: ShardId, held: Held) -> Identity {
+    let mut next = identity.clone();
+    if let Some(belongs) = &mut next.belongs {
+        belongs.replicas.insert(shard, held);
+    }
+    next
+}
+
 fn belongs(identity: &Identity, shard: ShardId) -> Result<&Belongs, BelongError> {
     let belongs = identity.belongs.as_ref();
-    let has_it = |all: &&Belongs| shard.get() <= all.cluster.shards;
-    belongs.filter(has_it).ok_or(BelongError::NoShard { shard })
+    let belongs = belongs.filter(|_| shard.get() <= SHARDS_MAX);
+    belongs.ok_or(BelongError::NoShard { shard })
 }
 
 /// Whether a replica was minted after one that was here, whatever an old catalogue wants: ids are

@@ -18,9 +18,13 @@ use crate::error::{Corruption, DiskFailure, OpenError};
 const IDENTITY: Kind = Kind {
     magic: *b"MRIDENT\0",
     version: 2,
-    // A cluster id, two numbers for each of at most 257 shards, the addresses of some founders.
-    payload_bytes_max: 32 << 10,
+    // A cluster id, for each of at most 257 shards two numbers and the same for each of five
+    // members, the addresses of some founders.
+    payload_bytes_max: 64 << 10,
 };
+
+/// Members that a shard begins with at most.
+const BORN_MEMBERS_MAX: usize = 5;
 
 /// Payload of the file, version 2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,14 +53,14 @@ pub struct Cluster {
 }
 
 /// The last replica of a shard that this node has had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Held {
     pub(super) replica: ReplicaId,
     pub(super) state: HeldState,
 }
 
-/// What it is to the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What it is to the node. Variants keep their place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum HeldState {
     /// The shard began with it.
     Founder,
@@ -64,6 +68,8 @@ pub(super) enum HeldState {
     Added,
     /// Given up; its id is not used again.
     Retired,
+    /// The shard began with it, after the cluster was founded, and with these members.
+    Born(Vec<(ReplicaId, NodeId)>),
 }
 
 /// Payload of version 1.
@@ -136,8 +142,14 @@ pub(super) fn makes_sense(identity: &Identity) -> bool {
     });
     let founds = founding.is_some_and(|founding| founding.is_founder(node));
     let has_replica = |(shard, held): (&ShardId, &Held)| {
-        let founded = held.state == HeldState::Founder;
-        shard.get() <= cluster.shards && held.replica.get() != 0 && (!founded || founds)
+        let fits = match &held.state {
+            HeldState::Founder => founds && shard.get() <= cluster.shards,
+            HeldState::Born(members) => {
+                members.len() <= BORN_MEMBERS_MAX && members.contains(&(held.replica, node))
+            }
+            HeldState::Added | HeldState::Retired => true,
+        };
+        fits && shard.get() <= SHARDS_MAX && held.replica.get() != 0
     };
     (1..=CLUSTER_ID_BYTES_MAX).contains(&cluster.id.len())
         && (1..=SHARDS_MAX).contains(&cluster.shards)

@@ -32,7 +32,7 @@ fn the_identity_is_minted_once() {
     );
     assert_eq!(cluster.len(), 32);
     assert!(replica.is_some() && dir.replica(ShardId::new(5)).is_none());
-    assert_eq!(dir.shards().count(), 5);
+    assert_eq!(dir.data_shards(), 4);
     drop(dir);
 
     disk.crash(Crash::DropAll);
@@ -315,7 +315,37 @@ fn who_joins_has_the_metadata_shard_and_is_given_others() {
     assert_eq!(dir.replica(shard), Some(replica));
     assert_eq!(dir.founding_members(shard), None);
     assert_eq!(dir.replica(ShardId::new(1)), None);
-    assert_eq!(dir.shards().count(), 5);
+    assert_eq!(dir.data_shards(), 4);
+}
+
+#[test]
+fn a_replica_that_a_later_shard_begins_with_knows_the_others_from_then_on() {
+    let disk = MemoryDisk::new();
+    let dir = open_dir(&disk);
+    let shard = ShardId::new(dir.data_shards() + 1);
+    let (own, other) = (ReplicaId::new(71), ReplicaId::new(72));
+    let members = vec![(own, dir.node()), (other, NodeId::new(9))];
+    let not_a_member = dir.hold_first(shard, other, members.clone());
+    assert!(matches!(not_a_member, Err(BelongError::NotMember { .. })));
+    let crowd = vec![(own, dir.node()); 6];
+    let too_many = dir.hold_first(shard, own, crowd);
+    assert!(matches!(too_many, Err(BelongError::NotMember { .. })));
+    assert_eq!(dir.replica(shard), None);
+
+    dir.hold_first(shard, own, members.clone()).unwrap();
+    dir.hold_first(shard, own, members.clone()).unwrap();
+    drop(dir);
+    disk.crash(Crash::DropAll);
+
+    let dir = open_dir(&disk);
+    assert_eq!(dir.replica(shard), Some(own));
+    assert_eq!(dir.born_members(shard), Some(members));
+    assert_eq!(dir.founding_members(shard), None);
+    dir.retire(shard).unwrap();
+    dir.hold(shard, ReplicaId::new(73)).unwrap();
+    assert_eq!(dir.born_members(shard), None);
+    let nowhere = dir.hold(ShardId::new(SHARDS_MAX + 1), own);
+    assert!(matches!(nowhere, Err(BelongError::NoShard { .. })));
 }
 
 #[test]
@@ -442,7 +472,7 @@ proptest::proptest! {
             Err(OpenError::Corrupt { .. }) => {}
             Err(error) => proptest::prop_assert!(false, "{error:?}"),
             Ok(dir) => {
-                for shard in dir.shards() {
+                for shard in DataDir::shards() {
                     let _members = (dir.replica(shard), dir.founding_members(shard));
                 }
             }

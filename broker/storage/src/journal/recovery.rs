@@ -60,7 +60,7 @@ pub(crate) fn recover(
     // Everything before it was: a batch is written after the sync of the one before.
     last_used.map_or(Ok(()), Scan::sync)?;
 
-    let mut pass = Pass::new(dir, &kept);
+    let mut pass = Pass::new(&kept);
     for (file, scan) in kept.iter_mut().enumerate() {
         pass.read_file(file, scan)?;
     }
@@ -157,7 +157,7 @@ struct Last {
 }
 
 impl Pass {
-    fn new(dir: &DataDir, kept: &[Scan]) -> Self {
+    fn new(kept: &[Scan]) -> Self {
         let emptied = kept.iter().enumerate();
         let emptied = emptied.filter(|(_, scan)| scan.header.is_ok() && scan.first.is_none());
         let place = |(file, scan): (usize, &Scan)| {
@@ -166,7 +166,7 @@ impl Pass {
         };
         Self {
             emptied: emptied.map(place).collect(),
-            shards: dir.shards().map(|id| (id, Fold::default())).collect(),
+            shards: DataDir::shards().map(|id| (id, Fold::default())).collect(),
             live: Live::default(),
             pins: Vec::new(),
             ignored: BTreeSet::new(),

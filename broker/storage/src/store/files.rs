@@ -14,6 +14,8 @@ use crate::error::{Action, DiskFailure, failed};
 
 /// Segments kept open for reading, by all stores of a node: far below the usual limit of 1024.
 const OPEN_FILES_MAX: usize = 512;
+/// Shards that may come after the founding, of those that one broker has in most clusters.
+const LATER_SHARDS: usize = 8;
 /// A store may keep this many in any case.
 const OPEN_FILES_MIN: usize = 4;
 /// Indexes kept in memory, for each store: at most 50 KiB each, for a full segment.
@@ -64,7 +66,7 @@ pub(crate) struct Index {
 
 impl Files {
     pub(crate) fn new(dir: &DataDir, shard: ShardId) -> Self {
-        let shards = dir.shards().count();
+        let shards = 1 + dir.data_shards() as usize + LATER_SHARDS;
         Self {
             dir: dir.clone(),
             path: directory(dir, shard),

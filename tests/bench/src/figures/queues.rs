@@ -147,6 +147,7 @@ fn queue(number: u64) -> TopologyObject {
         }),
         deletion_policy: DeletionPolicy::Orphan.into(),
         dedup_window: None,
+        replication: None,
     };
     TopologyObject {
         address: name(number),

@@ -13,10 +13,7 @@ use super::{
     NodeFacts, REPLICAS_MAX, REPLICATION_MAX, Registration, Replicas, Report, Role, Roster,
     RosterCommand, Target, VERSION_BYTES_MAX, Wish, ZONE_BYTES_MAX,
 };
-use crate::refusal::invalid;
-
-/// A cluster that is not founded yet will be with the next entry of its first leader.
-const FOUNDING_RETRY_MS: u64 = 100;
+use crate::refusal::{being_founded, invalid};
 
 impl Roster {
     /// Applies a command; says whether anything changed.
@@ -105,8 +102,7 @@ impl Roster {
     fn register(&mut self, registration: &Registration) -> Result<bool, Refusal> {
         let Registration { node, facts, lost } = registration;
         if !self.is_founded() {
-            let refusal = Refusal::new(ErrorCode::ShardUnavailable, "the cluster is being founded");
-            return Err(refusal.retry_after_millis(FOUNDING_RETRY_MS));
+            return Err(being_founded());
         }
         check_facts(facts)?;
         let level = self.feature_level;
@@ -253,6 +249,13 @@ impl Roster {
             return Ok(false);
         }
         let before = placed.target.replicas.clone();
+        if placed.is_unborn() {
+            if replicas.iter().any(|it| it.role != Role::Voter) {
+                return Err(invalid(format!("shard {shard} would begin with a learner")));
+            }
+            placed.born.clone_from(&replicas);
+            placed.actual.members.clone_from(&replicas);
+        }
         placed.target = Target {
             revision: revision.saturating_add(1),
             replicas,

@@ -18,7 +18,6 @@ pub(super) fn plan(roster: &Roster, drafts: &mut Drafts) {
     let data = || roster.shards().filter(|(id, _)| *id != ShardId::METADATA);
     let mut moving = data().filter(|(_, it)| !it.is_converged()).count();
     let mut changed = false;
-    let size = size(roster);
     for (shard, replicas) in data() {
         let Some(draft) = drafts.get_mut(shard) else {
             continue;
@@ -29,6 +28,7 @@ pub(super) fn plan(roster: &Roster, drafts: &mut Drafts) {
             draft,
             load: &mut load,
         };
+        let size = size(roster, replicas);
         if !replicas.is_converged() {
             changed |= sketch.unstick(replicas, size);
         } else if moving < MOVES_MAX && sketch.repair(size) {
@@ -41,9 +41,11 @@ pub(super) fn plan(roster: &Roster, drafts: &mut Drafts) {
     }
 }
 
-/// Voters of each shard.
-fn size(roster: &Roster) -> usize {
-    let replication = usize::try_from(roster.replication()).unwrap_or(1);
+/// Voters of a shard.
+fn size(roster: &Roster, replicas: &Replicas) -> usize {
+    let replication = replicas.class().replication;
+    let replication = replication.unwrap_or_else(|| roster.replication());
+    let replication = usize::try_from(replication).unwrap_or(1);
     replication.min(open_nodes(roster)).max(1)
 }
 

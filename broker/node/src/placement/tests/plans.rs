@@ -181,3 +181,31 @@ fn a_node_that_goes_before_its_replicas_arrived_holds_nothing_up() {
     }
     assert!(!world.roster().is_in_use(node(4)));
 }
+
+#[test]
+fn a_shard_that_is_asked_for_begins_with_all_replicas_and_keeps_their_number() {
+    let mut world = World::of(2, 5, three_zones);
+    for replication in [1, 5, 1] {
+        world.ask(replication);
+    }
+    world.plan();
+    let sizes = |world: &World| [3, 4, 5].map(|shard| world.voters(shard).len());
+    assert_eq!(sizes(&world), [1, 5, 1]);
+    assert_ne!(world.voters(3), world.voters(5));
+    world.settle();
+    world.apply(RosterCommand::SetReplication { replication: 2 });
+    world.settle();
+    assert_eq!(sizes(&world), [1, 5, 1]);
+    assert_eq!(world.voters(1).len(), 2);
+}
+
+#[test]
+fn a_shard_begins_smaller_where_nodes_are_missing_and_grows_with_them() {
+    let mut world = World::of(2, 2, no_zone);
+    world.ask(3);
+    world.settle();
+    assert_eq!(world.voters(3), [1, 2]);
+    world.register(3, 3, "");
+    world.settle();
+    assert_eq!(world.voters(3), [1, 2, 3]);
+}

@@ -17,6 +17,8 @@ enum Event {
     Undrain(u64),
     Lose(u64, u32),
     Replication(u32),
+    /// Somebody declares what asks for another replication.
+    Ask(u32),
     /// So many rounds pass.
     Rounds(usize),
 }
@@ -30,7 +32,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => n.clone().prop_map(Event::Uncordon),
         1 => n.clone().prop_map(Event::Drain),
         1 => n.clone().prop_map(Event::Undrain),
-        2 => (n, 0_u32..6).prop_map(|(n, shard)| Event::Lose(n, shard)),
+        1 => (1_u32..6).prop_map(Event::Ask),
+        2 => (n, 0_u32..9).prop_map(|(n, shard)| Event::Lose(n, shard)),
         1 => (1_u32..6).prop_map(Event::Replication),
         4 => (0_usize..30).prop_map(Event::Rounds),
     ]
@@ -73,6 +76,7 @@ impl World {
             Event::Replication(replication) => {
                 self.apply(RosterCommand::SetReplication { replication });
             }
+            Event::Ask(replication) => self.ask(replication),
             Event::Rounds(rounds) => {
                 for _ in 0..rounds {
                     self.plan();
@@ -99,8 +103,10 @@ impl World {
             .filter(|(_, known)| known.hosting == Hosting::Open)
             .map(|(id, known)| (id.get(), known))
             .collect();
-        let size = (roster.replication() as usize).min(open.len());
         for shard in self.data() {
+            let class = roster.shard(ShardId::new(shard)).unwrap().class();
+            let size = class.replication.unwrap_or(roster.replication());
+            let size = (size as usize).min(open.len());
             let voters = self.voters(shard);
             assert_eq!(voters.len(), size, "shard {shard}: {voters:?}");
             assert!(voters.iter().all(|n| open.contains_key(n)));
@@ -124,7 +130,7 @@ impl World {
         };
         assert_eq!(self.voters(0).len(), voters);
         for (shard, replicas) in roster.shards() {
-            assert!(replicas.is_converged());
+            assert!(replicas.is_converged() && !replicas.is_unborn());
             let leader = self.leader(shard.get());
             let may = open.get(&leader).is_some_and(|known| known.may_lead());
             let any = self.voters(shard.get());

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use crate::journal::format::{BATCH_FIXED_BYTES, FILE_HEADER_BYTES};
 use crate::size::in_memory;
 use crate::testing::{Recovered, Turns, entry, indexes, open, open_dir, small, start};
-use crate::{Corruption, Crash, Disk, Fault, FaultyDisk, MemoryDisk, OpenError, Operation};
+use crate::{
+    Corruption, Crash, DataDir, Disk, Fault, FaultyDisk, MemoryDisk, OpenError, Operation,
+};
 
 use super::batches_of;
 
@@ -29,12 +31,18 @@ fn journal() -> (MemoryDisk, Vec<PathBuf>) {
     (disk, files)
 }
 
+/// Those that a directory of two data shards has; what hits all of these hits all that there may be.
 fn damaged(recovery: &Recovered) -> Vec<u32> {
-    let shards = recovery
-        .shards
+    let shards = recovery.shards.iter();
+    let damaged = shards.filter(|(_, shard)| shard.damage.is_some());
+    let damaged: Vec<u32> = damaged.map(|(shard, _)| shard.get()).collect();
+    let here: Vec<u32> = damaged
         .iter()
-        .filter(|(_, shard)| shard.damage.is_some());
-    shards.map(|(shard, _)| shard.get()).collect()
+        .copied()
+        .filter(|shard| *shard <= 2)
+        .collect();
+    assert!(damaged.len() == here.len() || damaged.len() == DataDir::shards().count());
+    here
 }
 
 /// Everything recovered was written, in this order.
