@@ -60,6 +60,8 @@ pub(super) struct Worker {
     ghosts: BTreeSet<ShardId>,
     /// Whether what is here may differ from what the catalogue wants here.
     rehost: bool,
+    /// The same, where the disk has refused: it is asked again with the next housekeeping.
+    rehost_later: bool,
     former: Former,
 }
 
@@ -113,6 +115,7 @@ impl Worker {
             draining: None,
             ghosts: BTreeSet::new(),
             rehost: false,
+            rehost_later: false,
             former: Former::default(),
         }
     }
@@ -441,11 +444,13 @@ impl Worker {
             .is_some_and(MetadataShard::needs_housekeeping)
             || self.shards.values().any(DataShard::needs_housekeeping)
             || self.rehost
+            || self.rehost_later
     }
 
     fn housekeeping(&mut self, now: Instant) {
         // A read or the scrubber may have found damage.
         self.rehost = true;
+        self.rehost_later = false;
         let journal = self.node.journal.stats();
         let limit = self
             .node

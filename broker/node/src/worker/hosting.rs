@@ -117,7 +117,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::error!(%shard, %error, "what a former replica has left is still there");
-                self.rehost = true;
+                self.rehost_later = true;
             }
         }
     }
@@ -136,7 +136,7 @@ impl Worker {
     fn give_up(&mut self, shard: ShardId, now: Instant) {
         if let Err(error) = self.node.data_dir.retire(shard) {
             tracing::error!(%shard, %error, "a replica cannot be given up");
-            self.rehost = true;
+            self.rehost_later = true;
             return;
         }
         tracing::info!(%shard, "this node has no replica of the shard any more");
@@ -172,7 +172,7 @@ impl Worker {
         };
         if let Err(error) = begun {
             tracing::error!(%shard, %replica, %error, "a new replica cannot be begun");
-            self.rehost = true;
+            self.rehost_later = true;
             return;
         }
         self.node.journal.restart(shard);
