@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let jobs = arguments.jobs.unwrap_or(cores);
     let ok = if arguments.mutants {
-        mutants(jobs)
+        mutants(jobs, arguments.several)
     } else if let Some(seed) = arguments.seed {
         campaign::replay(seed)
     } else {
@@ -63,12 +63,12 @@ fn main() -> ExitCode {
 }
 
 #[cfg(feature = "mutants")]
-fn mutants(jobs: usize) -> bool {
-    millrace_sim::mutants::run(jobs)
+fn mutants(jobs: usize, only_several: bool) -> bool {
+    millrace_sim::mutants::run(jobs, only_several)
 }
 
 #[cfg(not(feature = "mutants"))]
-fn mutants(_jobs: usize) -> bool {
+fn mutants(_jobs: usize, _only_several: bool) -> bool {
     eprintln!("error: built without known bugs; `cargo xtask sim --mutants` builds with them");
     false
 }

@@ -36,12 +36,13 @@ const fn seeds(mutant: Mutant) -> fn(u64) -> bool {
     }
 }
 
-/// Looks for each of them; whether all were found.
+/// Looks for each of them, or only for those that take several nodes; whether all were found.
 #[must_use]
-pub fn run(jobs: usize) -> bool {
+pub fn run(jobs: usize, only_several: bool) -> bool {
     guard::install();
-    let any: fn(u64) -> bool = |_| true;
-    let alone = Mutant::ALL.iter().map(|mutant| (*mutant, any));
+    let one: fn(u64) -> bool = |seed| !generate::has_several_nodes(seed);
+    let alone = Mutant::ALL.iter().filter(|_| !only_several);
+    let alone = alone.map(|mutant| (*mutant, one));
     let several = Mutant::CLUSTER.iter();
     let several = several.map(|mutant| (*mutant, seeds(*mutant)));
     let (mut found, mut missed, mut skipped) = (0, 0, 0);
