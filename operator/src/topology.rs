@@ -10,4 +10,4 @@ pub mod report;
 pub mod resolve;
 mod sync;
 
-pub(crate) use sync::{Absences, reconcile};
+pub(crate) use sync::{Absences, declared, reconcile};

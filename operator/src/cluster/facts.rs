@@ -54,8 +54,19 @@ pub struct Observed {
     pub view: Option<View>,
     /// What was asked about the node whose turn it is, if the plan needs to know.
     pub answer: Option<(Question, Answer)>,
+    /// Who asks for most copies of its own messages, if the plan needs to know.
+    pub asked: Option<Asked>,
     /// Status as last written, `None` when there is none.
     pub status: Option<BrokerClusterStatus>,
+}
+
+/// A queue or topic that says how many copies of its messages there should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its address.
+    pub by: String,
+    /// Copies.
+    pub copies: u32,
 }
 
 /// What a broker says of itself when it is asked who it is.

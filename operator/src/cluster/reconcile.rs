@@ -18,6 +18,7 @@ use super::desired::Desired;
 use super::facts::Observed;
 use super::observe::observe;
 use super::plan::plan;
+use super::size::size;
 use super::status::{Inputs, Outcome, status};
 use super::validate::{Invalid, validate};
 use crate::condition::{Truth, find};
@@ -25,6 +26,7 @@ use crate::context::{Context, Guarded};
 use crate::events::Note;
 use crate::names::{ClusterKey, STATUS_MANAGER};
 use crate::reasons::{self, condition};
+use crate::topology::declared;
 
 /// A cluster is looked at again after this long even if nothing seems to change: a watch may miss
 /// something, and nobody waits for it.
@@ -155,6 +157,9 @@ async fn steps(
         .await
         .map_err(Failure::Observe)?;
     let observed = course.observed.insert(observed);
+    if size(desired, observed) > desired.replicas {
+        observed.asked = declared(ctx, &desired.key).most_copies();
+    }
     let plan = plan(desired, observed);
     let outcome = Outcome::done(&plan);
     apply(ctx, cluster, desired, observed, plan, recorded).await?;

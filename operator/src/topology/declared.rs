@@ -6,8 +6,10 @@ use kube::Resource;
 use kube::core::DeserializeGuard;
 use millrace_crds::{Queue, Topic};
 use millrace_proto::v1::TopologyObject;
+use millrace_proto::v1::topology_object::Spec;
 
 use super::resolve::{Choice, resolve};
+use crate::cluster::facts::Asked;
 
 /// Kinds of resources that brokers hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +108,20 @@ pub struct Declared {
 }
 
 impl Declared {
+    /// Who asks for most copies of its own messages, if anybody asks for a number at all.
+    #[must_use]
+    pub fn most_copies(&self) -> Option<Asked> {
+        let copies = |object: &TopologyObject| match object.spec.as_ref()? {
+            Spec::Queue(queue) => queue.replication,
+            Spec::Topic(topic) => topic.replication,
+        };
+        let asked = self.objects.iter();
+        let asked = asked.filter_map(|(address, object)| Some((copies(object)?, address)));
+        let (copies, by) = asked.max_by_key(|(copies, _)| *copies)?;
+        let by = by.clone();
+        Some(Asked { by, copies })
+    }
+
     /// Adds the resources of one kind.
     pub fn add<K: Declares>(
         &mut self,
@@ -144,5 +160,46 @@ impl Declared {
     #[must_use]
     pub fn has(&self, address: &str) -> bool {
         self.objects.contains_key(address) || self.kept.contains(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_proto::v1::{QueueSpec, TopicSpec};
+
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_most_copies_is_named() {
+        let mut declared = Declared::default();
+        assert_eq!(declared.most_copies(), None);
+        let queue = |replication| {
+            Spec::Queue(QueueSpec {
+                replication,
+                ..QueueSpec::default()
+            })
+        };
+        let topic = Spec::Topic(TopicSpec {
+            replication: Some(2),
+            ..TopicSpec::default()
+        });
+        for (address, spec) in [
+            ("queue/shop/any", queue(None)),
+            ("queue/shop/precious", queue(Some(3))),
+            ("topic/shop/audit", topic),
+        ] {
+            let object = TopologyObject {
+                address: address.to_owned(),
+                spec: Some(spec),
+                ..TopologyObject::default()
+            };
+            declared.objects.insert(address.to_owned(), object);
+        }
+
+        let asked = Asked {
+            by: "queue/shop/precious".to_owned(),
+            copies: 3,
+        };
+        assert_eq!(declared.most_copies(), Some(asked));
     }
 }

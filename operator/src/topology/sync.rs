@@ -307,7 +307,8 @@ async fn look_until(
     exchange.look().await
 }
 
-fn declared(ctx: &Context, key: &ClusterKey) -> Declared {
+/// What the resources of a cluster's namespace declare for it.
+pub(crate) fn declared(ctx: &Context, key: &ClusterKey) -> Declared {
     let candidates = ctx.stores.candidates(&key.namespace);
     let mut declared = Declared::default();
     let here = |namespace: Option<&str>| namespace == Some(key.namespace.as_str());

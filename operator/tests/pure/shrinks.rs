@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use millrace_operator::cluster::desired::Desired;
-use millrace_operator::cluster::facts::{Act, Answer, Blocker, Observed, Question};
+use millrace_operator::cluster::facts::{Act, Answer, Asked, Blocker, Observed, Question};
 use millrace_operator::cluster::object::Kind;
 use millrace_operator::cluster::plan::{Plan, Record, Step, plan, question};
 use millrace_operator::cluster::size::size;
@@ -158,11 +158,17 @@ fn nobody_goes_while_another_broker_is_missed() {
     shards.get_mut(&2).unwrap().is_changing = true;
     let mut silent = whole.clone();
     silent.view = None;
+    let mut asked = whole.clone();
+    asked.asked = Some(Asked {
+        by: "queue/shop/precious".to_owned(),
+        copies: 3,
+    });
     for (observed, why) in [
         (down, "pod orders-0 is not ready"),
         (leaderless, "without a leader: 2"),
         (changing, "shard 2"),
         (silent, "no broker tells"),
+        (asked, "queue/shop/precious asks for 3 copies"),
     ] {
         let plan = next(&wanted, &observed);
 

@@ -139,6 +139,7 @@ pub(crate) fn converged(desired: &Desired) -> Observed {
             shards: (0..5).map(|number| (number, shard(number))).collect(),
         }),
         answer: None,
+        asked: None,
         status: Some(status),
     }
 }

@@ -9,7 +9,7 @@ use millrace_crds::OperationStatus;
 use super::roll::listed;
 use super::{Plan, Record, Step, Waiting};
 use crate::cluster::desired::{ClusterId, Desired, NODES_MAX};
-use crate::cluster::facts::{Act, Answer, Claim, Node, Observed, Pod, Question, Said, View};
+use crate::cluster::facts::{Act, Answer, Asked, Claim, Node, Observed, Pod, Question, Said, View};
 use crate::reasons;
 
 /// Type of the operation that moves a broker's copies to the others, in status.
@@ -166,6 +166,10 @@ fn begin(desired: &Desired, observed: &Observed, ordinal: u32) -> Plan {
         let reason = reasons::SCALE_DOWN_BLOCKED;
         Plan::waiting(Waiting { reason, message })
     };
+    if let Some(asked) = observed.asked.as_ref().filter(|it| it.copies > ordinal) {
+        let Asked { by, copies } = asked;
+        return blocked(format!("{by} asks for {copies} copies of its messages"));
+    }
     let Some(node_id) = node_in(observed, &pod, ordinal) else {
         return blocked("it does not say which node it is".to_owned());
     };
