@@ -13,6 +13,14 @@ use crate::world::{CLUSTER, SECOND, SHOP, World};
 /// Two brokers give all they have to a third one, one after the other.
 const SHRINK_LIMIT: Duration = Duration::from_secs(240);
 
+/// A queue with a number of copies of its own.
+const PRECIOUS: &str = "
+apiVersion: millrace.dev/v1alpha1
+kind: Queue
+metadata: {name: precious}
+spec: {replication: 3}
+";
+
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "three brokers become one under load, and three again",
@@ -20,7 +28,7 @@ pub(super) const CASES: &[Case] = &[
         run: shrunk,
     },
     Case {
-        name: "five brokers found a cluster, and two of them go",
+        name: "five brokers found a cluster, and no more than two of them may go",
         need: Need::None,
         run: five,
     },
@@ -70,9 +78,31 @@ fn five(world: &mut World) -> Result<Verdict> {
     scale(world, SECOND, 3)?;
     wait_brokers(world, SECOND, 3)?;
     ensure!(warning(world).is_err(), "three are warned of");
+    refused(world)?;
     let object = format!("brokercluster/{CLUSTER}");
     world.shell.kubectl(&["delete", "-n", SECOND, &object])?;
     Ok(Verdict::Holds)
+}
+
+/// A queue that asks for three copies needs three brokers.
+fn refused(world: &World) -> Result<()> {
+    world.shell.apply(SECOND, PRECIOUS)?;
+    let queue = "queue.millrace.dev/precious";
+    world.wait_for(SECOND, queue, "Ready", Duration::from_secs(30))?;
+    wait_stable(world, SECOND)?;
+    scale(world, SECOND, 2)?;
+    let refused = wait::until_true("a refusal", Duration::from_secs(30), || {
+        let progressing = find_condition(&status(world, SECOND)?, "Progressing")?;
+        let message = progressing["message"].as_str().unwrap_or_default();
+        ensure!(
+            progressing["reason"] == "ScaleDownBlocked" && message.contains("precious"),
+            "{progressing}"
+        );
+        Ok(true)
+    });
+    scale(world, SECOND, 3)?;
+    refused?;
+    wait_stable(world, SECOND)
 }
 
 fn scale(world: &World, namespace: &str, replicas: u32) -> Result<()> {
