@@ -169,7 +169,13 @@ impl Lanes {
             }
             return match place {
                 Place::Here => Way::Here,
-                Place::There(remote) => Way::There(self.link(remote)),
+                Place::There(remote) => match self.link(shard, remote) {
+                    Some(link) => Way::There(link),
+                    None => {
+                        self.leave(shard, true);
+                        Way::Nowhere(overtaking(shard))
+                    }
+                },
             };
         }
     }
@@ -201,17 +207,25 @@ impl Lanes {
         change(self.shards().entry(shard).or_default());
     }
 
-    /// The stream to a node, made anew when it has broken.
-    fn link(&self, remote: super::Remote) -> Link {
+    /// The stream to a node, made anew when it has broken; not while something that was sent on the
+    /// broken one is undecided, which this would overtake.
+    fn link(&self, shard: ShardId, remote: super::Remote) -> Option<Link> {
+        let alone = self
+            .shards()
+            .get(&shard)
+            .is_none_or(|lane| lane.undecided <= 1);
         let links = &self.0.links;
         let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
         let node = remote.node();
         if let Some(link) = links.get(&node).filter(|link| link.is_open()) {
-            return link.clone();
+            return Some(link.clone());
+        }
+        if !alone {
+            return None;
         }
         let link = Link::open(&self.0.context, &self.0.origin, remote);
         links.insert(node, link.clone());
-        link
+        Some(link)
     }
 
     fn shards(&self) -> MutexGuard<'_, BTreeMap<ShardId, Lane>> {

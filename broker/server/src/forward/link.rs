@@ -121,10 +121,11 @@ async fn run(remote: Remote, origin: Origin, mut ships: mpsc::Receiver<Ship>, st
         }
         Err(refusal) => refusal,
     };
-    ships.close();
+    // First: who finds the stream closed must know what it has lost.
     for ship in connection.sent {
         ship.refuse(&ended.clone().unknown());
     }
+    ships.close();
     while let Ok(ship) = ships.try_recv() {
         ship.refuse(&not_applied(ended.clone()));
     }
