@@ -71,6 +71,13 @@ pub struct Waits {
     pub consumed: Gaps,
 }
 
+impl Waits {
+    fn add(&mut self, (published, consumed): (&Beats, &Beats), since: Instant) {
+        self.published.add(published.gap_after(since));
+        self.consumed.add(consumed.gap_after(since));
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Outcome {
@@ -131,15 +138,10 @@ pub async fn run(options: Options) -> Result<Outcome> {
         }
         if blow.hits_leader {
             let waits = waits.entry(blow.fault).or_default();
-            waits.published.add(published.gap_after(start));
-            waits.consumed.add(consumed.gap_after(start));
+            waits.add((&published, &consumed), start);
         }
         let news = books.open().acknowledged() - acknowledged;
-        let role = if victim == leader {
-            "leader"
-        } else {
-            "follower"
-        };
+        let role = ["follower", "leader"][usize::from(victim == leader)];
         println!("round {round}: node {victim} ({role}) {blow}, {news} more acknowledged");
     }
     budget.close();

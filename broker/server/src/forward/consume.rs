@@ -1,5 +1,5 @@
-//! One client's `Consume` stream whose queue is led elsewhere: its frames go to the leader, what the
-//! leader says comes back, each at the pace of who reads it. When the leader goes away, or another
+//! One client's `Consume` stream whose queue is led elsewhere: its frames go to the leader, what
+//! that says comes back, each at the pace of who reads it. When the leader goes away, or another
 //! one has its place, the stream ends with that; the client attaches to its session again.
 
 use std::pin::pin;
