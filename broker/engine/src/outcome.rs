@@ -220,7 +220,7 @@ pub struct SessionView {
 }
 
 /// Counts of a queue, for people and metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStats {
     /// May be delivered now.
     pub ready: u64,

@@ -13,7 +13,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use millrace_types::{Elapsed, LogId, LogIndex, Offset, SessionId, ShardId, Stamp, Wall};
+use millrace_types::{Address, Elapsed, LogId, LogIndex, Offset, SessionId, ShardId, Stamp, Wall};
 
 use crate::chunks::Chunks;
 use crate::codec::DecodeError;
@@ -465,6 +465,20 @@ impl Shard {
             .filter(|(_, queue)| queue.has_sources())
             .map(|(log, _)| *log)
             .collect()
+    }
+
+    /// The next `max` queues after one, and as many partitions: whose they are, and the topology
+    /// revision that configured them last.
+    pub fn owners(
+        &self,
+        after: Option<LogId>,
+        max: usize,
+    ) -> impl Iterator<Item = (LogId, &Address, u64)> {
+        let queues = self.queues.after(after).take(max);
+        let queues = queues.map(|(log, queue)| (*log, queue.address(), queue.revision()));
+        let partitions = self.partitions.after(after).take(max);
+        let partitions = partitions.map(|(log, it)| (*log, it.topic(), it.revision()));
+        queues.chain(partitions)
     }
 
     /// Whether a queue is removed and still knows what has arrived in it.

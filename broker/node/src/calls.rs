@@ -113,6 +113,13 @@ pub(super) enum Question {
     },
     /// Which revision the topology has now. Answer: `u64`.
     Revision,
+    /// Figures of logs, as of everything acknowledged before. Answer: `LogFactsOf`.
+    Figures {
+        /// Which.
+        shard: ShardId,
+        /// Whose; a bounded number.
+        logs: Vec<LogId>,
+    },
 }
 
 /// Answer to `Sends`.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use millrace_replica::Role;
 use millrace_storage::{Area, TimesSeen};
 use millrace_types::{Address, LogIndex, NodeId, Offset, ReplicaId, ShardId, Term, Wall};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 pub use millrace_engine::outcome::QueueStats;
@@ -117,7 +118,7 @@ pub struct BindingFacts {
 }
 
 /// A partition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionFacts {
     /// Its number.
     pub partition: u32,
@@ -218,6 +219,18 @@ pub struct Stats {
     pub dead_lettered_messages: u64,
     /// Messages trimmed from a partition before a binding had looked at them.
     pub missed_messages: u64,
+    /// Snapshots that reached other nodes.
+    pub snapshots_sent: u64,
+    /// Bytes of snapshots that left, whether they arrived or not.
+    pub snapshot_sent_bytes: u64,
+    /// Snapshots of other nodes that were put in force.
+    pub snapshots_received: u64,
+    /// Bytes of snapshots that came whole.
+    pub snapshot_received_bytes: u64,
+    /// Snapshots that did not arrive or were not taken.
+    pub snapshots_failed: u64,
+    /// Snapshots that leave, wait to leave, or come.
+    pub snapshots_under_way: u64,
     /// What workers did in one turn.
     pub worker_turns: TimesSeen,
     /// Checkpoints made, of all shards.

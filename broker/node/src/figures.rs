@@ -28,6 +28,16 @@ pub(super) struct Figures {
     pub(super) worker_turns: Times,
     /// From the snapshot to the release of the journal.
     pub(super) checkpoints: Times,
+    /// Snapshots that reached other nodes.
+    pub(super) snapshots_sent: Counter,
+    /// Bytes of snapshots that left, whether they arrived or not.
+    pub(super) snapshot_sent_bytes: Counter,
+    /// Snapshots of other nodes that were put in force.
+    pub(super) snapshots_received: Counter,
+    /// Bytes of snapshots that came whole.
+    pub(super) snapshot_received_bytes: Counter,
+    /// Snapshots that did not arrive or were not taken.
+    pub(super) snapshots_failed: Counter,
     refusals: Mutex<BTreeMap<ErrorCode, u64>>,
 }
 

@@ -27,6 +27,7 @@ mod inlet;
 mod input;
 mod leaders;
 mod loading;
+mod log_facts;
 mod logs;
 mod message;
 mod metadata_shard;

@@ -9,6 +9,7 @@
 
 mod install;
 mod keeping;
+mod leader;
 mod members;
 mod talk;
 mod ticking;
@@ -17,15 +18,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use millrace_replica::{
-    Entry, EntryKind, NotLeader, Point, ProposeError, Read, ReadToken, ReadyNumber, Replica, Role,
-    Seat, Status, Write,
+    Entry, EntryKind, NotLeader, Point, Read, ReadToken, ReadyNumber, Replica, Role, Seat, Status,
+    Write,
 };
 use millrace_storage::Wanted;
-use millrace_types::{ErrorCode, LogIndex, Refusal, Term};
+use millrace_types::{LogIndex, Refusal, Term};
 
-use super::leaders::Led;
-use super::node;
-use super::options::RETRY_AFTER_MS;
 use super::outbound::{Outbound, SyncMark};
 use super::records;
 use install::{Held, Install};
@@ -417,48 +415,6 @@ impl<E> ShardLog<E> {
         }
     }
 
-    /// Who leads, when that may have changed since it was asked last.
-    pub(super) fn moved(&mut self) -> Option<Led> {
-        std::mem::take(&mut self.moved).then(|| self.led())
-    }
-
-    /// Who leads, as this replica knows.
-    fn led(&self) -> Led {
-        let Status { role, leader, .. } = self.replica.status();
-        if role == Role::Leader {
-            return Led::Here;
-        }
-        let member = leader.and_then(|leader| self.replica.members().find(leader));
-        let other = member.filter(|member| member.replica != self.replica.id());
-        other.map_or(Led::Nobody, |member| Led::There(member.node))
-    }
-
-    /// What a client is told that asks this replica, which does not lead.
-    pub(super) fn not_leader(&self) -> Refusal {
-        let leader = match self.led() {
-            Led::There(node) => Some(node),
-            Led::Here | Led::Nobody => None,
-        };
-        node::not_leader(self.replica.shard(), leader)
-    }
-
-    fn refusal(&self, error: &ProposeError) -> Refusal {
-        let code = match error {
-            ProposeError::NotLeader(_) | ProposeError::Transferring { .. } => {
-                return self.not_leader();
-            }
-            ProposeError::Full { .. } => ErrorCode::Overloaded,
-            ProposeError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-            ProposeError::NoHeader => ErrorCode::Internal,
-        };
-        let refusal = Refusal::new(code, format!("shard {}: {error}", self.replica.shard()));
-        if code.is_retryable() {
-            refusal.retry_after_millis(RETRY_AFTER_MS)
-        } else {
-            refusal
-        }
-    }
-
     /// Its replica, for tests that are the other members.
     #[cfg(test)]
     pub(super) fn replica(&mut self) -> &mut Replica {
@@ -481,7 +437,7 @@ pub(super) struct Reach {
 #[cfg(test)]
 mod tests {
     use millrace_replica::{Members, Recovered, ReplicaOptions};
-    use millrace_types::{NodeId, ReplicaId, ShardId};
+    use millrace_types::{ErrorCode, NodeId, ReplicaId, ShardId};
 
     use super::*;
 

@@ -127,6 +127,12 @@ impl Snapshots {
         self.decline(shard);
     }
 
+    /// How many leave, wait to leave, or come.
+    pub(super) fn under_way(&self) -> usize {
+        let transfers = self.lock();
+        transfers.outgoing.len() + transfers.incoming.len()
+    }
+
     /// Ends all of them; each after the step it is at.
     pub(super) async fn stop(&self) {
         self.stop.cancel();

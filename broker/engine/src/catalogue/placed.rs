@@ -240,6 +240,15 @@ pub enum ObjectKind<'a> {
 }
 
 impl<'a> Object<'a> {
+    /// Whether a log is one of its own.
+    #[must_use]
+    pub fn has(&self, log: LogId) -> bool {
+        match self.kind {
+            ObjectKind::Queue { log: own, .. } => own == log,
+            ObjectKind::Topic { partitions } => partitions.iter().any(|(_, own)| *own == log),
+        }
+    }
+
     /// Where a queue lives; `None` for a topic.
     #[must_use]
     pub const fn queue(&self) -> Option<(ShardId, LogId)> {

@@ -10,27 +10,18 @@ use millrace_types::{Address, ErrorCode, LogId, LogIndex, Offset, Refusal, Shard
 
 use super::Broker;
 use crate::facts::{
-    BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, PartitionFacts,
-    QueueFacts, ShardFacts, Stats, Summary, SummaryKind, TopicFacts,
+    BindingFacts, ConsumerFacts, Description, JournalFacts, List, Listed, QueueFacts, ShardFacts,
+    Stats, Summary, SummaryKind, TopicFacts,
 };
 use crate::input::Input;
+use crate::log_facts::{self, LOGS_SLICE, LogFacts};
 use crate::options::MESSAGES_MAX;
 use crate::pumps::Job;
 use crate::reply::Reply;
 use crate::view::{CatalogueView, Object, ObjectKind};
 
-/// Logs that a shard is asked about at a time: a fraction of a millisecond on its thread.
-const LOGS_SLICE: usize = 1_000;
-
-/// Figures of one log.
-#[derive(Clone, Debug)]
-enum LogFacts {
-    Queue(QueueStats),
-    Partition(PartitionFacts),
-}
-
 /// Figures by log.
-type LogFactsOf = BTreeMap<LogId, LogFacts>;
+type ByLog = BTreeMap<LogId, LogFacts>;
 
 /// What figures are true of.
 #[derive(Clone, Copy)]
@@ -103,7 +94,7 @@ impl Broker {
     }
 
     /// Figures of logs; those of shards that cannot be asked are missing.
-    async fn log_facts(&self, logs: Vec<(ShardId, LogId)>, as_of: AsOf) -> LogFactsOf {
+    async fn log_facts(&self, logs: Vec<(ShardId, LogId)>, as_of: AsOf) -> ByLog {
         let asked = self.facts_by_shard(logs, as_of).await;
         asked
             .into_iter()
@@ -116,7 +107,7 @@ impl Broker {
         &self,
         logs: Vec<(ShardId, LogId)>,
         as_of: AsOf,
-    ) -> Vec<Result<LogFactsOf, Refusal>> {
+    ) -> Vec<Result<ByLog, Refusal>> {
         let mut by_shard: BTreeMap<ShardId, Vec<LogId>> = BTreeMap::new();
         for (shard, log) in logs {
             by_shard.entry(shard).or_default().push(log);
@@ -125,27 +116,20 @@ impl Broker {
         join_all(shards.map(|(id, logs)| self.facts_of(id, logs, as_of))).await
     }
 
-    async fn facts_of(
-        &self,
-        id: ShardId,
-        logs: Vec<LogId>,
-        as_of: AsOf,
-    ) -> Result<LogFactsOf, Refusal> {
+    async fn facts_of(&self, id: ShardId, logs: Vec<LogId>, as_of: AsOf) -> Result<ByLog, Refusal> {
         let mut facts = BTreeMap::new();
-        if !self.node.hosts(id) {
-            // What is elsewhere, or damaged, is missing: no other node is asked for figures.
-            return Ok(facts);
-        }
         // A slice at a time, so that those who publish are not held up.
         for slice in logs.chunks(LOGS_SLICE) {
             let slice = slice.to_vec();
-            let question = move |shard: &millrace_engine::Shard| -> Vec<(LogId, LogFacts)> {
-                let facts = |log| Some((log, log_facts(shard, log)?));
-                slice.into_iter().filter_map(facts).collect()
-            };
             facts.extend(match as_of {
-                AsOf::Now => self.node.ask_current(id, question).await?,
-                AsOf::Applied => self.node.ask(id, question).await?,
+                AsOf::Now => self.node.log_facts(id, slice).await?,
+                // Each node shows what it has; no other one is asked for metrics.
+                AsOf::Applied if !self.node.hosts(id) => break,
+                AsOf::Applied => {
+                    let question =
+                        move |shard: &millrace_engine::Shard| log_facts::of(shard, &slice);
+                    self.node.ask(id, question).await?
+                }
             });
         }
         Ok(facts)
@@ -290,6 +274,12 @@ impl Broker {
             transferred_messages: figures.transferred_messages.get(),
             dead_lettered_messages: figures.dead_lettered_messages.get(),
             missed_messages: figures.missed_messages.get(),
+            snapshots_sent: figures.snapshots_sent.get(),
+            snapshot_sent_bytes: figures.snapshot_sent_bytes.get(),
+            snapshots_received: figures.snapshots_received.get(),
+            snapshot_received_bytes: figures.snapshot_received_bytes.get(),
+            snapshots_failed: figures.snapshots_failed.get(),
+            snapshots_under_way: self.node.snapshots.under_way() as u64,
             worker_turns: figures.worker_turns.seen(),
             checkpoints: figures.checkpoints.seen(),
             traffic: self.traffic(),
@@ -350,7 +340,8 @@ impl Broker {
                 Some(SummaryKind::Topic(topic)) => {
                     stats.topics.insert(address, topic);
                 }
-                None => {}
+                // It lives elsewhere.
+                None => stats.omitted_objects += 1,
             }
         }
     }
@@ -392,20 +383,6 @@ fn places(object: &Object<'_>) -> Vec<(ShardId, LogId)> {
         ObjectKind::Queue { shard, log, .. } => vec![(shard, log)],
         ObjectKind::Topic { partitions } => partitions.to_vec(),
     }
-}
-
-fn log_facts(shard: &millrace_engine::Shard, log: LogId) -> Option<LogFacts> {
-    if let Some(queue) = shard.queue(log) {
-        return Some(LogFacts::Queue(queue.stats()));
-    }
-    let partition = shard.partition(log)?;
-    Some(LogFacts::Partition(PartitionFacts {
-        partition: partition.partition(),
-        shard: shard.id(),
-        offsets: partition.first()..partition.end(),
-        bytes: partition.bytes(),
-        oldest: partition.oldest(),
-    }))
 }
 
 fn summary(

@@ -79,6 +79,7 @@ impl Node {
             }
             Question::Revision => encoded(self.revision_here().await),
             Question::ReadIndex { shard } => encoded(self.read_index(shard).await),
+            Question::Figures { shard, logs } => encoded(self.log_facts_for(shard, logs).await),
             Question::Roster { known } => encoded(self.roster_for(known)),
         }
     }
@@ -89,7 +90,7 @@ impl Node {
     }
 
     /// Refuses what has to be asked of the leader.
-    pub(super) fn check_leads(&self, shard: ShardId) -> Result<(), Refusal> {
+    pub(crate) fn check_leads(&self, shard: ShardId) -> Result<(), Refusal> {
         match self.led(shard) {
             Led::Here => Ok(()),
             Led::There(node) => Err(not_leader(shard, Some(node))),

@@ -184,7 +184,7 @@ impl Node {
         self.ask_of(node, shard, &question, &[]).await
     }
 
-    fn leader_of(&self, shard: ShardId) -> Result<NodeId, Refusal> {
+    pub(crate) fn leader_of(&self, shard: ShardId) -> Result<NodeId, Refusal> {
         match self.led(shard) {
             Led::There(node) => Ok(node),
             Led::Here | Led::Nobody => Err(not_leader(shard, None)),
@@ -192,7 +192,7 @@ impl Node {
     }
 
     /// Asks a node about a shard; takes note of who leads it instead, if this node cannot know.
-    pub(super) async fn ask_of<T: DeserializeOwned>(
+    pub(crate) async fn ask_of<T: DeserializeOwned>(
         &self,
         node: NodeId,
         shard: ShardId,

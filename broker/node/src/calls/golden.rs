@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use millrace_engine::catalogue::{CatalogueCommand, Roster};
 use millrace_engine::command::{BatchHeader, Command};
-use millrace_engine::outcome::{Outcome, Room};
-use millrace_types::{ErrorCode, LogId, LogIndex, Offset, Refusal, ReplicaId, ShardId, Term};
+use millrace_engine::outcome::{Outcome, QueueStats, Room};
+use millrace_types::{ErrorCode, LogId, LogIndex, Offset, Refusal, ReplicaId, ShardId, Term, Wall};
 
 use super::*;
+use crate::facts::PartitionFacts;
+use crate::log_facts::{LogFacts, LogFactsOf};
 use crate::placement::standing::{MemberStanding, ShardStanding};
 
 const SHARD: ShardId = ShardId::new(3);
@@ -65,6 +67,10 @@ fn questions() -> Vec<Question> {
         Question::ReadIndex { shard: SHARD },
         Question::Roster { known: 8 },
         Question::Revision,
+        Question::Figures {
+            shard: SHARD,
+            logs: vec![LOG],
+        },
     ]
 }
 
@@ -96,7 +102,29 @@ fn answers() -> Vec<Bytes> {
         })),
         encode_answer(&Ok(vec![standing()])),
         encode_answer(&Ok(Some(Roster::default()))),
+        encode_answer(&Ok(figures())),
     ]
+}
+
+fn figures() -> LogFactsOf {
+    let queue = QueueStats {
+        ready: 1,
+        in_flight: 2,
+        delayed: 3,
+        dying: 4,
+        bytes: 5,
+        oldest: Some(Wall::from_millis(6)),
+        consumers: 7,
+    };
+    let partition = PartitionFacts {
+        partition: 1,
+        shard: SHARD,
+        offsets: Offset::new(2)..Offset::new(3),
+        bytes: 4,
+        oldest: None,
+    };
+    let (queue, partition) = (LogFacts::Queue(queue), LogFacts::Partition(partition));
+    vec![(LOG, queue), (LogId::new(8), partition)]
 }
 
 fn standing() -> ShardStanding {

@@ -10,11 +10,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use millrace_engine::command::Command;
 use millrace_engine::outcome::Effect;
-use millrace_types::{LogId, LogIndex};
+use millrace_types::{Address, LogId, LogIndex};
 
 use super::DataShard;
 use crate::connection::Connection;
+use crate::input::Proposal;
 use crate::pumps::{Job, Pumps};
 
 /// Queues and partitions looked at in one turn: well under a millisecond when nothing is due.
@@ -84,6 +86,7 @@ impl DataShard {
         }
         if self.log.leads() {
             self.forget();
+            self.remove_ghosts(now);
         }
         let (effects, mut last) = self.shard().outstanding(self.sweep.after, LOGS_MAX);
         let mut left = BOUND_MAX;
@@ -176,6 +179,37 @@ impl DataShard {
         };
         for queue in departed.into_iter().chain(targets) {
             Pumps::retry(&self.node, Job::Forget { shard, queue });
+        }
+    }
+
+    /// Removes logs that the catalogue has removed: what an earlier leader of the catalogue was late
+    /// to say may have made them again meanwhile, before this shard was told of the revision that
+    /// has them no more. Once for each topology.
+    fn remove_ghosts(&mut self, now: Instant) {
+        let Some(revision) = self
+            .sweep
+            .forgetting
+            .filter(|it| *it > self.sweep.forgotten)
+        else {
+            return;
+        };
+        let view = self.node.view.borrow().clone();
+        if view.topology().is_err() || view.revision() < revision {
+            return;
+        }
+        let owners = self.shard().owners(self.sweep.after, LOGS_MAX);
+        // What is newer than the view may not be in it yet.
+        let known = owners.filter(|(.., configured)| *configured <= view.revision());
+        let is_ghost = |(log, address, _): &(LogId, &Address, u64)| {
+            !view.lookup(address).is_some_and(|owner| owner.has(*log))
+        };
+        let ghosts: Vec<LogId> = known.filter(is_ghost).map(|(log, ..)| log).collect();
+        let (shard, revision) = (self.id, view.revision());
+        for log in ghosts {
+            tracing::warn!(%shard, %log, "a log that was removed is removed again");
+            self.sweep.found = true;
+            let remove = Command::Remove { log, revision };
+            self.propose(Proposal::silent(shard, remove), now);
         }
     }
 

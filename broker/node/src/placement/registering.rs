@@ -3,7 +3,9 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use millrace_engine::catalogue::{Founded, NodeFacts, Registration, Roster, RosterCommand};
+use millrace_engine::catalogue::{
+    Founded, Hosting, NodeFacts, Registration, Roster, RosterCommand,
+};
 use millrace_storage::DataDir;
 use millrace_types::{FEATURE_LEVEL, NodeId, ReplicaId, ShardId};
 
@@ -14,6 +16,15 @@ use crate::pumps::Pumps;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Voters of a data shard, as soon as there are nodes enough, in a cluster that one node founded.
 const REPLICATION_DEFAULT: u32 = 3;
+
+/// When the catalogue is told of a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// When it has something else.
+    AsItIs,
+    /// In any case.
+    Again,
+}
 
 /// Sees to it, from here on, that the catalogue knows this node as it is.
 pub(crate) fn start(node: &Arc<Node>) {
@@ -27,10 +38,17 @@ async fn register(weak: Weak<Node>) {
     };
     let (mut view, lost_more) = (node.view.subscribe(), Arc::clone(&node.lost_more));
     drop(node);
+    // Who was replaced and is back says so once: two that are started in turn at one address
+    // replace each other no more often than they are started.
+    let mut is_back = false;
     while let Some(node) = weak.upgrade() {
         let lost = lost_more.notified();
         let roster = Arc::clone(view.borrow_and_update().roster());
-        let Some(registration) = registration(&node, &roster) else {
+        let told = match !is_back && is_replaced(&node, &roster) {
+            true => Told::Again,
+            false => Told::AsItIs,
+        };
+        let Some(registration) = registration(&node, &roster, told) else {
             drop(node);
             tokio::select! {
                 biased;
@@ -40,8 +58,9 @@ async fn register(weak: Weak<Node>) {
             continue;
         };
         let command = RosterCommand::RegisterNode(registration);
-        if let Err(refusal) = node.order_catalogue(command.into()).await {
-            tracing::debug!(%refusal, "this node is not registered yet");
+        match node.order_catalogue(command.into()).await {
+            Ok(_) => is_back = true,
+            Err(refusal) => tracing::debug!(%refusal, "this node is not registered yet"),
         }
         if is_known(&node, view.borrow().roster()) {
             continue;
@@ -57,11 +76,17 @@ async fn register(weak: Weak<Node>) {
 }
 
 fn is_known(node: &Node, roster: &Roster) -> bool {
-    registration(node, roster).is_none()
+    registration(node, roster, Told::AsItIs).is_none()
+}
+
+/// Whether another node has this one's address, as the catalogue has it.
+fn is_replaced(node: &Node, roster: &Roster) -> bool {
+    let known = roster.node(node.data_dir.node());
+    known.is_some_and(|known| matches!(known.hosting, Hosting::Replaced { .. }))
 }
 
 /// What the catalogue has to be told, if there is anything.
-fn registration(node: &Node, roster: &Roster) -> Option<Registration> {
+fn registration(node: &Node, roster: &Roster, told: Told) -> Option<Registration> {
     if !roster.is_founded() {
         return None;
     }
@@ -72,7 +97,7 @@ fn registration(node: &Node, roster: &Roster) -> Option<Registration> {
         let is_told = |(shard, id): &(ShardId, ReplicaId)| known.lost.get(shard) == Some(id);
         known.facts == facts && lost.iter().all(is_told)
     });
-    (!known).then_some(Registration {
+    (!known || told == Told::Again).then_some(Registration {
         node: own,
         facts,
         lost,

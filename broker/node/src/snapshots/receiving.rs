@@ -305,6 +305,7 @@ impl Receiver {
             Ended::Import(error) => error.to_string(),
             Ended::Unusable(why) => why,
         };
+        node.figures.snapshots_failed.add(1);
         tracing::warn!(%shard, node = %self.peer.node, why, "a snapshot is not taken");
         if is_ours {
             answer(&node, shard, self.peer, Next::Refused);
@@ -388,6 +389,7 @@ impl Receiver {
             };
             incoming.stage = Stage::Staged(prepared);
         }
+        self.node.figures.snapshot_received_bytes.add(self.total);
         tracing::info!(%shard, %index, bytes = self.total, "a snapshot has arrived");
         self.answer(Next::From(self.total));
         let silence = self.node.host.sleep(SILENCE_MAX);

@@ -138,6 +138,7 @@ impl Sender {
         let failed = match self.transfer().await {
             Ok(()) => {
                 self.outgoing(|outgoing| outgoing.failures = 0);
+                self.node.figures.snapshots_sent.add(1);
                 return Fate::Sent;
             }
             Err(failed) => failed,
@@ -152,6 +153,7 @@ impl Sender {
         let failures = self.outgoing(|outgoing| {
             outgoing.failures = outgoing.failures.saturating_add(1);
         });
+        self.node.figures.snapshots_failed.add(1);
         tracing::warn!(%shard, replica = %to, why, "a snapshot did not arrive; it is tried again");
         self.node.host.sleep(backoff(failures.unwrap_or(1))).await;
         fate
@@ -261,6 +263,7 @@ impl Sender {
                 return Err(Failed::Unreadable(error.to_string()));
             }
         };
+        node.figures.snapshot_sent_bytes.add(bytes);
         self.say(Body::Chunk(SnapshotChunk {
             from: self.order.message.from,
             to: self.order.message.to,

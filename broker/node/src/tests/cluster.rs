@@ -1,5 +1,6 @@
 //! Three nodes in one process, on virtual time, over a network that can be cut.
 
+mod apart;
 mod catching_up;
 mod classes;
 mod current;

@@ -77,3 +77,40 @@ async fn a_binding_that_waited_for_room_moves_on_though_its_effect_was_lost() {
     }
     assert_eq!(got, ["1", "2", "3"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_log_that_a_late_leader_makes_again_is_removed_again() {
+    let running = running();
+    let (kept, gone) = ("queue/test/kept", "queue/test/gone");
+    running.declare(vec![queue(kept)]).await;
+    let view = running.broker.catalogue().borrow().clone();
+    let (shard, log) = view.require_queue(&address(kept)).unwrap();
+    running.publish(kept, &["1"]).await;
+    // As if it had been on its way since before the removal, which this shard was told of without
+    // the revision that ends the round.
+    let late = running.broker.node.ask(shard, move |shard| {
+        let revision = shard.configured_revision() + 1;
+        let spec = shard.queue(log).unwrap().spec();
+        (revision, millrace_engine::spec::QueueSpec::clone(spec))
+    });
+    let (revision, spec) = late.await.unwrap();
+    let ghost = millrace_types::LogId::new(1 << 40);
+    let late = millrace_engine::command::Command::ConfigureQueue {
+        log: ghost,
+        address: address(gone),
+        revision,
+        spec,
+        dead_letters: millrace_engine::spec::DeadLetters::Waiting,
+    };
+    let made = running.broker.node.start(shard, late, Bytes::new());
+    in_time(made.answer()).await.unwrap();
+    running.declare(vec![queue("queue/test/other")]).await;
+
+    until("it is gone again", || async {
+        let node = &running.broker.node;
+        let there = node.ask(shard, move |shard| shard.queue(ghost).is_some());
+        !there.await.unwrap()
+    })
+    .await;
+    assert_eq!(texts(&running.receive(kept, 1).await), ["1"]);
+}

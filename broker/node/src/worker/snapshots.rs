@@ -61,6 +61,7 @@ impl Worker {
         } else if let Some(shard) = self.shards.get_mut(&shard) {
             shard.promoted(prepared, now);
         }
+        self.node.figures.snapshots_received.add(1);
         self.node.snapshots.installed(shard);
     }
 }

@@ -46,7 +46,7 @@ impl Cluster {
     }
 
     /// Publishes to a partition where it is led.
-    async fn publish_to(&self, partition: u32, text: &str) {
+    pub(super) async fn publish_to(&self, partition: u32, text: &str) {
         let shard = self.broker(self.alive()[0]);
         let address_of = address(TOPIC);
         let shard = shard.partition_shard(&address_of, partition).await.unwrap();
@@ -60,7 +60,7 @@ impl Cluster {
     }
 
     /// Takes so many messages of a queue, wherever it is led.
-    async fn collect(&self, from: &str, count: usize) -> Vec<Delivered> {
+    pub(super) async fn collect(&self, from: &str, count: usize) -> Vec<Delivered> {
         let (shard, since) = (self.shard(from), self.host.elapsed());
         let mut all = Vec::new();
         while all.len() < count {
@@ -83,7 +83,7 @@ fn tags(delivered: &[Delivered], settle: &Settle) -> Vec<SettleTag> {
     delivered.iter().map(tag).collect()
 }
 
-fn sorted(delivered: &[Delivered]) -> Vec<String> {
+pub(super) fn sorted(delivered: &[Delivered]) -> Vec<String> {
     let mut all = texts(delivered);
     all.sort_unstable();
     all

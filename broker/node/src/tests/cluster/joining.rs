@@ -194,3 +194,33 @@ fn a_node_that_lost_its_disk_gets_its_replicas_again_under_other_ids() {
         );
     }
 }
+
+#[test]
+fn a_node_that_was_replaced_by_mistake_is_back_when_it_starts_again() {
+    live(
+        95,
+        |_| {},
+        |cluster| async move {
+            cluster.declare(vec![queue(QUEUE)]).await;
+            cluster.settles(&[0, 1, 2]).await;
+            let load = cluster.load(QUEUE);
+            load.goes_on(20).await;
+            let leader = cluster.leader(ShardId::METADATA, &[0, 1, 2]).await;
+            let (away, id) = ((leader + 1) % 3, cluster.id((leader + 1) % 3));
+            let address = cluster.members()[away].address.clone();
+            cluster.kill(away);
+            let other = cluster.add(leader, Some(address)).await;
+            // It is gone before it has everything.
+            cluster.kill(other);
+            cluster.start(away);
+
+            cluster.settles(&[away]).await;
+            let view = cluster.broker(leader).catalogue();
+            assert!(view.borrow().roster().node(id).unwrap().may_lead());
+            load.goes_on(20).await;
+            cluster.kill((leader + 2) % 3);
+            load.goes_on(20).await;
+            load.check().await;
+        },
+    );
+}
