@@ -27,12 +27,12 @@ pub struct Args {
     /// How many nodes there are, one after the other
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,3")]
     nodes: Vec<usize>,
-    /// How many data shards there are, one after the other
+    /// How many data shards there are, one after the other; a node has two at least
     #[arg(
         long,
         value_name = "N,N",
         value_delimiter = ',',
-        default_value = "1,16,64"
+        default_value = "2,16,64"
     )]
     shards: Vec<u32>,
     /// Publishers, and as many queues, or partitions of the topic

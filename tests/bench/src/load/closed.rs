@@ -2,13 +2,15 @@
 //! it sends the next, and consumers that take everything at once: the same load for everything
 //! that is compared.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use millrace_client::{Consumer, Settling};
 use tokio::task::JoinSet;
 
-use super::{Appetite, consume_until, consumer_options, message, patient};
+use super::{Appetite, SETTLING_MAX, consumer_options, message, patient};
 use crate::broker::Served;
 
 /// Publishers and as many consumers that share a client: servers limit the streams of a connection
@@ -16,6 +18,8 @@ use crate::broker::Served;
 const PUBLISHERS_OF_CLIENT: usize = 12;
 /// Waited for a first message to be taken: what was declared on one node becomes known to others.
 const FIRST_LIMIT: Duration = Duration::from_secs(60);
+/// A consumer that waits for a message looks up this often.
+const LOOK: Duration = Duration::from_millis(100);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -64,7 +68,7 @@ impl Closed {
             }
             if plan.consumed {
                 let consumer = client.consumer(address, consumer_options());
-                let taken = consume_until(consumer, closed.appetite.clone());
+                let taken = take_all(consumer, closed.appetite.clone());
                 closed.consumers.spawn(taken);
             }
         }
@@ -132,6 +136,29 @@ impl Closed {
         }
         Ok(())
     }
+}
+
+/// Takes and accepts everything. What could not be settled, because somebody else came to lead,
+/// comes again.
+async fn take_all(mut consumer: Consumer, appetite: Appetite) -> Result<()> {
+    let mut settling: VecDeque<Settling> = VecDeque::new();
+    while appetite.is_left() {
+        let delivery = match tokio::time::timeout(LOOK, consumer.next()).await {
+            Ok(delivery) => delivery.context("the consumer ended")??,
+            Err(_) => continue,
+        };
+        settling.push_back(delivery.accept());
+        if settling.len() >= SETTLING_MAX
+            && let Some(oldest) = settling.pop_front()
+        {
+            oldest.await.ok();
+        }
+    }
+    for settled in settling {
+        settled.await.ok();
+    }
+    consumer.close().await;
+    Ok(())
 }
 
 /// Publishes one message, whatever is in the way at first.
