@@ -37,7 +37,8 @@ fn each_queue_has_as_many_replicas_as_it_asks_for_and_says_so() {
             for (queue, replicas) in [("queue/test/plain", 3), (ONE, 1), (TWO, 2), (ALL, 3)] {
                 let acknowledged = cluster.send(queue, "text").await;
                 assert_eq!(acknowledged.replicas, replicas, "{queue}");
-                assert_eq!(cluster.hosts(cluster.shard(queue)).len() as u32, replicas);
+                let hosts = cluster.hosts(cluster.shard(queue));
+                assert_eq!(hosts.len(), usize::try_from(replicas).unwrap());
             }
             assert!(cluster.shard(ONE).get() > SHARDS);
             assert_eq!(

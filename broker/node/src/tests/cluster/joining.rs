@@ -133,7 +133,7 @@ impl Cluster {
 
 #[test]
 fn one_node_becomes_three_while_messages_are_published() {
-    for seed in [91] {
+    for seed in [91, 92] {
         alone(seed, |cluster| async move {
             cluster.declare(vec![queue(QUEUE)]).await;
             let load = cluster.load(QUEUE);
@@ -156,7 +156,7 @@ fn one_node_becomes_three_while_messages_are_published() {
 
 #[test]
 fn a_node_that_lost_its_disk_gets_its_replicas_again_under_other_ids() {
-    for seed in [93] {
+    for seed in [93, 94] {
         live(
             seed,
             |_| {},
