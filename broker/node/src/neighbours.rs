@@ -3,9 +3,9 @@
 //! it leads: how far the partitions there go that they are bound to, because their pumps have to be
 //! woken.
 //!
-//! Promises: a bound queue of which nothing is known, here or elsewhere, holds retention back as one
-//! does that has not looked at anything. Asks while there is something to ask, about leaders elsewhere; decides
-//! nothing about trimming.
+//! Promises: a bound queue of which nothing is known, here or elsewhere, holds retention back as
+//! one does that has not looked at anything. Asks while there is something to ask, about leaders
+//! elsewhere; decides nothing about trimming.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

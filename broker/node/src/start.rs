@@ -123,10 +123,18 @@ pub(super) fn start(
         #[cfg(test)]
         effects_lost: std::sync::atomic::AtomicBool::new(false),
     });
+    run_node(node, found, disk_routines)
+}
+
+/// Starts what works on the node, beside what works on its disk.
+fn run_node(
+    node: Arc<Node>,
+    found: Found,
+    mut disk: Vec<Box<dyn Join>>,
+) -> Result<Started, StartError> {
     let workers = run_workers(&node, workers_of(&node, found))?;
     registering::start(&node);
     learning::start(&node);
-    let mut disk = disk_routines;
     let (scrubber, running) = scrub(&node)?;
     disk.push(running);
     Ok(Started {

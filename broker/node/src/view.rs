@@ -36,8 +36,8 @@ impl CatalogueView {
         }
     }
 
-    /// What others know of nodes and replicas, while there is no catalogue here; `None` when that is
-    /// no news.
+    /// What others know of nodes and replicas, while there is no catalogue here; `None` when that
+    /// is no news.
     pub(crate) fn told(roster: &Arc<Roster>, before: &Self) -> Option<Self> {
         let refusal = before.unavailable.clone()?;
         (roster.revision() > before.roster.revision()).then(|| Self {

@@ -182,9 +182,9 @@ impl DataShard {
         }
     }
 
-    /// Removes logs that the catalogue has removed: what an earlier leader of the catalogue was late
-    /// to say may have made them again meanwhile, before this shard was told of the revision that
-    /// has them no more. Once for each topology.
+    /// Removes logs that the catalogue has removed: what an earlier leader of the catalogue was
+    /// late to say may have made them again meanwhile, before this shard was told of the revision
+    /// that has them no more. Once for each topology.
     fn remove_ghosts(&mut self, now: Instant) {
         let Some(revision) = self
             .sweep

@@ -1,8 +1,8 @@
 //! What other nodes say to the shards of a worker.
 //!
-//! Entries wait until the journal has room, like everything that adds to what is to be written; what
-//! a leader says of its log behind them waits, too, or it would be taken for a gap. The rest does
-//! not wait: an acceptance makes room, and an election must not wait for a slow disk.
+//! Entries wait until the journal has room, like everything that adds to what is to be written;
+//! what a leader says of its log behind them waits, too, or it would be taken for a gap. The rest
+//! does not wait: an acceptance makes room, and an election must not wait for a slow disk.
 
 use millrace_replica::{Body, Entry, Lane, Payload, ShardMessage};
 use millrace_types::{LogIndex, NodeId, ShardId};

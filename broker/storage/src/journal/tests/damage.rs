@@ -31,7 +31,8 @@ fn journal() -> (MemoryDisk, Vec<PathBuf>) {
     (disk, files)
 }
 
-/// Those that a directory of two data shards has; what hits all of these hits all that there may be.
+/// Those that a directory of two data shards has; what hits all of these hits all that there may
+/// be.
 fn damaged(recovery: &Recovered) -> Vec<u32> {
     let shards = recovery.shards.iter();
     let damaged = shards.filter(|(_, shard)| shard.damage.is_some());
