@@ -115,10 +115,20 @@ impl Logs {
 
     /// A queue or partition is no more; those who wait for its extent are woken.
     pub(super) fn remove(&self, log: LogId) {
+        self.write().remove(log);
+    }
+
+    /// There is no replica of a shard here any more: what was known of its logs is old from here on.
+    /// Those who wait for an extent are woken.
+    pub(super) fn leave(&self, shard: ShardId) {
         let mut maps = self.write();
-        maps.unbind(log);
-        maps.shards.remove(&log);
-        maps.extents.remove(&log);
+        let homes = maps.shards.iter();
+        let ours = homes.filter_map(|(log, home)| (*home == shard).then_some(*log));
+        for log in ours.collect::<Vec<_>>() {
+            maps.remove(log);
+        }
+        maps.departed.retain(|_, home| *home != shard);
+        maps.configured.remove(&shard);
     }
 
     /// Where a queue or partition lives.
@@ -202,6 +212,12 @@ impl Logs {
 }
 
 impl Maps {
+    fn remove(&mut self, log: LogId) {
+        self.unbind(log);
+        self.shards.remove(&log);
+        self.extents.remove(&log);
+    }
+
     fn unbind(&mut self, queue: LogId) {
         for partition in self.bindings.remove(&queue).unwrap_or_default() {
             if let Some(queues) = self.bound.get_mut(&partition) {
@@ -219,6 +235,7 @@ mod tests {
     use super::*;
 
     const SHARD: ShardId = ShardId::new(1);
+    const OTHER: ShardId = ShardId::new(2);
 
     fn log(id: u64) -> LogId {
         LogId::new(id)
@@ -242,6 +259,21 @@ mod tests {
         assert_eq!(logs.lowest_cursor(log(9)), None);
         assert!(logs.bound_queues(log(8), None, 9).is_empty());
         assert_eq!(logs.shard(log(1)), Some(SHARD));
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_shard_without_a_replica_here() {
+        let logs = Logs::default();
+        logs.add_partition(SHARD, log(9), at(0)..at(7));
+        logs.set_queue(OTHER, log(1), vec![(log(9), at(3))]);
+        logs.set_configured(OTHER, 4);
+
+        logs.leave(OTHER);
+
+        assert_eq!(logs.lowest_cursor(log(9)), None);
+        assert_eq!(logs.shard(log(1)), None);
+        assert_eq!(logs.configured(OTHER), 0);
+        assert_eq!(logs.shard(log(9)), Some(SHARD));
     }
 
     #[tokio::test]

@@ -131,18 +131,23 @@ impl Broker {
         partition: u32,
         beyond: Offset,
     ) -> Result<(), Refusal> {
-        let (_, log) = self.partition(address, partition)?;
+        let (shard, log) = self.partition(address, partition)?;
         let mut extent = self.extent(address, log)?;
         tokio::select! {
             biased;
             () = self.draining() => Err(draining()),
             grown = extent.wait_for(|extent| extent.end > beyond) => {
-                grown.map(|_| ()).map_err(|_| Refusal::new(
-                    ErrorCode::NoSuchTopic,
-                    format!("{address} was removed"),
-                ))
+                grown.map(|_| ()).map_err(|_| self.partition_gone(address, shard))
             }
         }
+    }
+
+    /// Why there is no partition here any more: it was removed, or its replica has left.
+    fn partition_gone(&self, address: &Address, shard: ShardId) -> Refusal {
+        if !self.node.hosts(shard) {
+            return self.not_leader(shard);
+        }
+        Refusal::new(ErrorCode::NoSuchTopic, format!("{address} was removed"))
     }
 
     pub(super) fn partition(

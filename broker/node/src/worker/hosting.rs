@@ -153,6 +153,8 @@ impl Worker {
             self.former.stores.insert(shard, store);
         }
         slot.replace(Content::Absent);
+        // Last: who waits for a partition is woken, and looks whether it is still here.
+        self.node.logs.leave(shard);
         self.former.cleared.remove(&shard);
         self.node.journal.release(shard, LogIndex::new(u64::MAX));
         self.node.lost_more.notify_one();

@@ -2,11 +2,14 @@
 
 use super::elsewhere::sorted;
 use super::*;
+use crate::facts::{List, SummaryKind};
 
 const TOPIC: &str = "topic/test/events";
 const QUEUE: &str = "queue/test/orders";
-/// Of each partition.
+/// Published to each partition.
 const MESSAGES: usize = 20;
+/// What a partition keeps.
+const KEPT: u64 = 5;
 
 impl Cluster {
     /// Leaves one replica of each data shard, each on another node.
@@ -33,13 +36,32 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Messages of a topic, as any node lists them.
+    async fn kept(&self, topic: &str) -> Option<u64> {
+        let list = List {
+            queues: false,
+            topics: true,
+            namespace: None,
+            after: None,
+            objects_max: 10,
+        };
+        let listed = self.broker(0).list(list).await.ok()?;
+        let mut items = listed.items.into_iter();
+        match items.find(|item| item.address.to_string() == topic)?.kind? {
+            SummaryKind::Topic(facts) => Some(facts.messages),
+            SummaryKind::Queue(_) => None,
+        }
+    }
+}
+
 #[test]
 fn messages_move_between_shards_that_share_no_node_and_retention_waits_for_them() {
     live(
         141,
         |_| {},
         |cluster| async move {
-            let events = topic_with(TOPIC, 2, |it| it.messages_max = Some(5));
+            let events = topic_with(TOPIC, 2, |it| it.messages_max = Some(KEPT));
             let orders = bound(QUEUE, TOPIC, "#");
             cluster.declare(vec![events, orders]).await;
             cluster.settles(&[0, 1, 2]).await;
@@ -57,6 +79,10 @@ fn messages_move_between_shards_that_share_no_node_and_retention_waits_for_them(
             let delivered = cluster.collect(QUEUE, expected.len()).await;
 
             assert_eq!(sorted(&delivered), expected);
+            let since = cluster.host.elapsed();
+            while cluster.kept(TOPIC).await != Some(2 * KEPT) {
+                cluster.wait_long(since, "retention has gone on").await;
+            }
         },
     );
 }
