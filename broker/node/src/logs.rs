@@ -118,8 +118,8 @@ impl Logs {
         self.write().remove(log);
     }
 
-    /// There is no replica of a shard here any more: what was known of its logs is old from here on.
-    /// Those who wait for an extent are woken.
+    /// There is no replica of a shard here any more: what was known of its logs is old from here
+    /// on. Those who wait for an extent are woken.
     pub(super) fn leave(&self, shard: ShardId) {
         let mut maps = self.write();
         let homes = maps.shards.iter();
